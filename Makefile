@@ -1,0 +1,32 @@
+# make demo: set up, make data, train, test, score, draw.   make test: set up, run the tests.
+PYTHON ?= python3.11
+VENV ?= .venv
+PY := $(VENV)/bin/python
+DEMO_DIR ?= work_dirs/demo
+
+.PHONY: help env demo test lint format clean
+help:
+	@echo "make demo   set up .venv, then synthetic data, training, scoring and pictures (about 12 minutes after set-up)"
+	@echo "make test   set up .venv, then run the tests"
+	@echo "make lint   ruff and mypy on our own code"
+	@echo "make env    only set up .venv"
+
+env:
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) is missing. Fix: sudo apt-get install -y python3.11 python3.11-venv python3.11-dev"; exit 1; }
+	@PYTHON=$(PYTHON) VENV=$(VENV) bash tools/setup_env.sh
+
+demo: env
+	$(PY) tools/demo.py --work-dir $(DEMO_DIR)
+
+test: env
+	$(PY) -m pytest $(PYTEST_ARGS)
+
+lint: env
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+
+format: env
+	$(PY) -m ruff check --fix .
+
+clean:
+	rm -rf build *.egg-info .pytest_cache .ruff_cache .mypy_cache

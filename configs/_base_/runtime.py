@@ -1,0 +1,8 @@
+# What every config of this project shares, beside mmdet3d's own default_runtime.
+custom_imports = dict(imports=['projects.memfusion.register'], allow_failed_imports=False)
+custom_hooks = [
+    dict(type='EpochSeedHook'),  # random transforms depend on (seed, epoch, index)
+    dict(type='RandomStateHook'),  # a resumed run draws what the uninterrupted one would have drawn
+    dict(type='SessionResetHook'),  # streaming memory starts empty in every val/test epoch
+]
+randomness = dict(seed=0, deterministic=False)

@@ -1,0 +1,12 @@
+# A few minutes on a CPU: AdamW, one cycle, no validation in between.
+lr = 3e-3
+max_epochs = 8
+optim_wrapper = dict(
+    type='OptimWrapper', optimizer=dict(type='AdamW', lr=lr, weight_decay=0.01), clip_grad=dict(max_norm=35, norm_type=2))
+param_scheduler = [
+    dict(type='OneCycleLR', eta_max=lr, pct_start=0.15, div_factor=5, by_epoch=True, convert_to_iter_based=True, total_steps=max_epochs)
+]
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=max_epochs)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+auto_scale_lr = dict(enable=False, base_batch_size=2)

@@ -1,0 +1,67 @@
+"""Config, no network. In: `model.grid` and a detector's sub-configs. Out: the sub-configs with range and voxels filled in."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from typing import Any
+
+from projects.memfusion.geometry import BEVGrid
+
+Config = MutableMapping[str, Any]
+NEEDS_RANGE = ('PillarFeatureNet', 'DynamicPillarFeatureNet', 'HardVFE', 'DynamicVFE')
+
+
+def fill_grid(grid: BEVGrid, **parts: Config | None) -> None:
+    """Writes the grid into every part that needs it, in place.
+
+    Args:
+        grid: the cells.
+        parts: data_preprocessor, pts_voxel_encoder, pts_middle_encoder, pts_bbox_head, train_cfg, test_cfg; None is
+            skipped.
+
+    Raises:
+        ValueError: where a part already says something else; names its key.
+    """
+    x, y, z = grid.num_voxels
+    cells = dict(voxel_size=list(grid.voxel_size), point_cloud_range=list(grid.point_cloud_range))
+    flat = dict(voxel_size=list(grid.voxel_size[:2]), pc_range=list(grid.point_cloud_range[:2]),
+                out_size_factor=grid.out_size_factor)
+    wanted: dict[str, tuple[Config | None, dict[str, Any]]] = {
+        'data_preprocessor.voxel_layer': (_part(parts, 'data_preprocessor', 'voxel_layer'), cells)}
+    encoder = parts.get('pts_voxel_encoder')
+    if encoder is not None and encoder.get('type') in NEEDS_RANGE:
+        wanted['pts_voxel_encoder'] = (encoder, cells)
+    middle = parts.get('pts_middle_encoder')
+    if middle is not None:
+        scatters = middle.get('type') == 'PointPillarsScatter'
+        shape = dict(output_shape=[y, x]) if scatters else dict(sparse_shape=[z + 1, y, x])
+        wanted['pts_middle_encoder'] = (middle, shape)
+    head = parts.get('pts_bbox_head')
+    if head is not None and str(head.get('type')).endswith('CenterHead'):
+        wanted['pts_bbox_head.bbox_coder'] = (head.get('bbox_coder'), flat)
+        wanted['train_cfg.pts'] = (_part(parts, 'train_cfg', 'pts'),
+                                   {**cells, 'grid_size': [x, y, z], 'out_size_factor': grid.out_size_factor})
+        wanted['test_cfg.pts'] = (_part(parts, 'test_cfg', 'pts'), flat)
+    for path, (part, values) in wanted.items():
+        if part is not None:
+            _fill(path, part, values)
+
+
+def _part(parts: dict[str, Config | None], *path: str) -> Config | None:
+    part: Any = parts
+    for name in path:
+        part = None if part is None else part.get(name)
+    return part
+
+
+def _fill(path: str, part: Config, values: dict[str, Any]) -> None:
+    for key, value in values.items():
+        said = part.get(key)
+        if said is not None and _numbers(said) != _numbers(value):
+            raise ValueError(f'model.{path}.{key}={said} contradicts model.grid, which makes it {value}: write it '
+                             'only in model.grid')
+        part[key] = value
+
+
+def _numbers(value: Any) -> list[float]:
+    return [round(float(v), 6) for v in (value if isinstance(value, (list, tuple)) else [value])]

@@ -1,0 +1,104 @@
+"""Geometry, pure functions. In: metres, (augmented) LiDAR frame. Out: BEV cells, x along W, y along H, as mmdet3d."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class BEVGrid:
+    """The one place where range, voxel size and stride meet.
+
+    Args:
+        point_cloud_range: (x_min, y_min, z_min, x_max, y_max, z_max) in metres.
+        voxel_size: (x, y, z) in metres.
+        out_size_factor: stride of the BEV features relative to the voxels.
+
+    Raises:
+        ValueError: naming the key, where the range is not a whole number of voxels or of BEV cells.
+    """
+
+    point_cloud_range: tuple[float, ...]
+    voxel_size: tuple[float, ...]
+    out_size_factor: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, 'point_cloud_range', tuple(float(v) for v in self.point_cloud_range))
+        object.__setattr__(self, 'voxel_size', tuple(float(v) for v in self.voxel_size))
+        if len(self.point_cloud_range) != 6 or len(self.voxel_size) != 3:
+            raise ValueError('grid: point_cloud_range needs 6 numbers and voxel_size 3, got '
+                             f'{self.point_cloud_range} and {self.voxel_size}')
+        if self.out_size_factor < 1:
+            raise ValueError(f'grid.out_size_factor must be at least 1, got {self.out_size_factor}')
+        for axis, name in enumerate('xyz'):
+            low, high, step = self.point_cloud_range[axis], self.point_cloud_range[axis + 3], self.voxel_size[axis]
+            count = (high - low) / step
+            if high <= low or abs(count - round(count)) > 1e-4:
+                raise ValueError(f'grid: range {low}..{high} m along {name} is not a whole number of {step} m voxels')
+            if name != 'z' and round(count) % self.out_size_factor:
+                raise ValueError(f'grid: {round(count)} voxels along {name} do not divide by out_size_factor '
+                                 f'{self.out_size_factor}')
+
+    @property
+    def num_voxels(self) -> tuple[int, int, int]:
+        """Voxels along x, y, z."""
+        low, high = self.point_cloud_range[:3], self.point_cloud_range[3:]
+        x, y, z = (round((h - lo) / s) for lo, h, s in zip(low, high, self.voxel_size))
+        return x, y, z
+
+    @property
+    def bev_shape(self) -> tuple[int, int]:
+        """(H, W) of the BEV features: cells along y, cells along x."""
+        x, y, _ = self.num_voxels
+        return y // self.out_size_factor, x // self.out_size_factor
+
+    @property
+    def cell_m(self) -> tuple[float, float]:
+        """Size of a BEV cell along x and y, metres."""
+        return self.voxel_size[0] * self.out_size_factor, self.voxel_size[1] * self.out_size_factor
+
+    def cell_centers_m(self, device: torch.device | None = None) -> Tensor:
+        """(H, W, 2) x and y of every cell's centre, metres."""
+        height, width = self.bev_shape
+        x = self.point_cloud_range[0] + (torch.arange(width, device=device) + 0.5) * self.cell_m[0]
+        y = self.point_cloud_range[1] + (torch.arange(height, device=device) + 0.5) * self.cell_m[1]
+        grid_y, grid_x = torch.meshgrid(y, x, indexing='ij')
+        return torch.stack([grid_x, grid_y], dim=-1)
+
+
+def rasterize_boxes(boxes: Tensor, grid: BEVGrid, chunk: int = 64) -> Tensor:
+    """Union of rotated boxes as a BEV mask.
+
+    A cell belongs to a box when its centre lies inside the box. So that no box falls between centres, one thinner than a
+    cell counts as one cell thick, and the cell that holds a box's centre always belongs to it.
+
+    Args:
+        boxes: (N, 5) x, y, length, width in metres and yaw in radians (counter-clockwise, 0 along +x), or (N, 7+)
+            in mmdet3d's order x, y, z, length, width, height, yaw.
+        grid: the cells.
+        chunk: boxes handled at once; bounds memory.
+
+    Returns:
+        (H, W) bool.
+    """
+    centers = grid.cell_centers_m(boxes.device)
+    mask = torch.zeros(grid.bev_shape, dtype=torch.bool, device=boxes.device)
+    if boxes.shape[0] == 0:
+        return mask
+    columns = [0, 1, 2, 3, 4] if boxes.shape[1] == 5 else [0, 1, 3, 4, 6]
+    for x, y, length, width, yaw in (part.unbind(1) for part in boxes[:, columns].float().split(chunk)):
+        offset = centers[None] - torch.stack([x, y], dim=-1)[:, None, None]
+        cos, sin = yaw.cos()[:, None, None], yaw.sin()[:, None, None]
+        along = (offset[..., 0] * cos + offset[..., 1] * sin).abs()
+        across = (offset[..., 1] * cos - offset[..., 0] * sin).abs()
+        cell = max(grid.cell_m)
+        half_length, half_width = length.clamp(min=cell)[:, None, None] / 2, width.clamp(min=cell)[:, None, None] / 2
+        mask |= ((along <= half_length) & (across <= half_width)).any(dim=0)
+    column = ((boxes[:, 0] - grid.point_cloud_range[0]) / grid.cell_m[0]).floor().long()
+    row = ((boxes[:, 1] - grid.point_cloud_range[1]) / grid.cell_m[1]).floor().long()
+    seen = (row >= 0) & (row < mask.shape[0]) & (column >= 0) & (column < mask.shape[1])
+    mask[row[seen], column[seen]] = True
+    return mask

@@ -1,0 +1,41 @@
+"""Loss of the occupancy branch. In: logits and target (N, 1, H, W). Out: scalars; BCE on the hardest cells, and dice."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from mmdet3d.registry import MODELS
+from mmengine.model import BaseModule
+from torch import Tensor
+
+from .center_losses import mean_over_ranks
+
+
+@MODELS.register_module()
+class OccupancyLoss(BaseModule):
+    """Bootstrapped binary cross-entropy plus dice, as XMem trains its masks.
+
+    Args:
+        hard_fraction: share of the cells with the largest cross-entropy that count, 1 is plain cross-entropy.
+        bce_weight: weight of the cross-entropy.
+        dice_weight: weight of the dice loss.
+    """
+
+    def __init__(self, hard_fraction: float = 0.15, bce_weight: float = 1.0, dice_weight: float = 1.0) -> None:
+        super().__init__()
+        if not 0.0 < hard_fraction <= 1.0:
+            raise ValueError(f'loss_occ.hard_fraction must lie in (0, 1], got {hard_fraction}')
+        self.hard_fraction, self.bce_weight, self.dice_weight = hard_fraction, bce_weight, dice_weight
+
+    def forward(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """logits, target (N, 1, H, W), target in 0..1 -> loss_occ_bce, loss_occ_dice: means over the frames of all ranks."""
+        frames = max(mean_over_ranks(logits.new_tensor(float(logits.shape[0]))).item(), 1e-6)
+        bce = F.binary_cross_entropy_with_logits(logits, target, reduction='none').flatten(1)
+        hardest = max(1, int(self.hard_fraction * bce.shape[1]))
+        bce = bce.topk(hardest, dim=1).values.mean(dim=1)
+        prob, truth = logits.sigmoid().flatten(1), target.flatten(1)
+        dice = 1 - (2 * (prob * truth).sum(dim=1) + 1) / (prob.sum(dim=1) + truth.sum(dim=1) + 1)
+        return {
+            'loss_occ_bce': self.bce_weight * torch.sum(bce) / frames,
+            'loss_occ_dice': self.dice_weight * torch.sum(dice) / frames,
+        }

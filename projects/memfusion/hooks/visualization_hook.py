@@ -1,0 +1,135 @@
+"""Hook. In: test batches and their predictions (LiDAR frame). Out: PNGs from above, on images, of the gate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmdet3d.registry import HOOKS
+from mmdet3d.structures import Det3DDataSample
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from projects.memfusion.structures.calibration import Calibration
+from projects.memfusion.visualization import BoxSet, draw_bev, draw_cameras, draw_gate, write_png
+from projects.memfusion.visualization.image_files import read_rgb
+
+_DEFAULT_RANGE_M = (-51.2, -51.2, 51.2, 51.2)
+
+
+@HOOKS.register_module()
+class BEVVisualizationHook(Hook):
+    """Draws test samples: `<scene>_<frame>_bev.png`, `_cameras.png`, and `_gate.png` where the model has a gate.
+
+    Works on mmdet3d's own batches and on clips (of which the last frame is drawn). Camera pictures are left out, with
+    one warning, where the info or the disk has no images.
+
+    Args:
+        draw: off unless True; `tools/test.py --show-dir` switches it on.
+        score_thr: predictions below this are not drawn.
+        test_out_dir: where the pictures go; None is `pictures` in the work dir.
+        interval: every how many samples one is drawn (counted per process).
+        max_samples: how many samples are drawn at most; None draws all.
+
+    Raises:
+        ValueError: for an interval below 1.
+    """
+
+    def __init__(self, draw: bool = False, score_thr: float = 0.3, test_out_dir: str | None = None, interval: int = 1,
+                 max_samples: int | None = None) -> None:
+        if interval < 1:
+            raise ValueError(f'default_hooks.visualization.interval must be at least 1, got {interval}')
+        self.draw, self.score_thr, self.test_out_dir = draw, score_thr, test_out_dir
+        self.interval, self.max_samples = interval, max_samples
+        self._num_seen = self._num_drawn = 0
+        self._warned = False
+
+    def before_test_epoch(self, runner: Runner) -> None:
+        """Counts anew."""
+        self._num_seen = self._num_drawn = 0
+        self._warned = False
+
+    def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: dict | list | None = None,
+                        outputs: Sequence[Det3DDataSample] | None = None) -> None:
+        """Draws this batch's samples whose turn it is."""
+        if not self.draw or not outputs:
+            return
+        steps = data_batch if isinstance(data_batch, list) else [data_batch]
+        for index, sample in enumerate(outputs[len(steps) - 1::len(steps)]):  # clip-major: the last frame of each clip
+            turn = self._num_seen % self.interval == 0
+            self._num_seen += 1
+            if turn and (self.max_samples is None or self._num_drawn < self.max_samples):
+                self._num_drawn += 1
+                self._draw_sample(runner, sample, _points(steps[-1], index))
+
+    def _draw_sample(self, runner: Runner, sample: Det3DDataSample, points: np.ndarray | None) -> None:
+        dataset = runner.test_dataloader.dataset
+        info = dataset.get_data_info(sample.metainfo['sample_idx'])
+        names = dataset.metainfo['classes']
+        range_m = _range(runner)
+        folder = Path(self.test_out_dir) if self.test_out_dir else Path(runner.work_dir) / 'pictures'
+        stem = _stem(info)
+        truth = BoxSet.from_instances(info['eval_ann_info']) if info.get('eval_ann_info') else None
+        predictions = BoxSet.from_instances(sample.pred_instances_3d).above(self.score_thr)
+        write_png(folder / f'{stem}_bev.png',
+                  draw_bev(points, range_m, truth, predictions, names, title=f'{stem}, score >= {self.score_thr:g}'))
+        gate = sample.get('pred_occupancy')
+        if gate is not None:
+            write_png(folder / f'{stem}_gate.png', draw_gate(gate, range_m, points, truth, names, title=stem))
+        images = self._images(runner, dataset, info)
+        if images:
+            sizes = {name: (image.shape[0], image.shape[1]) for name, image in images.items()}
+            calibration = Calibration.from_info(
+                info['images'], img_hw=sizes, bev_aug=sample.metainfo.get('bev_aug'), cam_names=list(images))
+            write_png(folder / f'{stem}_cameras.png', draw_cameras(images, calibration, truth, predictions, names))
+
+    def _images(self, runner: Runner, dataset: Any, info: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """RGB by camera, of the images that are there."""
+        cameras = info.get('images') or {}
+        paths = {name: image_path(dataset, name, image.get('img_path')) for name, image in cameras.items()}
+        absent = [name for name, path in paths.items() if path is None]
+        if not self._warned and (absent or not paths):
+            self._warned = True
+            runner.logger.warning(
+                f'no image files of {", ".join(absent) or "any camera"} for sample {_stem(info)} (data_root '
+                f'{getattr(dataset, "data_root", None)}): they are left out of the camera pictures')
+        return {name: read_rgb(path) for name, path in paths.items() if path is not None}
+
+
+def image_path(dataset: Any, camera: str, path: str | None) -> Path | None:
+    """Where a camera's image lies; None where it is not there.
+
+    A data set that does not use cameras leaves img_path as the info has it (mmdet3d: the file's name alone), so the
+    data set's prefixes and nuScenes' own folders are tried.
+    """
+    if not path:
+        return None
+    prefix = getattr(dataset, 'data_prefix', None) or {}
+    root = Path(getattr(dataset, 'data_root', None) or '.')
+    tries = [Path(path), Path(prefix.get(camera) or prefix.get('img') or root) / path,
+             root / 'samples' / camera / Path(path).name, root / path]
+    return next((found for found in tries if found.is_file()), None)
+
+
+def _points(step: Any, index: int) -> np.ndarray | None:
+    """(P, D) points of one sample of a batch; None where the batch is of another kind (test-time augmentation)."""
+    inputs = step.get('inputs') if isinstance(step, Mapping) else None
+    if not isinstance(inputs, Mapping) or 'points' not in inputs:
+        return None
+    return inputs['points'][index].detach().cpu().numpy()
+
+
+def _range(runner: Runner) -> Sequence[float]:
+    """The detector's range, from `model.grid` or, in mmdet3d's own configs, `point_cloud_range`."""
+    grid = runner.cfg.get('model', {}).get('grid') or {}
+    return grid.get('point_cloud_range') or runner.cfg.get('point_cloud_range') or _DEFAULT_RANGE_M
+
+
+def _stem(info: Mapping[str, Any]) -> str:
+    """`<scene>_<frame>`; infos of mmdet3d's own converter do not know their scene, so `sample_<index>`."""
+    scene = info.get('scene_name') or info.get('scene_token')
+    if scene is None or 'frame_index' not in info:
+        return f'sample_{info["sample_idx"]:05d}'
+    return f'{scene}_{info["frame_index"]:03d}'

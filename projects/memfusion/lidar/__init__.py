@@ -1,0 +1,5 @@
+"""LiDAR parts that mmdet3d lacks."""
+
+from .sparse_encoder import PortableSparseEncoder
+
+__all__ = ['PortableSparseEncoder']

@@ -1,0 +1,115 @@
+"""Memory network `bev`. In: a frame's BEV, mask and sensory state. Out: keys, values, occupancy at memory stride.
+
+Keys, shrinkage, selection and values are projected straight from BEV features. The projections, the sensory update and
+the deep update are XMem's (Cheng and Schwing, ECCV 2022, section 3); the encoder replaces its image backbones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from mmcv.cnn import ConvModule
+from mmdet3d.registry import MODELS
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class MemoryQuery:
+    """What a frame asks memory with: feature (B, D, Hm, Wm), key, selection (B, CK, ...), shrinkage (B, 1, ...)."""
+
+    feature: Tensor
+    key: Tensor
+    shrinkage: Tensor
+    selection: Tensor
+
+
+class SensoryUpdate(BaseModule):
+    """XMem's gated recurrent update: (B, Cin, H, W), (B, Ch, H, W) -> (B, Ch, H, W)."""
+
+    def __init__(self, in_channels: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.transform = nn.Conv2d(in_channels + hidden_dim, 3 * hidden_dim, 3, padding=1)
+
+    def forward(self, feature: Tensor, sensory: Tensor) -> Tensor:
+        forget, update, new = self.transform(torch.cat([feature, sensory], dim=1)).chunk(3, dim=1)
+        forget, update = forget.sigmoid(), update.sigmoid()
+        return forget * sensory * (1 - update) + update * new.tanh()
+
+
+def _conv(in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1) -> ConvModule:
+    # GroupNorm: the state is read one frame at a time, and padded frames must not touch running statistics.
+    padding = 0 if stride == kernel else kernel // 2
+    return ConvModule(in_channels, out_channels, kernel, stride=stride, padding=padding,
+                      norm_cfg=dict(type='GN', num_groups=8), act_cfg=dict(type='ReLU'))
+
+
+@MODELS.register_module()
+class BEVMemoryNetwork(BaseModule):
+    """The light default memory network.
+
+    Args:
+        in_channels: channels C of the BEV features.
+        key_dim: CK.
+        value_dim: CV.
+        hidden_dim: channels Ch of the sensory state.
+        feature_dim: channels D of the frame feature; a multiple of 8.
+        memory_stride: BEV cells per memory cell along each axis.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        key_dim: int = 64,
+        value_dim: int = 128,
+        hidden_dim: int = 64,
+        feature_dim: int = 128,
+        memory_stride: int = 4,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        if memory_stride < 1 or feature_dim % 8:
+            raise ValueError(f'memory_stride must be at least 1 and feature_dim a multiple of 8, got '
+                             f'{memory_stride} and {feature_dim}')
+        self.in_channels, self.key_dim, self.value_dim, self.hidden_dim = in_channels, key_dim, value_dim, hidden_dim
+        self.memory_stride = memory_stride
+        self.encoder = nn.Sequential(
+            _conv(in_channels, feature_dim, kernel=memory_stride, stride=memory_stride), _conv(feature_dim, feature_dim))
+        self.key_proj = nn.Conv2d(feature_dim, key_dim, 3, padding=1)
+        self.shrinkage_proj = nn.Conv2d(feature_dim, 1, 3, padding=1)
+        self.selection_proj = nn.Conv2d(feature_dim, key_dim, 3, padding=1)
+        self.value_encoder = nn.Sequential(
+            _conv(feature_dim + 1 + hidden_dim, feature_dim), nn.Conv2d(feature_dim, value_dim, 3, padding=1))
+        self.decoder = nn.Sequential(
+            _conv(feature_dim + value_dim + hidden_dim, feature_dim), _conv(feature_dim, feature_dim))
+        self.occupancy = nn.Conv2d(feature_dim, 1, 3, padding=1)
+        self.sensory_update = SensoryUpdate(feature_dim, hidden_dim)
+        self.sensory_deep_update = SensoryUpdate(value_dim, hidden_dim)
+
+    def map_shape(self, bev_shape: tuple[int, int]) -> tuple[int, int]:
+        """(H, W) -> (Hm, Wm); raises ValueError where the stride does not divide them."""
+        height, width = bev_shape
+        if height % self.memory_stride or width % self.memory_stride:
+            raise ValueError(f'BEV of {height}x{width} cells does not divide by memory_stride {self.memory_stride}')
+        return height // self.memory_stride, width // self.memory_stride
+
+    def encode_query(self, bev: Tensor) -> MemoryQuery:
+        """(B, C, H, W) -> the frame's query, which is also its key when it is written."""
+        feature = self.encoder(bev)
+        return MemoryQuery(
+            feature=feature,
+            key=self.key_proj(feature),
+            shrinkage=self.shrinkage_proj(feature).square() + 1,
+            selection=self.selection_proj(feature).sigmoid(),
+        )
+
+    def decode(self, query: MemoryQuery, readout: Tensor, sensory: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Readout (B, CV, Hm, Wm), sensory (B, Ch, Hm, Wm) -> decoded (B, D, ...), occ_logits (B, 1, ...), new sensory."""
+        decoded = self.decoder(torch.cat([query.feature, readout, sensory], dim=1))
+        return decoded, self.occupancy(decoded), self.sensory_update(decoded, sensory)
+
+    def encode_value(self, query: MemoryQuery, mask: Tensor, sensory: Tensor) -> tuple[Tensor, Tensor]:
+        """mask (B, 1, Hm, Wm) in 0..1 -> value (B, CV, Hm, Wm) and the deeply updated sensory state."""
+        value = self.value_encoder(torch.cat([query.feature, mask, sensory], dim=1))
+        return value, self.sensory_deep_update(value, sensory)

@@ -1,0 +1,124 @@
+"""Memory read. In: query and memory keys, values. Out: what each query cell remembers. Float32 always, never autocast.
+
+Anisotropic L2 similarity of XMem (Cheng and Schwing, ECCV 2022, eq. 5):
+`s[n, m] = shrinkage[n] / sqrt(CK) * ( -sum_c selection[c, m] (memory_key[c, n] - query_key[c, m])^2 )`, softmax on n.
+The square expands into one dot product of length 2 CK + 1, so the read is plain scaled-dot-product attention.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+QUERY_CHUNK = 256
+"""Queries handled at once: keeps the affinity at chunk x N instead of M x N."""
+
+
+def expand_query(query_key: Tensor, query_selection: Tensor) -> Tensor:
+    """(B, CK, M), (B, CK, M) -> (B, M, 2 CK + 1), the query side of the dot product."""
+    weighted = query_selection * query_key
+    return torch.cat([query_selection, weighted, (weighted * query_key).sum(1, keepdim=True)], dim=1).transpose(1, 2)
+
+
+def expand_memory(memory_key: Tensor, memory_shrinkage: Tensor) -> Tensor:
+    """(B, CK, N), (B, 1, N) -> (B, N, 2 CK + 1), the memory side of the dot product."""
+    scaled = memory_shrinkage * memory_key
+    return torch.cat([-scaled * memory_key, 2 * scaled, -memory_shrinkage], dim=1).transpose(1, 2)
+
+
+def similarity_to_affinity(similarity: Tensor, top_k: int | None) -> Tensor:
+    """Softmax of (B, M, N) over n; with `top_k` only the k largest of each row keep weight."""
+    if top_k is None or top_k >= similarity.shape[-1]:
+        return similarity.softmax(dim=-1)
+    values, indices = similarity.topk(top_k, dim=-1)
+    return torch.zeros_like(similarity).scatter(-1, indices, values.softmax(dim=-1))
+
+
+def read_memory(
+    query_key: Tensor,
+    query_selection: Tensor,
+    memory_key: Tensor,
+    memory_shrinkage: Tensor,
+    memory_value: Tensor,
+    top_k: int | None = None,
+    memory_valid: Tensor | None = None,
+    return_usage: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Reads memory by content.
+
+    Args:
+        query_key: (B, CK, M).
+        query_selection: (B, CK, M), in 0..1: which key channels matter to the query.
+        memory_key: (B, CK, N).
+        memory_shrinkage: (B, 1, N), at least 1: how sharply an element answers.
+        memory_value: (B, CV, N).
+        top_k: how many elements may answer each query; None is all.
+        memory_valid: (B, N) bool; invalid elements never answer. None is all valid.
+        return_usage: also return how much each element was used.
+
+    Returns:
+        (B, CV, M) readout, exactly 0 for samples in which nothing is valid; with `return_usage` also (B, N) usage, the
+        affinity summed over queries.
+
+    Raises:
+        ValueError: top_k below 1, or shapes that do not belong together.
+    """
+    if top_k is not None and top_k < 1:
+        raise ValueError(f'top_k must be at least 1 or None, got {top_k}')
+    batch, key_dim, num_elements = memory_key.shape
+    if query_key.shape != query_selection.shape or query_key.shape[1] != key_dim \
+            or memory_shrinkage.shape != (batch, 1, num_elements) or memory_value.shape[2] != num_elements:
+        raise ValueError('read_memory: shapes do not belong together: query_key '
+                         f'{tuple(query_key.shape)}, query_selection {tuple(query_selection.shape)}, memory_key '
+                         f'{tuple(memory_key.shape)}, memory_shrinkage {tuple(memory_shrinkage.shape)}, memory_value '
+                         f'{tuple(memory_value.shape)}')
+    if num_elements == 0:
+        empty = memory_value.new_zeros(batch, memory_value.shape[1], query_key.shape[2])
+        return (empty, memory_value.new_zeros(batch, 0)) if return_usage else empty
+    with torch.autocast(device_type=query_key.device.type, enabled=False):
+        query = expand_query(query_key.float(), query_selection.float()) / math.sqrt(key_dim)
+        memory = expand_memory(memory_key.float(), memory_shrinkage.float())
+        value = memory_value.float().transpose(1, 2)
+        bias, something = _validity(memory_valid, query)
+        if query.is_cuda and top_k is None and not return_usage:
+            readout = _fused_read(query, memory, value, bias)
+            return torch.where(something, readout, readout.new_zeros(())).transpose(1, 2)
+        readout, usage = _chunked_read(query, memory, value, bias, top_k)
+        readout = torch.where(something, readout, readout.new_zeros(())).transpose(1, 2)
+        usage = torch.where(something[..., 0], usage, usage.new_zeros(()))
+    return (readout, usage) if return_usage else readout
+
+
+def _validity(memory_valid: Tensor | None, query: Tensor) -> tuple[Tensor | None, Tensor]:
+    """Additive bias (B, 1, N) or None, and (B, 1, 1) bool: whether the sample has anything valid at all."""
+    if memory_valid is None:
+        return None, torch.ones(query.shape[0], 1, 1, dtype=torch.bool, device=query.device)
+    something = memory_valid.any(dim=1)[:, None, None]
+    # A softmax over nothing is NaN: samples without valid elements read everything here and are zeroed by the caller.
+    closed = ~memory_valid[:, None] & something
+    return torch.zeros_like(closed, dtype=query.dtype).masked_fill(closed, -torch.inf), something
+
+
+def _chunked_read(
+    query: Tensor, memory: Tensor, value: Tensor, bias: Tensor | None, top_k: int | None
+) -> tuple[Tensor, Tensor]:
+    """(B, M, D), (B, N, D), (B, N, CV) -> (B, M, CV) readout and (B, N) usage."""
+    parts, usage = [], value.new_zeros(memory.shape[:2])
+    for part in query.split(QUERY_CHUNK, dim=1):
+        similarity = part @ memory.transpose(1, 2)
+        affinity = similarity_to_affinity(similarity if bias is None else similarity + bias, top_k)
+        parts.append(affinity @ value)
+        usage = usage + affinity.detach().sum(dim=1)
+    return torch.cat(parts, dim=1), usage
+
+
+def _fused_read(query: Tensor, memory: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
+    """The same by the memory-efficient kernel; the dot product is padded to a multiple of 8 channels, as it needs."""
+    pad = -query.shape[-1] % 8
+    query, memory = F.pad(query, (0, pad)), F.pad(memory, (0, pad))
+    mask = None if bias is None else bias.expand(-1, query.shape[1], -1)[:, None]
+    heads = (query[:, None], memory[:, None], value[:, None])
+    return F.scaled_dot_product_attention(*heads, attn_mask=mask, scale=1.0)[:, 0]

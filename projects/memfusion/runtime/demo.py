@@ -1,0 +1,108 @@
+"""The demo. In: nothing. Out: data, a trained detector, official scores beside an untrained one's, pictures. Runs the tools."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmdet3d.registry import MODELS
+from mmengine.config import Config
+from nuscenes.nuscenes import NuScenes
+
+from projects.memfusion.metrics.class_ap import demo_map
+
+from .errors import UserError
+from .launch import init_registry
+from .scene_pictures import draw_scene
+
+CONFIG = 'configs/demo/xmem-gate_pillar04_second_secfpn_tiny-synthetic.py'
+RANGE_M = 25.0
+MIN_TRUTH = 20
+
+
+class Demo:
+    """The steps of `make demo`, each a line on the screen; data that is there already is kept.
+
+    Args:
+        repo: the project's folder.
+        work_dir: logs, checkpoints, submissions and pictures.
+        data_root: the synthetic data set; made if missing.
+        preset: of the synthetic data set.
+        cfg_options: KEY=VALUE words handed to tools/train.py and tools/test.py.
+    """
+
+    def __init__(self, repo: Path, work_dir: Path, data_root: Path, preset: str, cfg_options: list[str]) -> None:
+        self.repo, self.work_dir, self.data_root, self.preset = repo, work_dir, data_root, preset
+        root = f'{data_root}/'
+        self.options = [f'{split}_dataloader.dataset.data_root={root}' for split in ('train', 'val', 'test')]
+        self.options += [f'{split}_evaluator.{key}' for split in ('val', 'test')
+                         for key in (f'data_root={root}', f'ann_file={root}nuscenes_infos_val.pkl')]
+        self.options += cfg_options
+        self.start = time.monotonic()
+
+    def run(self) -> str:
+        """Everything; returns the closing line."""
+        self.say('synthetic nuScenes')
+        self.tool('create_synthetic_nuscenes.py', '--preset', self.preset, '--out', self.data_root)
+        if not (self.data_root / 'nuscenes_dbinfos_train.pkl').is_file():
+            self.say('preparing it (infos, GT database)')
+            self.tool('create_data.py', 'nuscenes', '--root-path', self.data_root, '--version', 'v1.0-mini')
+        self.say(f'training {CONFIG}: about 5 minutes on 2 cores')
+        self.tool('train.py', CONFIG, '--work-dir', self.work_dir, '--cfg-options', *self.options)
+        trained = Path((self.work_dir / 'last_checkpoint').read_text().strip())
+        self.say('scoring it, and an untrained one')
+        scores = {'untrained': self.score('untrained', self.save_untrained()), 'trained': self.score('trained', trained)}
+        for name, score in scores.items():
+            print(f'{name}: mAP {score["mAP"]:.3f} within {RANGE_M:.0f} m over {len(score["classes"])} classes; ' + ', '.join(
+                f'{c} {score["per_class"][c]:.3f} ({score["num_truth"][c]})' for c in score['classes']))
+        self.say('pictures')
+        pictures = self.work_dir / 'pictures'
+        draw_scene(self.config(), str(trained), pictures, self.data_root)
+        final = scores['trained']
+        return (f'demo: mAP={final["mAP"]:.3f} NDS={final["NDS"]:.3f} untrained_mAP={scores["untrained"]["mAP"]:.3f} '
+                f'classes={len(final["classes"])} range_m={RANGE_M:.0f} pictures={pictures}')
+
+    def say(self, text: str) -> None:
+        """One line with the time since the start."""
+        print(f'[demo {time.monotonic() - self.start:4.0f}s] {text}', flush=True)
+
+    def tool(self, name: str, *arguments: Any) -> None:
+        """Runs one of the project's tools; raises UserError where it fails (it has said why)."""
+        # Threads that wait actively fight with the data workers for the same two cores.
+        env = {'OMP_WAIT_POLICY': 'PASSIVE', 'PYTHONWARNINGS': 'ignore', **os.environ}
+        command = [sys.executable, f'tools/{name}', *map(str, arguments)]
+        if subprocess.run(command, cwd=self.repo, env=env).returncode:
+            raise UserError(f'the step above failed: {" ".join(command)}')
+
+    def config(self) -> Config:
+        """The demo's config reading this data set."""
+        cfg = Config.fromfile(self.repo / CONFIG)
+        cfg.merge_from_dict(dict(option.split('=', 1) for option in self.options if '_dataloader.dataset.' in option))
+        return cfg
+
+    def save_untrained(self) -> Path:
+        """A checkpoint of the same detector as it starts."""
+        init_registry()
+        torch.manual_seed(0)
+        model = MODELS.build(self.config().model)
+        model.init_weights()
+        path = self.work_dir / 'untrained.pth'
+        torch.save({'state_dict': model.state_dict()}, path)
+        return path
+
+    def score(self, name: str, checkpoint: Path) -> dict[str, Any]:
+        """Official scoring by tools/test.py, and the near-range mean AP of the same submission."""
+        out = self.work_dir / f'score_{name}'
+        self.tool('test.py', CONFIG, checkpoint, '--work-dir', out, '--cfg-options', *self.options,
+                  f'test_evaluator.jsonfile_prefix={out}')
+        submission = next(out.rglob('results_nusc.json'))
+        nusc = NuScenes('v1.0-mini', str(self.data_root), verbose=False)
+        near = demo_map(nusc, str(submission), 'mini_val', range_m=RANGE_M, min_truth=MIN_TRUTH)
+        official = json.loads((submission.parent / 'metrics_summary.json').read_text())
+        return {**near, 'NDS': official['nd_score']}

@@ -1,0 +1,164 @@
+"""Runtime. In: a folder with one nuScenes keyframe (.pkl, images, .pcd.bin). Out: a checked Keyframe, LiDAR frame."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmdet3d.structures import Box3DMode, LiDARInstance3DBoxes
+
+from projects.memfusion.visualization.image_files import read_rgb
+
+from .errors import UserError
+
+_MODULE_OF = {'__builtin__': 'builtins', 'copy_reg': 'copyreg'}  # Python 2's names, which protocol 2 writes
+_PLAIN = {
+    'builtins': {'bool', 'bytearray', 'bytes', 'complex', 'dict', 'float', 'frozenset', 'int', 'list', 'set', 'slice',
+                 'str', 'tuple'},
+    'collections': {'OrderedDict'},
+    '_codecs': {'encode'},  # how protocol 2 stores bytes
+    'numpy': {'dtype', 'ndarray'},
+    'numpy.core.multiarray': {'_reconstruct', 'scalar'},
+    'numpy._core.multiarray': {'_reconstruct', 'scalar'},  # numpy 2's name of the same
+    'numpy.core.numeric': {'_frombuffer'},
+    'numpy._core.numeric': {'_frombuffer'},
+}
+_INSTANCE_KEYS = ('bbox_3d', 'bbox_label_3d', 'num_lidar_pts')
+
+
+@dataclass(frozen=True)
+class Keyframe:
+    """One keyframe, files found and annotations read.
+
+    Attributes:
+        info: the mmdet3d v1.1 info.
+        lidar_path: the .pcd.bin file.
+        images: (H, W, 3) uint8 RGB by camera name.
+        boxes: N boxes with velocity (0 where unknown), LiDAR frame, as mmdet3d's data set makes them from the info.
+        labels: (N,) class numbers in the order of `class_names`, -1 for other objects.
+        num_lidar_pts: (N,) points that the annotation counts in each box.
+    """
+
+    info: dict[str, Any]
+    lidar_path: Path
+    images: dict[str, np.ndarray]
+    boxes: LiDARInstance3DBoxes
+    labels: np.ndarray
+    num_lidar_pts: np.ndarray
+
+    def pipeline_input(self) -> dict[str, Any]:
+        """What mmdet3d's data set would hand to its pipeline: boxes with at least one point, file by full path."""
+        seen = self.num_lidar_pts > 0
+        return dict(
+            sample_idx=0, lidar_points=dict(lidar_path=str(self.lidar_path), num_pts_feats=5),
+            box_type_3d=LiDARInstance3DBoxes, box_mode_3d=Box3DMode.LIDAR,
+            ann_info=dict(gt_bboxes_3d=self.boxes[seen], gt_labels_3d=self.labels[seen]))
+
+
+def read_keyframe(folder: str | Path, class_names: Sequence[str]) -> Keyframe:
+    """Reads the one keyframe of a folder. Images and points are found by their file name, whatever path the info says.
+
+    Raises:
+        UserError: for a missing folder, no or more than one info file or keyframe, a missing or broken file (named),
+            an info that lacks a key (named).
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f'{folder} is not a folder: pass one that holds a keyframe (.pkl, images and .pcd.bin)')
+    found = sorted(folder.glob('*.pkl'))
+    if len(found) != 1:
+        names = ', '.join(path.name for path in found) or 'none'
+        raise UserError(f'{folder} must hold one info file (.pkl), found {names}')
+    content = load_plain_pickle(found[0])
+    info, label_names = _one_info(content, found[0])
+    try:
+        images = {name: _read_image(folder, image['img_path'], name) for name, image in info['images'].items()}
+        lidar_path = _file_of(folder, info['lidar_points']['lidar_path'], 'LiDAR points')
+        boxes, labels, num_lidar_pts = _annotations(info['instances'], label_names, class_names)
+    except KeyError as error:
+        raise UserError(f'{found[0]}: the keyframe has no {error}; make the info file with tools/create_data.py') \
+            from error
+    if not images:
+        raise UserError(f'{found[0]}: the keyframe has no images')
+    return Keyframe(info, lidar_path, images, boxes, labels, num_lidar_pts)
+
+
+def load_plain_pickle(path: Path) -> Any:
+    """Loads a pickle that holds only Python's own containers, numbers and strings, and numpy arrays and scalars.
+
+    Raises:
+        UserError: naming the file, where it cannot be read, is damaged, or would create anything else (a pickle may
+            run any code it likes; this one may not).
+    """
+    try:
+        with open(path, 'rb') as file:
+            return _PlainUnpickler(file).load()
+    except OSError as error:
+        raise UserError(f'{path} cannot be read ({error.strerror})') from error
+    except UserError as error:
+        raise UserError(f'{path} {error}') from error
+    except (pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError, KeyError, MemoryError,
+            OverflowError, TypeError, ValueError) as error:
+        reason = str(error) or type(error).__name__
+        raise UserError(f'{path} is not a readable pickle ({reason}): copy it again') from error
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if name not in _PLAIN.get(_MODULE_OF.get(module, module), ()):
+            raise UserError(f'holds {module}.{name}, which is not plain data: it was not loaded')
+        if module.startswith('numpy.') and not np.__version__.startswith('1.'):
+            module = module.replace('numpy.core', 'numpy._core')
+        elif module.startswith('numpy._core'):
+            module = module.replace('numpy._core', 'numpy.core')
+        return super().find_class(module, name)
+
+
+def _one_info(content: Any, path: Path) -> tuple[dict[str, Any], dict[int, str]]:
+    """The only info, and class names by label."""
+    if not isinstance(content, Mapping) or not isinstance(content.get('data_list'), list):
+        raise UserError(f'{path} is no mmdet3d v1.1 info file (a dict with metainfo and data_list)')
+    if len(content['data_list']) != 1:
+        raise UserError(f'{path} holds {len(content["data_list"])} keyframes; this tool takes exactly one')
+    categories = content.get('metainfo', {}).get('categories')
+    if not categories:
+        raise UserError(f'{path}: metainfo has no categories, so the labels have no names')
+    return content['data_list'][0], {label: name for name, label in categories.items() if label >= 0}
+
+
+def _file_of(folder: Path, path: str, what: str) -> Path:
+    name = path.replace('\\', '/').rsplit('/', 1)[-1]
+    if not (folder / name).is_file():
+        raise UserError(f'{folder / name} is missing ({what} of the keyframe): put it beside the info file')
+    return folder / name
+
+
+def _read_image(folder: Path, path: str, camera: str) -> np.ndarray:
+    file = _file_of(folder, path, f'image of {camera}')
+    try:
+        return read_rgb(file)
+    except OSError as error:
+        raise UserError(f'{file}: {error.strerror}: copy it again') from error
+
+
+def _annotations(instances: Sequence[Mapping[str, Any]], label_names: Mapping[int, str], class_names: Sequence[str],
+                 ) -> tuple[LiDARInstance3DBoxes, np.ndarray, np.ndarray]:
+    """Boxes, labels and point counts; the info gives gravity centres, mmdet3d's boxes have bottom centres."""
+    rows, labels, counts = [], [], []
+    for instance in instances:
+        box, label, count = (instance[key] for key in _INSTANCE_KEYS)
+        velocity = np.nan_to_num(np.asarray(instance.get('velocity', (0.0, 0.0)), dtype=np.float64))  # NaN: unknown
+        rows.append([*box[:7], *velocity])
+        name = label_names.get(label)
+        labels.append(class_names.index(name) if name in class_names else -1)
+        counts.append(count)
+    array = np.asarray(rows, dtype=np.float32).reshape(-1, 9)
+    if not np.isfinite(array).all():
+        broken = int(np.argmin(np.isfinite(array).all(axis=1)))
+        raise UserError(f'instance {broken} of the keyframe has a bbox_3d that is not finite; make the info anew')
+    boxes = LiDARInstance3DBoxes(array, box_dim=9, origin=(0.5, 0.5, 0.5))
+    return boxes, np.asarray(labels, dtype=np.int64), np.asarray(counts, dtype=np.int64)

@@ -1,0 +1,7 @@
+"""Typed contracts between the stages; no nn.Module."""
+
+from .calibration import Calibration
+from .frame import META_KEYS, FrameBatch, FrameMeta
+from .memory_state import MemoryState
+
+__all__ = ['META_KEYS', 'Calibration', 'FrameBatch', 'FrameMeta', 'MemoryState']

@@ -1,0 +1,213 @@
+"""Contract, no network: the camera rig. In: mmdet3d's image keys, read only here. Out: LiDAR points to pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from projects.memfusion.geometry.distortion import NUM_COEFFICIENTS, PINHOLE, parse_distortion
+from projects.memfusion.geometry.projection import MIN_DEPTH_M, apply_homography, inside_image, project_to_image
+from projects.memfusion.geometry.rigid import check_rigid, invert_rigid, transform_points
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """N cameras of B frames. Float32 tensors unless said otherwise; matrices are composed in float64.
+
+    Attributes:
+        cam_names: N names; everything that depends on which camera it is goes by name, not by position.
+        img_from_cam: (B, N, 4, 4) raw K, padded; never edited (image augmentation lives in img_aug).
+        cam_from_lidar: (B, N, 4, 4) raw LiDAR frame at t_lidar to camera at t_cam, ego motion included.
+        img_aug: (B, N, 4, 4) raw pixel to network pixel, a padded homography.
+        img_hw_raw, img_hw: (B, N, 2) int64 height and width of the raw and of the network image, padding excluded.
+        bev_aug: (B, 4, 4) raw LiDAR frame to augmented LiDAR frame.
+        distortion_model: (B, N) int64, position in geometry.distortion.MODELS.
+        distortion: (B, N, 5) coefficients, zeros beyond those of the model.
+        max_radius: (B, N) largest normalised radius that the lens model maps.
+        cam_valid: (B, N) bool; a missing camera is masked out.
+        t_lidar: (B,) float64 seconds; NaN where the reader was not told.
+        t_cam: (B, N) float64 seconds; NaN where the info has none.
+    """
+
+    cam_names: tuple[str, ...]
+    img_from_cam: Tensor
+    cam_from_lidar: Tensor
+    img_aug: Tensor
+    img_hw_raw: Tensor
+    img_hw: Tensor
+    bev_aug: Tensor
+    distortion_model: Tensor
+    distortion: Tensor
+    max_radius: Tensor
+    cam_valid: Tensor
+    t_lidar: Tensor
+    t_cam: Tensor
+
+    @classmethod
+    def from_info(
+        cls,
+        info_images: Mapping[str, Mapping[str, Any]],
+        img_hw: tuple[int, int] | Mapping[str, tuple[int, int]] | None = None,
+        bev_aug: np.ndarray | Tensor | None = None,
+        cam_names: Sequence[str] | None = None,
+        global_from_lidar: np.ndarray | None = None,
+        t_lidar: float = float('nan'),
+    ) -> Calibration:
+        """Reads the `images` of one mmdet3d v1.1 info; B is 1.
+
+        Args:
+            info_images: `{camera: {cam2img, lidar2cam, ...}}`.
+            img_hw: height and width where the info has none, for all cameras or by name.
+            bev_aug: (4, 4) raw LiDAR to augmented LiDAR frame; None is the identity.
+            cam_names: which cameras, in which order; None takes the info's own. One that the info lacks is
+                masked out.
+            global_from_lidar: (4, 4) float64 at t_lidar; only needed for cameras without `lidar2cam`, which is then
+                made from `cam2ego` and `ego2global` (at the camera's own stamp).
+            t_lidar: stamp of the LiDAR frame, seconds.
+
+        Raises:
+            ValueError: naming camera and key, for a missing key, a matrix that is no K or no rigid transform, an
+                unknown image size or lens model.
+        """
+        names = tuple(info_images) if cam_names is None else tuple(cam_names)
+        if not any(name in info_images for name in names):
+            raise ValueError(f'none of the cameras {list(names)} is in the info, which has {list(info_images)}')
+        rows = [_read_camera(name, info_images.get(name), img_hw, global_from_lidar) for name in names]
+        columns = {key: torch.as_tensor(np.stack([row[key] for row in rows]))[None] for key in rows[0]}
+        aug = torch.eye(4) if bev_aug is None else torch.as_tensor(bev_aug).float()
+        return cls(
+            cam_names=names, img_aug=torch.eye(4).repeat(1, len(names), 1, 1), img_hw=columns['img_hw_raw'].clone(),
+            bev_aug=aug[None], t_lidar=torch.tensor([t_lidar], dtype=torch.float64), **columns)
+
+    @staticmethod
+    def cat(calibrations: Sequence[Calibration]) -> Calibration:
+        """Joins frames along B; raises ValueError where the camera names differ."""
+        names = {calibration.cam_names for calibration in calibrations}
+        if len(names) != 1:
+            raise ValueError(f'cannot batch frames of different cameras: {sorted(names)}')
+        return replace(calibrations[0], **{name: torch.cat([getattr(c, name) for c in calibrations])
+                                           for name in _tensor_names()})
+
+    def to(self, device: torch.device | str) -> Calibration:
+        """The same on another device."""
+        return replace(self, **{name: getattr(self, name).to(device) for name in _tensor_names()})
+
+    @property
+    def img_from_lidar(self) -> Tensor:
+        """(B, N, 4, 4) augmented LiDAR frame to network pixels (times depth); ValueError unless all are pinholes."""
+        bent = [name for i, name in enumerate(self.cam_names) if (self.distortion_model[:, i] != PINHOLE).any()]
+        if bent:
+            raise ValueError(f'cameras {bent} have lens distortion, so no matrix maps them: use Calibration.project')
+        return (self.img_aug.double() @ self.img_from_cam.double() @ self._cam_from_bev()).float()
+
+    def project(self, points_m: Tensor, min_depth_m: float = MIN_DEPTH_M) -> tuple[Tensor, Tensor, Tensor]:
+        """Points to network pixels of every camera.
+
+        Args:
+            points_m: (B, P, 3) in the augmented LiDAR frame.
+            min_depth_m: nearer points are not valid.
+
+        Returns:
+            uv_px (B, N, P, 2), depth_m (B, N, P), valid (B, N, P) bool: in front of a camera that is there, within its
+            lens model and inside its image. uv_px is finite everywhere and meaningless without a pixel.
+        """
+        uv_px, depth_m, has_pixel = self.project_cam(self.to_cam(points_m), min_depth_m)
+        return uv_px, depth_m, has_pixel & inside_image(uv_px, self.img_hw)
+
+    def to_cam(self, points_m: Tensor) -> Tensor:
+        """(B, P, 3) in the augmented LiDAR frame -> (B, N, P, 3) float32 in the camera frames (z forward)."""
+        with torch.autocast(points_m.device.type, enabled=False):  # half precision is off by pixels
+            return transform_points(self._cam_from_bev().float(), points_m.float()[:, None])
+
+    def project_cam(self, points_cam_m: Tensor, min_depth_m: float = MIN_DEPTH_M) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, N, P, 3) in the camera frames -> uv_px, depth_m and has_pixel (whether inside the image or not)."""
+        with torch.autocast(points_cam_m.device.type, enabled=False):
+            uv_px, depth_m, has_pixel = project_to_image(
+                points_cam_m.float(), self.img_from_cam, self.distortion_model, self.distortion, self.max_radius,
+                min_depth_m)
+            return apply_homography(self.img_aug, uv_px), depth_m, has_pixel & self.cam_valid[..., None]
+
+    def _cam_from_bev(self) -> Tensor:
+        """(B, N, 4, 4) float64: augmented LiDAR frame to camera. bev_aug may scale and mirror, so it is not rigid."""
+        return self.cam_from_lidar.double() @ torch.linalg.inv(self.bev_aug.double())[:, None]
+
+
+def _tensor_names() -> list[str]:
+    return [field.name for field in fields(Calibration) if field.name != 'cam_names']
+
+
+def _read_camera(
+    name: str,
+    image: Mapping[str, Any] | None,
+    img_hw: tuple[int, int] | Mapping[str, tuple[int, int]] | None,
+    global_from_lidar: np.ndarray | None,
+) -> dict[str, np.ndarray]:
+    """One camera's row of every tensor, without B; a camera that is not there gets a row that is not valid."""
+    if image is None:
+        eye = np.eye(4, dtype=np.float32)
+        return _row(eye, eye, (1, 1), (PINHOLE, [0.0] * NUM_COEFFICIENTS, np.inf), False, np.nan)
+    img_from_cam = _intrinsics(name, image)
+    cam_from_lidar = _extrinsics(name, image, global_from_lidar)
+    if image.get('height') and image.get('width'):
+        size = (int(image['height']), int(image['width']))
+    else:
+        given = img_hw.get(name) if isinstance(img_hw, Mapping) else img_hw
+        if given is None:
+            raise ValueError(f'camera {name}: the info has no height and width; pass img_hw (make the info file with '
+                             'tools/create_data.py to have them in it)')
+        size = (int(given[0]), int(given[1]))
+    lens = image.get('distortion') or dict(model='pinhole', coefficients=[])
+    parsed = parse_distortion(lens['model'], lens['coefficients'], name)
+    return _row(img_from_cam, cam_from_lidar, size, parsed, True, float(image.get('timestamp', np.nan)))
+
+
+def _row(img_from_cam: np.ndarray, cam_from_lidar: np.ndarray, size: tuple[int, int],
+         lens: tuple[int, list[float], float], valid: bool, t_cam: float) -> dict[str, np.ndarray]:
+    return dict(
+        img_from_cam=img_from_cam.astype(np.float32), cam_from_lidar=cam_from_lidar.astype(np.float32),
+        img_hw_raw=np.array(size, dtype=np.int64), distortion_model=np.array(lens[0], dtype=np.int64),
+        distortion=np.array(lens[1], dtype=np.float32), max_radius=np.array(lens[2], dtype=np.float32),
+        cam_valid=np.array(valid), t_cam=np.array(t_cam, dtype=np.float64))
+
+
+def _intrinsics(name: str, image: Mapping[str, Any]) -> np.ndarray:
+    """(4, 4) float64 raw K, padded."""
+    if 'cam2img' not in image:
+        raise ValueError(f'camera {name}: the info has no cam2img')
+    matrix = np.asarray(image['cam2img'], dtype=np.float64)
+    if matrix.shape not in ((3, 3), (3, 4), (4, 4)):
+        raise ValueError(f'camera {name}: cam2img has shape {matrix.shape}, expected 3x3 (or padded to 4x4)')
+    padded = np.eye(4)
+    padded[:3, :3] = matrix[:3, :3]
+    lower = padded[[1, 2, 2], [0, 0, 1]]
+    focal = padded[[0, 1], [0, 1]]
+    if not np.isfinite(matrix).all() or (lower != 0).any() or padded[2, 2] != 1 or (focal <= 0).any():
+        raise ValueError(f'camera {name}: cam2img is not an upper triangular K with positive focal lengths '
+                         f'(transposed or scaled?): {matrix[:3, :3].tolist()}')
+    return padded
+
+
+def _extrinsics(name: str, image: Mapping[str, Any], global_from_lidar: np.ndarray | None) -> np.ndarray:
+    """(4, 4) float64 cam_from_lidar, LiDAR stamp to camera stamp."""
+    if 'lidar2cam' in image:
+        matrix = torch.as_tensor(np.asarray(image['lidar2cam'], dtype=np.float64))
+        source = 'lidar2cam'
+    elif global_from_lidar is not None and 'cam2ego' in image and 'ego2global' in image:
+        ego_from_cam, global_from_ego_at_cam = (
+            torch.as_tensor(np.asarray(image[key], dtype=np.float64)) for key in ('cam2ego', 'ego2global'))
+        check_rigid(ego_from_cam, f'camera {name}: cam2ego')
+        global_from_cam = global_from_ego_at_cam @ ego_from_cam
+        matrix = invert_rigid(global_from_cam) @ torch.as_tensor(np.asarray(global_from_lidar, dtype=np.float64))
+        source = 'cam2ego, ego2global and global_from_lidar'
+    else:
+        raise ValueError(f'camera {name}: the info has no lidar2cam (nor cam2ego and ego2global together with a '
+                         'global_from_lidar to make it from)')
+    if matrix.shape != (4, 4):
+        raise ValueError(f'camera {name}: {source} has shape {tuple(matrix.shape)}, expected 4x4')
+    check_rigid(matrix, f'camera {name}: {source}')
+    return matrix.numpy()

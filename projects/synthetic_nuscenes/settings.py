@@ -1,0 +1,110 @@
+"""Settings stage: a preset name and options in, one frozen, checked description of a data set out (no frame)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+SCENE_KINDS: dict[str, str] = {
+    'scene-0061': 'left_turn',
+    'scene-0103': 'right_turn',
+    'scene-0553': 'braking',
+    'scene-0655': 'bends',
+    'scene-0757': 'fast',
+    'scene-0796': 'starting',
+    'scene-0916': 'cruise',
+    'scene-1077': 'right_turn',
+    'scene-1094': 'braking',
+    'scene-1100': 'left_turn',
+}
+SLOPED_SCENES: frozenset[str] = frozenset({'scene-0655', 'scene-0757', 'scene-1077', 'scene-1100'})
+NANO_SCENES: tuple[str, ...] = ('scene-0061', 'scene-0103', 'scene-0553', 'scene-0916')
+SWEEPS_PER_KEYFRAME = 10
+SWEEP_PERIOD_US = 50_000
+DISTORTION_COEFFICIENTS: dict[str, tuple[float, ...]] = {
+    'none': (),
+    'radtan': (-0.12, 0.03, 0.0006, -0.0004, -0.002),
+    'fisheye': (-0.03, 0.008, -0.004, 0.0006),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides the bytes of a data set.
+
+    Attributes:
+        preset: name of the preset that these settings came from.
+        seed: world seed, 0 or more.
+        scene_names: scenes, each a key of `SCENE_KINDS`.
+        keyframes: keyframes per scene (2 Hz).
+        azimuth_steps: LiDAR columns per sweep.
+        image_wh_px: camera image size; intrinsics are scaled from 1600x900.
+        camera_sweeps: also write the camera frames between keyframes (12 Hz).
+        distortion: 'none', 'radtan' (k1 k2 p1 p2 k3) or 'fisheye' (Kannala-Brandt, four coefficients).
+        sweep_motion: the ego and the world move while a sweep is taken (points stay raw, as a spinning LiDAR gives).
+        parked_density: how full the kerb lanes and pavements are, 0 to 1.
+    """
+
+    preset: str
+    seed: int
+    scene_names: tuple[str, ...]
+    keyframes: int
+    azimuth_steps: int
+    image_wh_px: tuple[int, int]
+    camera_sweeps: bool = False
+    distortion: str = 'none'
+    sweep_motion: bool = False
+    parked_density: float = 0.8
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ValueError(f'seed must be 0 or more, got {self.seed}')
+        if self.keyframes < 2:
+            raise ValueError(f'keyframes must be 2 or more, got {self.keyframes}')
+        if self.azimuth_steps < 16:
+            raise ValueError(f'azimuth_steps must be 16 or more, got {self.azimuth_steps}')
+        if min(self.image_wh_px) < 16:
+            raise ValueError(f'image_wh_px must be at least 16x16, got {self.image_wh_px}')
+        if self.distortion not in DISTORTION_COEFFICIENTS:
+            raise ValueError(f'unknown distortion {self.distortion!r}; choose from {list(DISTORTION_COEFFICIENTS)}')
+        unknown = [name for name in self.scene_names if name not in SCENE_KINDS]
+        if unknown or not self.scene_names:
+            raise ValueError(f'unknown or no scenes {unknown}; choose from {list(SCENE_KINDS)}')
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds from the first to the last keyframe."""
+        return (self.keyframes - 1) * 0.5
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dict for the marker file; equal dicts mean equal bytes."""
+        values = asdict(self)
+        values['scene_names'] = list(self.scene_names)
+        values['image_wh_px'] = list(self.image_wh_px)
+        return values
+
+
+_ALL = tuple(SCENE_KINDS)
+PRESETS: dict[str, Settings] = {
+    'nano': Settings('nano', 0, NANO_SCENES, 5, 200, (400, 225)),
+    'tiny': Settings('tiny', 0, _ALL, 10, 542, (400, 225)),
+    'mini': Settings('mini', 0, _ALL, 20, 1084, (1600, 900)),
+    'full': Settings('full', 0, _ALL, 40, 1086, (1600, 900)),
+}
+
+
+def make_settings(preset: str, seed: int = 0, **changes: Any) -> Settings:
+    """Take a preset and change some fields of it.
+
+    Args:
+        preset: nano, tiny, mini or full.
+        seed: world seed.
+        **changes: fields of `Settings`; an unknown one is an error.
+
+    Raises:
+        ValueError: unknown preset or a bad value.
+        TypeError: unknown field.
+    """
+    if preset not in PRESETS:
+        raise ValueError(f'unknown preset {preset!r}; choose from {list(PRESETS)}')
+    return replace(PRESETS[preset], seed=seed, **changes)

@@ -1,0 +1,87 @@
+"""Shared by all tests: one nano world made once, and packed frames made by hand."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+REPO = Path(__file__).resolve().parents[1]
+os.environ.setdefault('OMP_NUM_THREADS', '2')
+
+
+@pytest.fixture(scope='session')
+def repo() -> Path:
+    return REPO
+
+
+@pytest.fixture(scope='session')
+def keyframe_dir() -> Path:
+    """One real nuScenes keyframe; it is not part of the project."""
+    folder = REPO.parent / 'shared' / 'data' / 'nuscenes_keyframe'
+    if not folder.is_dir():
+        pytest.skip(f'no real keyframe at {folder}')
+    return folder
+
+
+def run_tool(*arguments: str | Path, cwd: Path = REPO, **env: str) -> subprocess.CompletedProcess:
+    """Runs a tool as a user would; the caller checks the return code."""
+    return subprocess.run([sys.executable, '-W', 'ignore', *map(str, arguments)], cwd=cwd, capture_output=True, text=True,
+                          env={**os.environ, **env}, stdin=subprocess.DEVNULL)
+
+
+@pytest.fixture(scope='session')
+def tool():
+    return run_tool
+
+
+@pytest.fixture(scope='session')
+def nano_root(tmp_path_factory) -> Path:
+    """A nano synthetic nuScenes without infos. Do not write into it."""
+    out = tmp_path_factory.mktemp('worlds') / 'nano'
+    done = run_tool('tools/create_synthetic_nuscenes.py', '--preset', 'nano', '--out', out, '--seed', 0, '--workers', 2)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+@pytest.fixture(scope='session')
+def nano_infos_root(nano_root, tmp_path_factory) -> Path:
+    """The nano world with infos and GT database: its own folder that shares the sensor files by links."""
+    root = tmp_path_factory.mktemp('worlds') / 'nano_infos'
+    root.mkdir()
+    for entry in nano_root.iterdir():
+        (root / entry.name).symlink_to(entry)
+    done = run_tool('tools/create_data.py', 'nuscenes', '--root-path', root, '--version', 'v1.0-mini')
+    assert done.returncode == 0, done.stderr
+    return root
+
+
+@pytest.fixture
+def make_frame():
+    """Packs a frame of random points and boxes: make_frame(scene, index, valid=True, seed=...)."""
+    from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
+    from mmengine.structures import InstanceData
+
+    def make(scene: str, index: int, valid: bool = True, seed: int | None = None, length: int = 10, points: int = 3000):
+        g = torch.Generator().manual_seed(zlib.crc32(f'{scene}:{index}'.encode()) if seed is None else seed)
+        cloud = torch.rand(points, 5, generator=g) * torch.tensor([50.0, 50, 4, 255, 0.5]) - torch.tensor([25.0, 25, 3, 0, 0])
+        boxes = torch.rand(8, 9, generator=g) * torch.tensor([40.0, 40, 1, 3, 1, 1, 6, 2, 2]) \
+            + torch.tensor([-20.0, -20, -1.5, 2, 1, 1.5, 0, -1, -1])
+        pose = np.eye(4)
+        pose[:3, 3] = [2.0 * index, 0.0, 0.0]
+        sample = Det3DDataSample(metainfo=dict(
+            sample_idx=index, sample_token=f'{scene}-{index}', scene_token=scene, frame_index=index,
+            is_scene_start=index == 0, is_scene_end=index == length - 1, timestamp_s=1.5e9 + 0.5 * index,
+            global_from_lidar=pose, bev_aug=np.eye(4), is_keyframe=True, frame_valid=valid,
+            box_type_3d=LiDARInstance3DBoxes))
+        sample.gt_instances_3d = InstanceData(
+            bboxes_3d=LiDARInstance3DBoxes(boxes, box_dim=9), labels_3d=torch.randint(0, 10, (8,), generator=g))
+        return {'inputs': {'points': cloud if valid else cloud[:0]}, 'data_samples': sample}
+
+    return make

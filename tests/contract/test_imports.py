@@ -1,0 +1,67 @@
+"""The import rules of the layout: stages do not import each other; blocks run without mmdet3d's models."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[2]
+PACKAGE = REPO / 'projects' / 'memfusion'
+STAGES = ('data', 'lidar', 'camera', 'fusion', 'memory', 'heads', 'metrics')
+
+
+def imports(path: Path) -> set[str]:
+    """Absolute dotted names a file imports."""
+    package = ('projects', 'memfusion', *path.relative_to(PACKAGE).parts[:-1])
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = '.'.join(package[:len(package) - node.level + 1]) if node.level else ''
+            module = '.'.join(part for part in (base, node.module) if part)
+            found |= {module} | {f'{module}.{alias.name}' for alias in node.names}
+    return found
+
+
+def files(*folders: str) -> list[Path]:
+    return sorted(path for folder in folders for path in (PACKAGE / folder).rglob('*.py'))
+
+
+@pytest.mark.parametrize('path', files(*STAGES), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_stages_do_not_import_each_other(path):
+    own = path.relative_to(PACKAGE).parts[0]
+    others = {m.group(1) for name in imports(path) if (m := re.match(r'projects\.memfusion\.(\w+)', name))}
+    assert others & (set(STAGES) - {own}) == set()
+    assert 'detectors' not in others
+
+
+@pytest.mark.parametrize('path', files('structures', 'geometry'), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_contracts_and_geometry_stand_below_everything(path):
+    others = {m.group(1) for name in imports(path) if (m := re.match(r'projects\.memfusion\.(\w+)', name))}
+    assert others <= {'structures', 'geometry'}
+
+
+@pytest.mark.parametrize('path', files('geometry', 'fusion', 'memory'), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_blocks_do_without_compiled_ops(path):
+    allowed = ('torch', 'mmengine', 'mmcv.cnn', 'mmdet3d.registry', 'projects.memfusion', '__future__', 'math', 'dataclasses',
+               'collections', 'typing', 'numpy', 'functools', 'itertools')
+    assert [name for name in imports(path) if not name.startswith(allowed)] == []
+
+
+def test_blocks_import_where_mmcv_has_no_compiled_ops():
+    script = ('import sys; sys.modules["mmcv._ext"] = None; sys.modules["mmcv.ops"] = None\n'
+              'import projects.memfusion.memory, projects.memfusion.geometry, projects.memfusion.structures')
+    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', script], cwd=REPO, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_tools_are_thin_and_nothing_imports_them():
+    for path in PACKAGE.rglob('*.py'):
+        assert not any(name == 'tools' or name.startswith('tools.') for name in imports(path)), path
+    for path in (REPO / 'tools').glob('*.py'):
+        if path.name != 'check_env.py':  # stands alone: it runs before anything is installed
+            assert len(path.read_text().splitlines()) <= 150, path

@@ -1,0 +1,131 @@
+"""The tools on the nano world: training, resuming, two processes, scoring. Exact where exactness can be had."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+
+def load(path):
+    return torch.load(path, map_location='cpu', weights_only=False)['state_dict']
+
+
+def largest_difference(a, b):
+    assert a.keys() == b.keys()
+    return max((a[key].double() - b[key].double()).abs().max().item() for key in a)
+
+
+def free_port():
+    import socket
+    with socket.socket() as server:
+        server.bind(('127.0.0.1', 0))
+        return str(server.getsockname()[1])
+
+
+@pytest.fixture(scope='module')
+def run(tool):
+    def call(*arguments, **env):
+        done = tool(*arguments, OMP_WAIT_POLICY='PASSIVE', **env)
+        assert done.returncode == 0, (done.stdout[-3000:] + done.stderr[-3000:])
+        return done
+
+    return call
+
+
+@pytest.fixture(scope='module')
+def distributed(repo):
+    """dist_*.sh with two processes on CPU."""
+    def call(script, *arguments):
+        import os
+        env = {**os.environ, 'PORT': free_port(), 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1', 'PYTHONWARNINGS': 'ignore'}
+        done = subprocess.run(['bash', f'tools/{script}', *map(str, arguments)], cwd=repo, env=env, capture_output=True,
+                              text=True, stdin=subprocess.DEVNULL)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        return done
+
+    return call
+
+
+@pytest.fixture(scope='module')
+def trained(run, nano_config, tmp_path_factory):
+    """Two epochs without interruption."""
+    out = tmp_path_factory.mktemp('trained')
+    run('tools/train.py', nano_config, '--work-dir', out)
+    return out
+
+
+def test_resumed_equals_uninterrupted(run, nano_config, trained, tmp_path):
+    run('tools/train.py', nano_config, '--work-dir', tmp_path, '--resume', trained / 'epoch_1.pth')
+    assert largest_difference(load(tmp_path / 'epoch_2.pth'), load(trained / 'epoch_2.pth')) == 0
+    # Otherwise equality would mean nothing: the second epoch did train.
+    assert largest_difference(load(trained / 'epoch_1.pth'), load(trained / 'epoch_2.pth')) > 1e-4
+
+
+def one_step(config, folder, batch_size):
+    """A config for a single SGD step on clips 0 (a scene's start, so half padding) and 1, BatchNorm frozen."""
+    path = folder / f'one_step_{batch_size}.py'
+    path.write_text(f"""
+_base_ = ['{config}']
+train_dataloader = dict(batch_size={batch_size}, sampler=dict(shuffle=False), dataset=dict(indices=2))
+train_cfg = dict(max_epochs=1)
+optim_wrapper = dict(optimizer=dict(_delete_=True, type='SGD', lr=0.01))
+param_scheduler = []
+custom_hooks = [dict(type='EpochSeedHook'), dict(type='FreezeBatchNormHook')]
+""")
+    return path
+
+
+def test_two_processes_with_one_clip_equal_one_process_with_two(run, distributed, nano_config, trained, tmp_path):
+    start = f'load_from={trained / "epoch_1.pth"}'
+    run('tools/train.py', one_step(nano_config, tmp_path, 2), '--work-dir', tmp_path / 'one', '--cfg-options', start)
+    distributed('dist_train.sh', one_step(nano_config, tmp_path, 1), 2, '--work-dir', tmp_path / 'two', '--cfg-options', start)
+    before, one, two = (load(p) for p in (trained / 'epoch_1.pth', tmp_path / 'one/epoch_1.pth', tmp_path / 'two/epoch_1.pth'))
+    assert largest_difference(one, two) < 1e-5
+    assert largest_difference(before, one) > 1e-3
+    assert all(not torch.equal(before[name], two[name]) for name in before if name.startswith('temporal.') and 'weight' in name)
+
+
+def submission(folder):
+    path, = folder.rglob('results_nusc.json')
+    return path
+
+
+def test_two_processes_score_as_one_to_the_last_digit(run, distributed, nano_config, trained, tmp_path):
+    checkpoint = trained / 'epoch_2.pth'
+    # One slot for both scenes, and one slot for each: neither the batch nor the process may matter.
+    for name, call in (
+        ('one', lambda *a: run('tools/test.py', nano_config, checkpoint, *a)),
+        ('two', lambda *a: distributed('dist_test.sh', nano_config, checkpoint, 2, *a)),
+    ):
+        out = tmp_path / name
+        call('--work-dir', out, '--cfg-options', f'test_evaluator.jsonfile_prefix={out}', 'model.test_cfg.pts.score_threshold=0.0',
+             'model.pts_bbox_head.bbox_coder.score_threshold=0.01')
+    one, two = (json.loads(submission(tmp_path / name).read_text()) for name in ('one', 'two'))
+    assert sum(map(len, one['results'].values())) > 0
+    assert one['results'] == two['results']
+    metrics = [json.loads((submission(tmp_path / name).parent / 'metrics_summary.json').read_text()) for name in ('one', 'two')]
+    for summary in metrics:
+        summary.pop('eval_time')
+    assert json.dumps(metrics[0]) == json.dumps(metrics[1])
+
+
+def test_submission_is_one_the_devkit_accepts(run, nano_config, nano_infos_root, trained, tmp_path):
+    from nuscenes.eval.common.loaders import load_prediction
+    from nuscenes.eval.detection.data_classes import DetectionBox
+    run('tools/test.py', nano_config, trained / 'epoch_2.pth', '--work-dir', tmp_path, '--cfg-options',
+        'test_evaluator.format_only=True', f'test_evaluator.jsonfile_prefix={tmp_path}')
+    boxes, meta = load_prediction(str(submission(tmp_path)), 500, DetectionBox)
+    assert len(boxes.sample_tokens) == 10 and meta['use_lidar'] and not meta['use_camera']
+
+
+def test_pictures_of_a_test_run(run, nano_config, trained, tmp_path):
+    import cv2
+    run('tools/test.py', nano_config, trained / 'epoch_2.pth', '--work-dir', tmp_path, '--show-dir', tmp_path / 'shown',
+        '--score-thr', 0.05, '--cfg-options', 'default_hooks.visualization.max_samples=1')
+    pictures = sorted((tmp_path / 'shown').glob('*.png'))
+    assert len(pictures) == 2
+    for path in pictures:
+        assert np.std(cv2.imread(str(path))) > 5

@@ -1,0 +1,83 @@
+"""read_memory against the formula written out, in float64."""
+
+import math
+
+import pytest
+import torch
+
+from projects.memfusion.memory.similarity import read_memory
+
+
+def direct_read(qk, qe, mk, ms, mv, top_k=None, valid=None):
+    """The published formula, element by element over n and m, without the expansion."""
+    distance = (qe[:, :, None, :] * (mk[:, :, :, None] - qk[:, :, None, :]) ** 2).sum(1)  # B, N, M
+    similarity = -ms.transpose(1, 2) * distance / math.sqrt(qk.shape[1])
+    if valid is not None:
+        similarity = similarity.masked_fill(~valid[:, :, None], -torch.inf)
+    if top_k is not None:
+        kept = torch.zeros_like(similarity, dtype=torch.bool)
+        kept.scatter_(1, similarity.topk(min(top_k, similarity.shape[1]), dim=1).indices, True)
+        similarity = similarity.masked_fill(~kept, -torch.inf)
+    affinity = similarity.softmax(dim=1)
+    return mv @ affinity, affinity.sum(-1)
+
+
+def inputs(batch=2, key_dim=16, value_dim=8, elements=70, queries=300, seed=0):
+    g = torch.Generator().manual_seed(seed)
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=g, dtype=torch.float64)
+
+    return (draw(batch, key_dim, queries), draw(batch, key_dim, queries).sigmoid(), draw(batch, key_dim, elements),
+            draw(batch, 1, elements) ** 2 + 1, draw(batch, value_dim, elements))
+
+
+@pytest.mark.parametrize('top_k', [None, 1, 7, 500])
+def test_equals_the_formula(top_k):
+    args = inputs()
+    valid = torch.rand(2, 70, generator=torch.Generator().manual_seed(1)) > 0.3
+    expected, expected_usage = direct_read(*args, top_k=top_k, valid=valid)
+    readout, usage = read_memory(*(a.float() for a in args), top_k=top_k, memory_valid=valid, return_usage=True)
+    assert (readout - expected).abs().max() < 1e-5 * expected.abs().max()
+    assert (usage - expected_usage).abs().max() < 1e-4
+    assert usage[~valid].abs().max() == 0
+
+
+def test_nothing_valid_reads_exactly_zero_and_keeps_gradients_finite():
+    args = [a.float().requires_grad_() for a in inputs()]
+    valid = torch.zeros(2, 70, dtype=torch.bool)
+    valid[1] = True
+    readout = read_memory(*args, memory_valid=valid)
+    assert (readout[0] == 0).all() and (readout[1] != 0).all()
+    readout.sum().backward()
+    for arg in args:
+        assert torch.isfinite(arg.grad).all() and (arg.grad[0] == 0).all()
+
+
+def test_empty_memory_is_legal():
+    qk, qe, mk, ms, mv = (a.float() for a in inputs())
+    readout, usage = read_memory(qk, qe, mk[..., :0], ms[..., :0], mv[..., :0], return_usage=True)
+    assert readout.shape == (2, 8, 300) and (readout == 0).all() and usage.shape == (2, 0)
+
+
+def test_batch_equals_single():
+    args = [a.float() for a in inputs(batch=4)]
+    together = read_memory(*args)
+    alone = torch.cat([read_memory(*(a[i:i + 1] for a in args)) for i in range(4)])
+    assert (together - alone).abs().max() < 1e-6
+
+
+def test_runs_in_float32_under_autocast():
+    args = [a.float() for a in inputs()]
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        inside = read_memory(*args)
+    assert inside.dtype == torch.float32
+    assert torch.equal(inside, read_memory(*args))
+
+
+def test_bad_arguments_name_what_is_wrong():
+    args = [a.float() for a in inputs()]
+    with pytest.raises(ValueError, match='top_k'):
+        read_memory(*args, top_k=0)
+    with pytest.raises(ValueError, match='memory_shrinkage'):
+        read_memory(args[0], args[1], args[2], args[3][..., :5], args[4])

@@ -1,0 +1,52 @@
+"""Measures data generation, loading, training step and inference; prints Markdown, ratios side by side in one run."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+os.environ.setdefault('PYTHONWARNINGS', 'ignore')
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--data-root', type=Path, default=Path('data/synthetic_nuscenes'), help='prepared nuScenes-format data')
+    parser.add_argument('--only', nargs='*', choices=['generation', 'loading', 'inference', 'training'], help='default: all')
+    parser.add_argument('--preset', default='tiny', help='preset of the generation measurement')
+    parser.add_argument('--repeats', type=int, default=7, help='rounds of every measurement')
+    parser.add_argument('--out', type=Path, help='also write the tables into this file')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    import torch
+    from mmengine.registry import init_default_scope
+
+    from projects.memfusion import register  # noqa: F401
+    from projects.memfusion.runtime import benchmark
+
+    init_default_scope('mmdet3d')
+    wanted = args.only or ['generation', 'loading', 'inference', 'training']
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f'CPU, {torch.get_num_threads()} threads'
+    parts = [f'Measured with `{" ".join(["python", *sys.argv])}` on {device}, torch {torch.__version__}.\n']
+    measurements = {
+        'generation': ('Data generation and preparation', lambda: benchmark.measure_generation(args.preset)),
+        'loading': ('Loading', lambda: benchmark.measure_loading(args.data_root, 5 * args.repeats)),
+        'inference': ('Inference, streaming', lambda: benchmark.measure_models(args.data_root, args.repeats, training=False)),
+        'training': ('Training step', lambda: benchmark.measure_models(args.data_root, args.repeats, training=True)),
+    }
+    for name in wanted:
+        title, measure = measurements[name]
+        parts.append(benchmark.to_markdown(title, measure()))
+        print(parts[-1], flush=True)
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text('\n'.join(parts))
+
+
+if __name__ == '__main__':
+    main()

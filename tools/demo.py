@@ -1,0 +1,27 @@
+#!/usr/bin/env python
+"""From nothing to a scored, remembering detector: tiny synthetic data, training, official scores, pictures."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also runs where the project is not installed
+
+from projects.memfusion.runtime import run_cli
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/demo'), help='logs, checkpoints, pictures')
+    parser.add_argument('--data-root', type=Path, default=Path('data/synthetic_nuscenes'), help='made if missing')
+    parser.add_argument('--preset', default='tiny', help='size of the synthetic data set')
+    parser.add_argument('--cfg-options', nargs='*', default=[], metavar='KEY=VALUE', help='change the config')
+    args = parser.parse_args()
+    from projects.memfusion.runtime.demo import Demo
+    print(Demo(Path(__file__).resolve().parents[1], args.work_dir, args.data_root, args.preset, args.cfg_options).run())
+
+
+if __name__ == '__main__':
+    run_cli(main)
