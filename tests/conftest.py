@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # read when torch is loaded
+
 import subprocess
 import sys
 import zlib
@@ -13,7 +16,6 @@ import pytest
 import torch
 
 REPO = Path(__file__).resolve().parents[1]
-os.environ.setdefault('OMP_NUM_THREADS', '2')
 
 
 @pytest.fixture(scope='session')

@@ -9,6 +9,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ.setdefault('PYTHONWARNINGS', 'ignore')
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # read when torch is loaded
+os.chdir(Path(__file__).resolve().parents[1])
 
 
 def parse_args() -> argparse.Namespace:

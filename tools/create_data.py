@@ -9,6 +9,8 @@ import sys
 import warnings
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also runs where the project is not installed
+
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -27,22 +29,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     warnings.filterwarnings('ignore', category=FutureWarning, module='spconv')
     warnings.filterwarnings('ignore', message='img_intersection is not an object of Polygon')
     print('loading libraries ...', flush=True)
-    from projects.memfusion.data.errors import BadFrameError, DataError
     from projects.memfusion.data.prepare import prepare_nuscenes
-    try:
-        prepare_nuscenes(args.root_path, args.version, args.out_dir or args.root_path, args.extra_tag, args.max_sweeps,
-                         args.workers, with_infos=not args.only_gt_database,
-                         with_gt_database=not args.skip_gt_database)
-    except (DataError, BadFrameError, OSError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
-    return 0
+    prepare_nuscenes(args.root_path, args.version, args.out_dir or args.root_path, args.extra_tag, args.max_sweeps,
+                     args.workers, with_infos=not args.only_gt_database, with_gt_database=not args.skip_gt_database)
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    from projects.memfusion.runtime.errors import run_cli
+    run_cli(main)

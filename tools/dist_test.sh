@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Scores with several processes on this machine, or on NNODES machines: dist_test.sh CONFIG CHECKPOINT GPUS [arguments of test.py].
+# The scores are those of one process; to the last digit where OMP_NUM_THREADS is the same (torch gives each process 1).
 # Without CUDA, GPUS is the number of processes (gloo). Settings (environment): NNODES NODE_RANK MASTER_ADDR PORT PYTHON.
 set -euo pipefail
 if [ $# -lt 3 ]; then

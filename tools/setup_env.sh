@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sets up .venv for CPU use: build tools, torch, mmcv with compiled ops, the rest, the project itself.
 # Every step is skipped when it is done already, and can be interrupted and run again: compiled objects are kept.
-# Settings (environment): PYTHON, VENV, WHEEL_DIR, TORCH_VERSION, MAX_JOBS.
+# Settings (environment): PYTHON, VENV, WHEEL_DIR, TORCH_VERSION, MAX_JOBS, FORCE_CUDA=1 (compile mmcv's CUDA ops).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -13,7 +13,8 @@ MMCV_VERSION=$(sed -n 's/^mmcv==//p' requirements/mmcv.txt)
 export MAX_JOBS=${MAX_JOBS:-$(nproc)}
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 STAMP="$VENV/.memfusion_installed"
-WANTED=$(cat requirements.txt requirements/*.txt tools/setup_env.sh <(echo "$TORCH_VERSION") | sha256sum | cut -d' ' -f1)
+WANTED=$({ cat requirements.txt requirements/*.txt tools/setup_env.sh; echo "$PYTHON $TORCH_VERSION ${FORCE_CUDA:-}"; } \
+  | sha256sum | cut -d' ' -f1)
 
 say() { printf '[setup %3ds] %s\n' "$SECONDS" "$*"; }
 pip() { "$VENV/bin/python" -m pip "$@"; }
@@ -29,7 +30,8 @@ quiet() {  # runs a command, shows its output only when it fails
   rm -f "$log"
 }
 
-if [ -f "$STAMP" ] && [ "$(cat "$STAMP")" = "$WANTED" ] && "$VENV/bin/python" -c 'import projects.memfusion' 2>/dev/null; then
+if [ -f "$STAMP" ] && [ "$(cat "$STAMP")" = "$WANTED" ] \
+  && "$VENV/bin/python" -I -c 'import projects.memfusion' 2>/dev/null; then
   exit 0
 fi
 rm -f "$STAMP"
@@ -39,7 +41,9 @@ flock -n 9 || { say "another set-up is running in this folder: waiting for it"; 
 
 "$PYTHON" tools/check_env.py --system
 
-if ! "$VENV/bin/python" -m pip --version >/dev/null 2>&1; then
+VERSION_OF='import sys; print(sys.version_info[:2])'
+if ! "$VENV/bin/python" -m pip --version >/dev/null 2>&1 \
+  || [ "$("$VENV/bin/python" -c "$VERSION_OF")" != "$("$PYTHON" -c "$VERSION_OF")" ]; then
   say "creating $VENV"
   rm -rf "$VENV"
   "$PYTHON" -m venv "$VENV"
@@ -49,12 +53,14 @@ say "build tools and torch $TORCH_VERSION (about half a minute with a fast netwo
 quiet pip install -r requirements/build.txt
 quiet pip install -c requirements/build.txt "torch==$TORCH_VERSION"
 
-# A wheel belongs to one torch and one Python: pip's own cache knows neither, so the wheel is kept apart from it.
-TAG=$("$VENV/bin/python" - <<'PY'
-import sys, torch
-print(f'torch-{torch.__version__}-cuda-{torch.version.cuda}-cp{sys.version_info.major}{sys.version_info.minor}')
-PY
-)
+# mmcv decides by itself whether to compile CUDA ops: by a visible GPU or FORCE_CUDA. Without nvcc that would fail.
+OPS=cuda
+if ! command -v nvcc >/dev/null || { [ "${FORCE_CUDA:-0}" != 1 ] \
+  && ! "$VENV/bin/python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; }; then
+  OPS=cpu
+fi
+# A wheel belongs to one torch, one Python and one kind of ops; pip's own cache knows none of them.
+TAG=$("$VENV/bin/python" -c 'import sys, torch; print(f"torch-{torch.__version__}-cp{sys.version_info[0]}{sys.version_info[1]}")')-$OPS
 WHEELS="$WHEEL_DIR/$TAG"
 if ! ls "$WHEELS"/mmcv-"$MMCV_VERSION"-*.whl >/dev/null 2>&1; then
   SOURCE="$WHEELS/mmcv-$MMCV_VERSION"
@@ -70,6 +76,7 @@ if ! ls "$WHEELS"/mmcv-"$MMCV_VERSION"-*.whl >/dev/null 2>&1; then
   (while sleep 60; do say "  still compiling mmcv: $(find "$SOURCE/build" -name '*.o' 2>/dev/null | wc -l) object files"; done) &
   TICKER=$!
   trap 'kill $TICKER 2>/dev/null || true' EXIT
+  [ $OPS = cuda ] || export CUDA_VISIBLE_DEVICES=
   export MMCV_WITH_OPS=1 CFLAGS="${CFLAGS:--g0 -O1}" CXXFLAGS="${CXXFLAGS:--g0 -O1}"
   quiet pip wheel --no-cache-dir --no-deps --no-build-isolation -w "$WHEELS/unpack" "$SOURCE"
   mv "$WHEELS/unpack"/mmcv-"$MMCV_VERSION"-*.whl "$WHEELS/"

@@ -26,7 +26,8 @@ test_dataloader = dict({loader})
 val_evaluator = dict(data_root='{root}', ann_file='{root}nuscenes_infos_val.pkl')
 test_evaluator = val_evaluator
 train_cfg = dict(max_epochs=2, val_interval=10)
-param_scheduler = [dict(type='OneCycleLR', eta_max=3e-3, pct_start=0.3, by_epoch=True, convert_to_iter_based=True, total_steps=2)]
+param_scheduler = [
+    dict(type='OneCycleLR', eta_max=3e-3, pct_start=0.3, by_epoch=True, convert_to_iter_based=True, total_steps=2)]
 default_hooks = dict(checkpoint=dict(interval=1, max_keep_ckpts=-1, save_best=None), logger=dict(interval=1))
 """)
     return path

@@ -101,8 +101,8 @@ def test_two_processes_score_as_one_to_the_last_digit(run, distributed, nano_con
         ('two', lambda *a: distributed('dist_test.sh', nano_config, checkpoint, 2, *a)),
     ):
         out = tmp_path / name
-        call('--work-dir', out, '--cfg-options', f'test_evaluator.jsonfile_prefix={out}', 'model.test_cfg.pts.score_threshold=0.0',
-             'model.pts_bbox_head.bbox_coder.score_threshold=0.01')
+        call('--work-dir', out, '--cfg-options', f'test_evaluator.jsonfile_prefix={out}',
+             'model.test_cfg.pts.score_threshold=0.0', 'model.pts_bbox_head.bbox_coder.score_threshold=0.01')
     one, two = (json.loads(submission(tmp_path / name).read_text()) for name in ('one', 'two'))
     assert sum(map(len, one['results'].values())) > 0
     assert one['results'] == two['results']
@@ -126,6 +126,6 @@ def test_pictures_of_a_test_run(run, nano_config, trained, tmp_path):
     run('tools/test.py', nano_config, trained / 'epoch_2.pth', '--work-dir', tmp_path, '--show-dir', tmp_path / 'shown',
         '--score-thr', 0.05, '--cfg-options', 'default_hooks.visualization.max_samples=1')
     pictures = sorted((tmp_path / 'shown').glob('*.png'))
-    assert len(pictures) == 2
+    assert [p.stem.rsplit('_', 1)[1] for p in pictures] == ['bev', 'cameras', 'gate']
     for path in pictures:
         assert np.std(cv2.imread(str(path))) > 5

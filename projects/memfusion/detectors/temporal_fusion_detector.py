@@ -131,6 +131,10 @@ class TemporalFusionDetector(MVXTwoStageDetector):
             losses['loss_occ_bce'] = losses['loss_occ_bce'] + memory.zero()
         if self.loss_frames == 'last':
             keep = [valid and i % length == length - 1 for i, valid in enumerate(keep)]
+        if not any(keep):
+            # Every last frame of the batch was dropped. The features keep the graph whole for DDP; nothing is learned.
+            outputs = self.pts_bbox_head([bev.flatten(0, 1)])
+            return {**losses, 'loss_no_label': 0.0 * sum(v.sum() for task in outputs for v in task[0].values())}
         labelled = [sample for sample, kept in zip(batch_data_samples, keep) if kept]
         losses.update(self.pts_bbox_head.loss([bev.flatten(0, 1)[torch.tensor(keep)]], labelled))
         return losses

@@ -97,12 +97,14 @@ class BEVMemoryNetwork(BaseModule):
     def encode_query(self, bev: Tensor) -> MemoryQuery:
         """(B, C, H, W) -> the frame's query, which is also its key when it is written."""
         feature = self.encoder(bev)
-        return MemoryQuery(
-            feature=feature,
-            key=self.key_proj(feature),
-            shrinkage=self.shrinkage_proj(feature).square() + 1,
-            selection=self.selection_proj(feature).sigmoid(),
-        )
+        with torch.autocast(device_type=bev.device.type, enabled=False):  # rounded keys would spoil the similarities
+            precise = feature.float()
+            return MemoryQuery(
+                feature=feature,
+                key=self.key_proj(precise),
+                shrinkage=self.shrinkage_proj(precise).square() + 1,
+                selection=self.selection_proj(precise).sigmoid(),
+            )
 
     def decode(self, query: MemoryQuery, readout: Tensor, sensory: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Readout (B, CV, Hm, Wm), sensory (B, Ch, Hm, Wm) -> decoded (B, D, ...), occ_logits (B, 1, ...), new sensory."""

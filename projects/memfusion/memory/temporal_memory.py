@@ -125,19 +125,19 @@ class TemporalMemory(BaseModule):
         writes = memory.num_frames % self.mem_every == 0
 
         def push(stored: Tensor, new: Tensor) -> Tensor:
-            moved = torch.cat([stored[:, 1:], new[:, None]], dim=1)
+            moved = torch.cat([stored[:, 1:], new[:, None].to(stored.dtype)], dim=1)
             return torch.where(writes.view(-1, *[1] * (stored.dim() - 1)), moved, stored)
 
         after = replace(
             memory,
-            sensory=torch.where(writes[:, None, None, None], deep_sensory, readout.sensory),
+            sensory=torch.where(writes[:, None, None, None], deep_sensory, readout.sensory).to(memory.sensory.dtype),
             key=push(memory.key, readout.query.key),
             shrinkage=push(memory.shrinkage, readout.query.shrinkage),
             value=push(memory.value, value),
             slot_valid=push(memory.slot_valid, torch.ones_like(writes)),
             slot_time_s=push(memory.slot_time_s, frames.time_s),
             slot_global_from_bev=push(memory.slot_global_from_bev, frames.global_from_bev),
-            mask=mask,
+            mask=mask.to(memory.mask.dtype),
             num_frames=memory.num_frames + 1,
             time_s=frames.time_s,
             global_from_bev=frames.global_from_bev,

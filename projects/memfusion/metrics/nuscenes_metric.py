@@ -58,6 +58,8 @@ class OrderedNuScenesMetric(NuScenesMetric):
         ValueError: naming the key, if `format_only` comes without `jsonfile_prefix`.
     """
 
+    results: list[dict]
+
     def __init__(
         self,
         data_root: str,

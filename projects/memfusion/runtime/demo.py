@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -12,7 +13,7 @@ from typing import Any
 
 import torch
 from mmdet3d.registry import MODELS
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 from nuscenes.nuscenes import NuScenes
 
 from projects.memfusion.metrics.class_ap import demo_map
@@ -83,7 +84,9 @@ class Demo:
     def config(self) -> Config:
         """The demo's config reading this data set."""
         cfg = Config.fromfile(self.repo / CONFIG)
-        cfg.merge_from_dict(dict(option.split('=', 1) for option in self.options if '_dataloader.dataset.' in option))
+        parser = argparse.ArgumentParser()
+        parser.add_argument('--cfg-options', nargs='+', action=DictAction)  # the same reading as the tools'
+        cfg.merge_from_dict(parser.parse_args(['--cfg-options', *self.options]).cfg_options)
         return cfg
 
     def save_untrained(self) -> Path:

@@ -156,21 +156,24 @@ def apply_visualization(
     """`--show`, `--show-dir`: switches on whatever visualization hook the config has.
 
     Raises:
-        UserError: if it has none, or mmdet3d's own hook is not told its task.
+        UserError: if it has none, mmdet3d's own hook is not told its task, or another hook is told what only that one does.
     """
     hook = (cfg.get('default_hooks') or {}).get('visualization')
     if hook is None:
         raise UserError("--show-dir: the config has no default_hooks.visualization; add visualization=dict("
                         "type='BEVVisualizationHook') to default_hooks")
     hook.update(draw=True, score_thr=score_thr)
-    if show:
-        hook.update(show=True, wait_time=wait_time_s)
     if show_dir:
         hook.test_out_dir = show_dir
-    if hook.get('type') == 'Det3DVisualizationHook' and task is None:
-        raise UserError("--show-dir: mmdet3d's Det3DVisualizationHook needs --task, e.g. --task lidar_det")
-    if task is not None:
+    if hook.get('type') == 'Det3DVisualizationHook':
+        if task is None:
+            raise UserError("--show-dir: mmdet3d's Det3DVisualizationHook needs --task, e.g. --task lidar_det")
         hook.vis_task = task
+        if show:
+            hook.update(show=True, wait_time=wait_time_s)
+    elif show or task is not None:
+        raise UserError(f"{'--show' if show else '--task'}: default_hooks.visualization is {hook.get('type')}, which writes "
+                        'pictures to files; use --show-dir DIR')
 
 
 def apply_tta(cfg: Config) -> None:

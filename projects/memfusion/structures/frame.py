@@ -17,7 +17,6 @@ META_KEYS = (
     'frame_index',
     'is_scene_start',
     'is_scene_end',
-    'is_scene_end',
     'timestamp_s',
     'global_from_lidar',
     'bev_aug',

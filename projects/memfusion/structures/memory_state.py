@@ -58,12 +58,13 @@ class MemoryState:
 
         Args:
             map_shape: (Hm, Wm).
-            like: a float tensor that gives device and dtype.
+            like: a tensor that gives the device. Floats are float32 whatever its type: half precision would spoil the
+                similarities.
         """
         height, width = map_shape
 
         def zeros(*shape: int, dtype: torch.dtype | None = None) -> Tensor:
-            return torch.zeros(batch_size, *shape, dtype=dtype or like.dtype, device=like.device)
+            return torch.zeros(batch_size, *shape, dtype=dtype or torch.float32, device=like.device)
 
         eye = torch.eye(4, dtype=torch.float64, device=like.device)
         return cls(
