@@ -21,7 +21,7 @@ test_pipeline = [
     dict(type='PackClipFrame', keys=['points']),
 ]
 train_dataloader = dict(
-    batch_size=2, num_workers=2, dataset=dict(data_root=data_root, pipeline=train_pipeline, seq_len=3))
+    batch_size=2, num_workers=2, dataset=dict(data_root=data_root, pipeline=train_pipeline, seq_len=2))
 val_dataloader = dict(num_workers=1, dataset=dict(data_root=data_root, pipeline=test_pipeline))
 test_dataloader = val_dataloader
 val_evaluator = dict(data_root=data_root, ann_file=data_root + 'nuscenes_infos_val.pkl')

@@ -10,7 +10,7 @@ from mmdet3d.registry import DATASETS
 from mmengine.logging import print_log
 
 from .errors import BadFrameError, DataError
-from .seeding import EpochCounter, check_classes, item_seed, seeded
+from .seeding import EpochCounter, check_classes, seeded
 from .sequence_fields import ensure_sequence_fields, load_info_file
 from .transforms.packing import pack_padding
 
@@ -126,7 +126,7 @@ class NuScenesSequenceDataset(NuScenesDataset):
         if not self._fully_initialized:
             self.full_init()
         for candidate in (*range(index, len(self)), *range(index)):  # the next clip, where all frames were dropped
-            clip_seed = item_seed(self.seed, self._counter.get(), candidate)
+            clip_seed = self._counter.item_seed(self.seed, candidate)
             with seeded(clip_seed):
                 frames = [None if p is None else self._frame(p, clip_seed) for p in self.clip_positions(candidate)]
             if any(frame is not None for frame in frames):

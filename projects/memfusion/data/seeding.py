@@ -49,15 +49,20 @@ class EpochCounter:
     """The epoch in shared memory: persistent workers hold a copy of the data set, but see this number change."""
 
     def __init__(self) -> None:
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._epoch = torch.full((), -1, dtype=torch.int64).share_memory_()
 
     def set(self, epoch: int) -> None:
         """Called by EpochSeedHook before each training epoch."""
         self._epoch.fill_(epoch)
 
-    def get(self) -> int:
-        """The current epoch, from 0."""
-        return int(self._epoch)
+    def item_seed(self, seed: int, index: int) -> int:
+        """The seed of item `index` in this epoch.
+
+        Where nobody tells the epoch (no EpochSeedHook), it comes from numpy's generator, as in any other data set: a fixed
+        epoch would repeat the same augmentation for ever.
+        """
+        epoch = int(self._epoch)
+        return item_seed(seed, epoch, index) if epoch >= 0 else int(np.random.randint(2**31))
 
 
 @DATASETS.register_module()
@@ -82,7 +87,7 @@ class SeededNuScenesDataset(NuScenesDataset):
         """One item of the pipeline, seeded; in testing nothing is random and nothing is seeded."""
         if self.test_mode:
             return super().__getitem__(index)
-        with seeded(item_seed(self.seed, self._counter.get(), index)):
+        with seeded(self._counter.item_seed(self.seed, index)):
             return super().__getitem__(index)
 
 
@@ -100,7 +105,7 @@ class SeededCBGSDataset(CBGSDataset):
         self._counter.set(epoch)
 
     def __getitem__(self, index: int) -> dict:
-        with seeded(item_seed(self.seed, self._counter.get(), index)):
+        with seeded(self._counter.item_seed(self.seed, index)):
             return super().__getitem__(index)
 
 

@@ -72,7 +72,7 @@ def run_keyframe(folder: Path, out: Path, steps: int | None = None, seed: int = 
 
     torch.manual_seed(seed)
     model = MODELS.build(cfg.model)
-    init_weights(model)
+    model.init_weights()
     overfit(model, frame, cfg, steps or cfg.num_steps)
     predictions = predict(model, frame)
     score = score_keyframe(
@@ -101,17 +101,6 @@ def prepare_out(out: Path) -> None:
     for name in PICTURES:
         (out / name).unlink(missing_ok=True)
     (out / MARKER).write_text('pictures of tools/demo_keyframe.py; a new run replaces them\n')
-
-
-def init_weights(model: nn.Module) -> None:
-    """mmdet3d's initialisation, with the heat maps' `init_bias`.
-
-    CenterHead keeps its task heads in a ModuleList, which MMEngine's init_weights does not enter, so the bias is never
-    set: the first heat map says 0.5 everywhere, and much of a short training goes into unlearning that.
-    """
-    model.init_weights()
-    for head in model.pts_bbox_head.task_heads:
-        nn.init.constant_(head.heatmap[-1].bias, head.init_bias)
 
 
 def overfit(model: nn.Module, frame: dict[str, Any], cfg: Config, steps: int) -> None:

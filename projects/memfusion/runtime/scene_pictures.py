@@ -74,6 +74,7 @@ def draw_scene(cfg: Config, checkpoint: str, out_dir: Path, data_root: Path, sco
             paths += [write_png(out_dir / f'{stem}_gate.png', panel) for panel in panels[1:]]
             cameras = draw_frame_cameras(frame.info, data_root, truth, predictions, names)
             paths += [write_png(out_dir / f'{stem}_cameras.png', cameras)]
+            paths += [write_png(out_dir / f'{stem}_overview.png', stack([strip[-1], cameras]))]
     paths += write_strip(strip, out_dir / 'scene.gif')
     return paths
 
@@ -82,6 +83,13 @@ def side_by_side(panels: list[np.ndarray]) -> np.ndarray:
     """Pictures next to each other, cut to the lowest."""
     height = min(panel.shape[0] for panel in panels)
     return np.concatenate([panel[:height] for panel in panels], axis=1)
+
+
+def stack(pictures: list[np.ndarray]) -> np.ndarray:
+    """Pictures below each other, scaled to the width of the first."""
+    width = pictures[0].shape[1]
+    return np.concatenate([cv2.resize(p, (width, round(p.shape[0] * width / p.shape[1])), interpolation=cv2.INTER_AREA)
+                           for p in pictures])
 
 
 def draw_frame_cameras(info: dict[str, Any], data_root: Path, truth: BoxSet, predictions: BoxSet,

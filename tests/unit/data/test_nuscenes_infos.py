@@ -19,6 +19,7 @@ from projects.memfusion.data.files import partial_path, write_pickles
 from projects.memfusion.data.nuscenes_infos import create_infos
 from projects.memfusion.data.prepare import prepare_nuscenes
 from projects.memfusion.data.sequence_fields import complete_infos, ensure_sequence_fields, load_info_file
+from projects.memfusion.runtime.errors import run_cli
 
 MINI = 'v1.0-mini'
 REPO = Path(__file__).parents[3]
@@ -234,7 +235,11 @@ def run_tool(*arguments):
     spec = importlib.util.spec_from_file_location('create_data', REPO / 'tools' / 'create_data.py')
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
-    return tool.main(['nuscenes', '--workers', '1', *map(str, arguments)])
+    try:
+        run_cli(lambda: tool.main(['nuscenes', '--workers', '1', *map(str, arguments)]))
+    except SystemExit as stop:
+        return stop.code
+    return 0
 
 
 def assert_one_line_error(capsys, *words):

@@ -76,6 +76,7 @@ def test_padding_has_no_points_no_boxes_and_is_left_out_by_the_preprocessor(buil
 
 def test_one_augmentation_per_clip_seeded_by_seed_epoch_and_index(build):
     dataset = build(seq_len=3)
+    dataset.set_epoch(0)
     first, again = dataset[4], dataset[4]
     for a, b in zip(first, again):
         assert torch.equal(a['inputs']['points'], b['inputs']['points'])
@@ -85,7 +86,14 @@ def test_one_augmentation_per_clip_seeded_by_seed_epoch_and_index(build):
     dataset.set_epoch(1)
     assert not np.allclose(augs[0], metas(dataset[4])[-1]['bev_aug'])
     other_seed = build(seq_len=3, seed=1)
+    other_seed.set_epoch(0)
     assert not np.allclose(augs[0], metas(other_seed[4])[-1]['bev_aug'])
+
+
+def test_without_the_hook_augmentation_still_varies(build):
+    """A config that replaces custom_hooks must not silently train on one fixed augmentation."""
+    dataset = build(seq_len=1)
+    assert not np.allclose(metas(dataset[4])[0]['bev_aug'], metas(dataset[4])[0]['bev_aug'])
 
 
 def test_workers_see_the_epoch_although_they_persist(build):
@@ -96,6 +104,7 @@ def test_workers_see_the_epoch_although_they_persist(build):
     def draw():
         return [metas(batch[0])[0]['bev_aug'] for batch in loader]
 
+    dataset.set_epoch(0)
     zero = draw()
     dataset.set_epoch(1)
     one = draw()

@@ -12,7 +12,7 @@ from projects.memfusion.heads import OccupancyLoss, SyncGaussianFocalLoss, SyncL
 def test_occupancy_loss_by_hand():
     logits = torch.tensor([0.0, 0.0, 0.0, 0.0]).view(1, 1, 2, 2)
     target = torch.tensor([1.0, 0.0, 0.0, 0.0]).view(1, 1, 2, 2)
-    losses = OccupancyLoss(hard_fraction=0.5)(logits, target)
+    losses = OccupancyLoss(hard_fraction=0.5, warmup_iters=(0, 0))(logits, target)
     assert losses['loss_occ_bce'].item() == pytest.approx(math.log(2))
     # 1 - (2 * 0.5 + 1) / (2 + 1 + 1)
     assert losses['loss_occ_dice'].item() == pytest.approx(0.5)
@@ -20,10 +20,23 @@ def test_occupancy_loss_by_hand():
 
 def test_only_the_hardest_cells_count():
     logits = torch.tensor([-20.0] * 9 + [5.0]).view(1, 1, 2, 5)
-    losses = OccupancyLoss(hard_fraction=0.1)(logits, torch.zeros(1, 1, 2, 5))
+    losses = OccupancyLoss(hard_fraction=0.1, warmup_iters=(0, 0))(logits, torch.zeros(1, 1, 2, 5))
     assert losses['loss_occ_bce'].item() == pytest.approx(5.0067, abs=1e-4)
     with pytest.raises(ValueError, match='hard_fraction'):
         OccupancyLoss(hard_fraction=0.0)
+
+
+def test_cross_entropy_narrows_from_all_cells_to_the_hardest():
+    loss = OccupancyLoss(hard_fraction=0.2, warmup_iters=(2, 6)).train()
+    fractions = []
+    for _ in range(9):
+        fractions.append(loss.current_fraction())
+        loss(torch.zeros(1, 1, 2, 5), torch.zeros(1, 1, 2, 5))
+    assert fractions == pytest.approx([1.0, 1.0, 1.0, 0.8, 0.6, 0.4, 0.2, 0.2, 0.2])
+    loss.eval()(torch.zeros(1, 1, 2, 5), torch.zeros(1, 1, 2, 5))
+    assert int(loss.state_dict()['iteration']) == 9
+    with pytest.raises(ValueError, match='warmup_iters'):
+        OccupancyLoss(warmup_iters=(5, 1))
 
 
 def test_frames_are_averaged():

@@ -1,0 +1,3 @@
+# Longer training clips.
+_base_ = '../demo/xmem-gate_pillar04_second_secfpn_tiny-synthetic.py'
+train_dataloader = dict(batch_size=1, dataset=dict(seq_len=4))
