@@ -1,9 +1,12 @@
 """Hooks: what happens around the flow, at the Runner's events."""
 
+from .channels_last_hook import ChannelsLastHook
 from .epoch_seed_hook import EpochSeedHook
 from .freeze_batch_norm_hook import FreezeBatchNormHook
 from .random_state_hook import RandomStateHook
 from .session_reset_hook import SessionResetHook
 from .visualization_hook import BEVVisualizationHook
 
-__all__ = ['BEVVisualizationHook', 'EpochSeedHook', 'FreezeBatchNormHook', 'RandomStateHook', 'SessionResetHook']
+__all__ = [
+    'BEVVisualizationHook', 'ChannelsLastHook', 'EpochSeedHook', 'FreezeBatchNormHook', 'RandomStateHook', 'SessionResetHook',
+]
