@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also runs where the project is not installed
@@ -19,6 +20,7 @@ def main() -> None:
     parser.add_argument('--preset', default='tiny', help='size of the synthetic data set')
     parser.add_argument('--cfg-options', nargs='*', default=[], metavar='KEY=VALUE', help='change the config')
     args = parser.parse_args()
+    warnings.filterwarnings('ignore')  # of libraries that we cannot change
     from projects.memfusion.runtime.demo import Demo
     print(Demo(Path(__file__).resolve().parents[1], args.work_dir, args.data_root, args.preset, args.cfg_options).run())
 

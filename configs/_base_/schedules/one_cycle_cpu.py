@@ -1,6 +1,6 @@
 # A few minutes on a CPU: AdamW, one cycle, no validation in between.
 lr = 3e-3
-max_epochs = 10
+max_epochs = 13
 optim_wrapper = dict(
     type='OptimWrapper', optimizer=dict(type='AdamW', lr=lr, weight_decay=0.01), clip_grad=dict(max_norm=35, norm_type=2))
 param_scheduler = [
