@@ -26,7 +26,7 @@ def test_config_builds(path):
         while 'dataset' in dataset:
             dataset = dataset.dataset
         for step in dataset.pipeline:
-            if step['type'] == 'ObjectSample':  # reads the GT database when built
+            if step['type'] == 'SeededObjectSample':  # reads the GT database when built
                 continue
             TRANSFORMS.build(step)
         assert DATA_SAMPLERS.get(loader.sampler.type) is not None
@@ -57,7 +57,8 @@ def test_published_baselines_are_mmdet3ds_own(name):
     assert ours.train_cfg.max_epochs == theirs.train_cfg.max_epochs
     assert ours.class_names == theirs.class_names
     # The pipelines are theirs but for our loaders.
-    renamed = {'LoadLidarPoints': 'LoadPointsFromFile', 'LoadLidarSweeps': 'LoadPointsFromMultiSweeps'}
+    renamed = {'LoadLidarPoints': 'LoadPointsFromFile', 'LoadLidarSweeps': 'LoadPointsFromMultiSweeps',
+               'SeededObjectSample': 'ObjectSample'}
     for mine, reference in zip(ours.train_pipeline, theirs.train_pipeline, strict=True):
         mine, reference = mine.to_dict(), reference.to_dict()
         mine['type'] = renamed.get(mine['type'], mine['type'])

@@ -29,7 +29,7 @@ def load(repo, nano_infos_root):
                 dataset = dataset.dataset
             dataset.data_root = root
             for step in dataset.pipeline:
-                if step.type == 'ObjectSample':
+                if step.type == 'SeededObjectSample':
                     step.db_sampler.update(data_root=root, info_path=root + 'nuscenes_dbinfos_train.pkl')
         return text
 
@@ -40,11 +40,17 @@ def test_class_balanced_resampling_and_gt_paste(load):
     cfg = load(PILLAR)
     pasted = DATASETS.build(cfg.train_dataloader.dataset)
     bare_cfg = copy.deepcopy(cfg.train_dataloader.dataset)
-    bare_cfg.dataset.pipeline = [step for step in bare_cfg.dataset.pipeline if step.type != 'ObjectSample']
+    bare_cfg.dataset.pipeline = [step for step in bare_cfg.dataset.pipeline if step.type != 'SeededObjectSample']
     bare = DATASETS.build(bare_cfg)
     assert len(pasted) > len(pasted.dataset) and list(pasted.sample_indices) == list(bare.sample_indices)
     boxes = [len(d[0]['data_samples'].gt_instances_3d) for d in (bare, pasted)]
     assert boxes[1] > boxes[0]
+    # What is pasted does not depend on what the worker drew before.
+    pasted.set_epoch(0)
+    alone = pasted[7]['data_samples'].gt_instances_3d.bboxes_3d.tensor
+    for index in (3, 1, 5):
+        pasted[index]
+    assert torch.equal(alone, pasted[7]['data_samples'].gt_instances_3d.bboxes_3d.tensor)
     # Repeats of a sample differ, the same item does not, and another epoch does.
     pasted.set_epoch(0)
     first = pasted[0]['inputs']['points']

@@ -40,7 +40,7 @@ def distributed(repo):
     """dist_*.sh with two processes on CPU."""
     def call(script, *arguments):
         import os
-        env = {**os.environ, 'PORT': free_port(), 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1', 'PYTHONWARNINGS': 'ignore'}
+        env = {**os.environ, 'PORT': free_port(), 'PYTHON': sys.executable, 'PYTHONWARNINGS': 'ignore'}
         done = subprocess.run(['bash', f'tools/{script}', *map(str, arguments)], cwd=repo, env=env, capture_output=True,
                               text=True, stdin=subprocess.DEVNULL)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

@@ -25,6 +25,7 @@ from .poses import Pose, relative_pose
 from .sequence_fields import (
     INFO_VERSION,
     MEMFUSION_INFO_VERSION,
+    add_file_sizes,
     add_sequence_fields,
     check_info_file,
     complete_infos,
@@ -118,6 +119,7 @@ def build_info(nusc: NuScenes, sample: Record, sample_idx: int, frames: Mapping[
         if 'lidarseg' in nusc.table_names:
             info['pts_semantic_mask_path'] = os.path.basename(nusc.get('lidarseg', lidar['token'])['filename'])
     add_sequence_fields(info, nusc, frames)
+    add_file_sizes(info, nusc, nusc.dataroot)
     return info
 
 

@@ -12,6 +12,8 @@ import torch
 from mmdet3d.datasets import CBGSDataset, NuScenesDataset
 from mmdet3d.registry import DATASETS
 
+from .sequence_fields import load_info_file
+
 
 def item_seed(seed: int, epoch: int, index: int) -> int:
     """A 32-bit seed that depends on all three; neighbours are unrelated."""
@@ -79,6 +81,13 @@ class SeededNuScenesDataset(NuScenesDataset):
         check_classes(kwargs.get('metainfo'))
         super().__init__(*args, **kwargs)
 
+    def load_data_list(self) -> list[dict]:
+        """The infos; DataError names a file that is missing, unreadable or of another version."""
+        infos, metainfo = load_info_file(self.ann_file)
+        for key, value in metainfo.items():
+            self._metainfo.setdefault(key, value)
+        return [self.parse_data_info(info) for info in infos]
+
     def set_epoch(self, epoch: int) -> None:
         """Tells all workers which epoch they are in."""
         self._counter.set(epoch)
@@ -97,12 +106,15 @@ class SeededCBGSDataset(CBGSDataset):
 
     def __init__(self, dataset: dict, seed: int = 0) -> None:
         self.seed, self._counter = seed, EpochCounter()
-        with seeded(item_seed(seed, 0, 0)):
-            super().__init__(dataset=dataset)
+        super().__init__(dataset=dataset)
 
     def set_epoch(self, epoch: int) -> None:
         """Tells all workers which epoch they are in."""
         self._counter.set(epoch)
+
+    def _get_sample_indices(self, dataset: NuScenesDataset) -> list[int]:
+        with seeded(item_seed(self.seed, 0, 0)):
+            return super()._get_sample_indices(dataset)
 
     def __getitem__(self, index: int) -> dict:
         with seeded(self._counter.item_seed(self.seed, index)):

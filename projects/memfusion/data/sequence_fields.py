@@ -3,8 +3,8 @@
 In: infos and nuScenes' tables (the devkit's, or the JSON files alone); out: the same infos with the extra keys
     info            scene_token, scene_name, frame_index, num_frames, prev_sample_token, next_sample_token,
                     global_from_lidar (4x4, at the LiDAR stamp)
-    lidar_points    sample_data_token, timestamp (s)
-    lidar_sweeps[i] global_from_lidar (4x4, at the sweep's own stamp)
+    lidar_points    sample_data_token, timestamp (s), num_bytes (size of the file)
+    lidar_sweeps[i] global_from_lidar (4x4, at the sweep's own stamp), lidar_points.num_bytes
     images[cam]     ego2global (4x4, at the camera's own stamp), height, width, and distortion(model, coefficients)
                     where calibrated_sensor has it
     instances[i]    instance_token, attribute ('' where there is none)
@@ -12,8 +12,10 @@ In: infos and nuScenes' tables (the devkit's, or the JSON files alone); out: the
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -105,6 +107,7 @@ def complete_infos(infos: Sequence[dict[str, Any]], root: str | Path, version: s
     frames = index_frames((tables.get('scene', token) for token in _scene_tokens(infos, tables)), tables)
     for info in infos:
         add_sequence_fields(info, tables, frames)
+        add_file_sizes(info, tables, root)
 
 
 def index_frames(scenes: Iterable[Record], tables: TableLookup) -> dict[str, tuple[int, int]]:
@@ -144,6 +147,21 @@ def add_sequence_fields(info: dict[str, Any], tables: TableLookup, frames: Mappi
     for image in info.get('images', {}).values():
         _add_camera_fields(image, tables)
     _add_instance_fields(info, sample, tables)
+
+
+def add_file_sizes(info: dict[str, Any], tables: TableLookup, root: str | Path) -> None:
+    """Adds `num_bytes` to the keyframe's and the sweeps' `lidar_points`, in place: a file cut later is then noticed."""
+    sweeps = info.get('lidar_sweeps', [])
+    files = [(info['lidar_points'], info['lidar_points']['sample_data_token'])]
+    for part, token in files + [(sweep['lidar_points'], sweep['sample_data_token']) for sweep in sweeps]:
+        size = _file_size(os.path.join(root, tables.get('sample_data', token)['filename']))
+        if size is not None:
+            part['num_bytes'] = size
+
+
+@lru_cache(maxsize=4096)  # neighbouring keyframes list the same sweeps
+def _file_size(path: str) -> int | None:
+    return os.path.getsize(path) if os.path.isfile(path) else None
 
 
 def _add_camera_fields(image: dict[str, Any], tables: TableLookup) -> None:

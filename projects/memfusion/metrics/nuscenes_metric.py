@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -140,7 +141,7 @@ class OrderedNuScenesMetric(NuScenesMetric):
             results: one per sample of the info file, in its order.
         """
         logger = MMLogger.get_current_instance()
-        infos = load(self.ann_file, backend_args=self.backend_args)
+        infos = _load_infos(self.ann_file, self.backend_args)
         self.version, self.data_infos = infos['metainfo']['version'], infos['data_list']
         if len(results) != len(self.data_infos):
             raise ValueError(f'{self.ann_file} has {len(self.data_infos)} samples and {len(results)} were predicted; '
@@ -250,3 +251,15 @@ def format_table(summary: dict[str, Any]) -> str:
     lines.append(f'{"mean":<21}{summary["mean_ap"]:>7.3f}{means}')
     lines.append(f'mAP: {summary["mean_ap"]:.4f}  NDS: {summary["nd_score"]:.4f}')
     return 'nuScenes detection score\n' + '\n'.join(lines)
+
+
+def _load_infos(ann_file: str, backend_args: dict | None) -> dict:
+    """The info file of the split to be scored; ValueError names one that cannot be used."""
+    remedy = 'make it again with `python tools/create_data.py nuscenes --root-path DIR --version VERSION`'
+    try:
+        infos = load(ann_file, backend_args=backend_args)
+    except (pickle.UnpicklingError, EOFError) as error:
+        raise ValueError(f'test_evaluator.ann_file={ann_file} is not a readable info file ({error}); {remedy}') from error
+    if not isinstance(infos, dict) or not {'data_list', 'metainfo'} <= infos.keys():
+        raise ValueError(f'test_evaluator.ann_file={ann_file} is not an mmdet3d v1.1 info file; {remedy}')
+    return infos

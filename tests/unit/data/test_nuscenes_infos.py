@@ -26,7 +26,7 @@ REPO = Path(__file__).parents[3]
 EXTRA = {
     'info': {'scene_token', 'scene_name', 'frame_index', 'num_frames', 'prev_sample_token', 'next_sample_token',
              'global_from_lidar'},
-    'lidar_points': {'sample_data_token', 'timestamp'},
+    'lidar_points': {'sample_data_token', 'timestamp', 'num_bytes'},
     'lidar_sweeps': {'global_from_lidar'},
     'images': {'ego2global', 'height', 'width', 'distortion'},
     'instances': {'instance_token', 'attribute'},

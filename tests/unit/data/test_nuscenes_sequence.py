@@ -156,6 +156,17 @@ def test_a_broken_frame_is_an_error_or_is_dropped_and_counted(build):
         assert clip[0]['frame_index'] == 3 and clip[0]['frame_valid'] is False
 
 
+def test_a_file_cut_at_a_whole_number_of_points_is_noticed(build, tmp_path):
+    from projects.memfusion.data.transforms.loading import LoadLidarPoints
+    info = build('val').get_data_info(0)
+    content = open(info['lidar_path'], 'rb').read()
+    cut = tmp_path / 'cut.pcd.bin'
+    cut.write_bytes(content[:len(content) // 40 * 20])
+    info['lidar_points']['lidar_path'] = str(cut)
+    with pytest.raises(BadFrameError, match='cut.pcd.bin is truncated'):
+        LoadLidarPoints(load_dim=5, use_dim=5)(info)
+
+
 def test_nested_seeding_follows_the_outermost():
     with seeded(item_seed(0, 0, 1)):
         a = np.random.rand()

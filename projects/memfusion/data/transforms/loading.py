@@ -24,8 +24,8 @@ _BAD_POINTS = ('error', 'drop_points')
 _TIME_COLUMN = 4
 
 
-def read_points(path: str, load_dim: int, on_bad_points: str = 'error',
-                backend_args: dict[str, Any] | None = None) -> tuple[npt.NDArray[np.float32], int]:
+def read_points(path: str, load_dim: int, on_bad_points: str = 'error', backend_args: dict[str, Any] | None = None,
+                num_bytes: int | None = None) -> tuple[npt.NDArray[np.float32], int]:
     """Reads a float32 point file and checks it.
 
     Args:
@@ -33,6 +33,7 @@ def read_points(path: str, load_dim: int, on_bad_points: str = 'error',
         load_dim: Values per point in the file.
         on_bad_points: `error`, or `drop_points` to leave out points that are not finite.
         backend_args: MMEngine's file backend, for storage that is not a local disk.
+        num_bytes: size that the info file says; None is not known.
 
     Returns:
         (N, load_dim) points of its own memory, and how many points were dropped.
@@ -48,6 +49,10 @@ def read_points(path: str, load_dim: int, on_bad_points: str = 'error',
     if len(content) % (4 * load_dim):
         raise BadFrameError(path, f'is truncated: {len(content)} bytes is not a multiple of {4 * load_dim} '
                             f'(load_dim={load_dim} float32 values a point)', 'copy or generate the file again')
+    if num_bytes is not None and len(content) != num_bytes:
+        state = 'truncated' if len(content) < num_bytes else 'not the file that was prepared'
+        raise BadFrameError(path, f'is {state}: {len(content)} bytes, {num_bytes} when the infos were made',
+                            'copy or generate the file again, or make the infos again with tools/create_data.py')
     points = np.frombuffer(content, dtype=np.float32).reshape(-1, load_dim).copy()
     finite = np.isfinite(points).all(axis=1)
     num_bad = int(len(points) - finite.sum())
@@ -97,13 +102,16 @@ class LoadLidarPoints(LoadPointsFromFile):
                          norm_intensity=norm_intensity, backend_args=backend_args)
         self.on_bad_points = _check_option(on_bad_points)
         self._num_dropped = 0
+        self._num_bytes: int | None = None
 
     def _load_points(self, pts_filename: str) -> npt.NDArray[np.float32]:
-        points, self._num_dropped = read_points(pts_filename, self.load_dim, self.on_bad_points, self.backend_args)
+        points, self._num_dropped = read_points(
+            pts_filename, self.load_dim, self.on_bad_points, self.backend_args, self._num_bytes)
         return points
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Adds `points` (N, len(use_dim)), LiDAR frame, and `num_dropped_points`."""
+        self._num_bytes = results['lidar_points'].get('num_bytes')
         results = super().transform(results)
         results['num_dropped_points'] = results.get('num_dropped_points', 0) + self._num_dropped
         return results
@@ -166,7 +174,7 @@ class LoadLidarSweeps(LoadPointsFromMultiSweeps):
 
     def _load_sweep(self, results: dict[str, Any], sweep: Mapping[str, Any]) -> npt.NDArray[np.float32]:
         points, num_dropped = read_points(os.fspath(sweep['lidar_points']['lidar_path']), self.load_dim,
-                                          self.on_bad_points, self.backend_args)
+                                          self.on_bad_points, self.backend_args, sweep['lidar_points'].get('num_bytes'))
         results['num_dropped_points'] = results.get('num_dropped_points', 0) + num_dropped
         if self.remove_close:
             points = self._remove_close(points)
