@@ -62,11 +62,12 @@ def run_keyframe(folder: Path, out: Path, steps: int | None = None, seed: int = 
     frame = Compose(cfg.pipeline)(keyframe.pipeline_input())
     points = _all_points(keyframe, cfg)
     objects = _num_objects(keyframe, cfg.point_cloud_range)
+    counted = count_points_in_boxes(points, keyframe.boxes.tensor.numpy())
+    check_complete(keyframe, counted, len(points))
     prepare_out(out)
     print(f'{folder}: {len(points)} points, {len(keyframe.images)} images, {len(keyframe.labels)} objects, {objects} '
           f'of them in range with at least {MIN_POINTS} points', flush=True)
-    points_error = box_points_error(
-        count_points_in_boxes(points, keyframe.boxes.tensor.numpy()), keyframe.num_lidar_pts)
+    points_error = box_points_error(counted, keyframe.num_lidar_pts)
     calibration = calibration_of(keyframe)
     draw_truth(keyframe, calibration, points, cfg, out)
 
@@ -101,6 +102,16 @@ def prepare_out(out: Path) -> None:
     for name in PICTURES:
         (out / name).unlink(missing_ok=True)
     (out / MARKER).write_text('pictures of tools/demo_keyframe.py; a new run replaces them\n')
+
+
+def check_complete(keyframe: Keyframe, counted: np.ndarray, num_points: int) -> None:
+    """UserError where some boxes lost all their points and the others none: the file was cut, no convention is at fault."""
+    given = keyframe.num_lidar_pts
+    lost = (given >= MIN_POINTS) & (counted == 0)
+    kept = (given >= MIN_POINTS) & ~lost
+    if lost.sum() >= 2 and np.abs(counted - given)[kept].sum() <= 0.1 * given[kept].sum():
+        raise UserError(f'{keyframe.lidar_path}: has {num_points} points, and none in {lost.sum()} boxes that held at least '
+                        f'{MIN_POINTS}: the file is truncated or of another frame; copy it again')
 
 
 def overfit(model: nn.Module, frame: dict[str, Any], cfg: Config, steps: int) -> None:
