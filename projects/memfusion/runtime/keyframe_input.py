@@ -151,8 +151,8 @@ def _annotations(instances: Sequence[Mapping[str, Any]], label_names: Mapping[in
     rows, labels, counts = [], [], []
     for instance in instances:
         box, label, count = (instance[key] for key in _INSTANCE_KEYS)
-        velocity = np.nan_to_num(np.asarray(instance.get('velocity', (0.0, 0.0)), dtype=np.float64))  # NaN: unknown
-        rows.append([*box[:7], *velocity])
+        velocity = np.asarray(instance.get('velocity', (0.0, 0.0)), dtype=np.float64)
+        rows.append([*box[:7], *np.where(np.isnan(velocity), 0.0, velocity)])  # NaN: unknown, 0 as in mmdet3d
         name = label_names.get(label)
         labels.append(class_names.index(name) if name in class_names else -1)
         counts.append(count)

@@ -16,6 +16,7 @@ from mmengine.dataset import pseudo_collate
 
 from projects.memfusion.structures.calibration import Calibration
 from projects.memfusion.visualization import BoxSet, draw_bev, draw_cameras, draw_gate, write_png, write_strip
+from projects.memfusion.visualization.image_files import read_rgb
 
 from .checkpoint import load_weights, safe_load
 from .errors import UserError
@@ -98,9 +99,10 @@ def draw_frame_cameras(info: dict[str, Any], data_root: Path, truth: BoxSet, pre
     images = {}
     for cam, image in info['images'].items():
         path = data_root / 'samples' / cam / Path(image['img_path']).name
-        pixels = cv2.imread(str(path))
-        if pixels is None:
-            raise UserError(f'{path}: missing or not an image; make or fetch the data set again')
-        images[cam] = pixels[..., ::-1]
-    calibration = Calibration.from_info(info['images'], img_hw={cam: image.shape[:2] for cam, image in images.items()})
+        try:
+            images[cam] = read_rgb(path)
+        except OSError as error:
+            raise UserError(f'{path}: missing or not an image; make or fetch the data set again') from error
+    sizes = {cam: (image.shape[0], image.shape[1]) for cam, image in images.items()}
+    calibration = Calibration.from_info(info['images'], img_hw=sizes)
     return draw_cameras(images, calibration, truth, predictions, names)
