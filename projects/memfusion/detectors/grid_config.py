@@ -16,7 +16,7 @@ def fill_grid(grid: BEVGrid, **parts: Config | None) -> None:
 
     Args:
         grid: the cells.
-        parts: data_preprocessor, pts_voxel_encoder, pts_middle_encoder, pts_bbox_head, train_cfg, test_cfg; None is
+        parts: data_preprocessor, pts_voxel_encoder, pts_middle_encoder, pts_bbox_head, temporal, train_cfg, test_cfg; None is
             skipped.
 
     Raises:
@@ -28,6 +28,8 @@ def fill_grid(grid: BEVGrid, **parts: Config | None) -> None:
                 out_size_factor=grid.out_size_factor)
     wanted: dict[str, tuple[Config | None, dict[str, Any]]] = {
         'data_preprocessor.voxel_layer': (_part(parts, 'data_preprocessor', 'voxel_layer'), cells)}
+    if parts.get('temporal') is not None:
+        wanted['temporal'] = (parts['temporal'], dict(point_cloud_range=list(grid.point_cloud_range)))
     encoder = parts.get('pts_voxel_encoder')
     if encoder is not None and encoder.get('type') in NEEDS_RANGE:
         wanted['pts_voxel_encoder'] = (encoder, cells)

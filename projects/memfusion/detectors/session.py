@@ -1,39 +1,123 @@
-"""Streaming. In: the session {scene_token: MemoryState of one scene} and a time step. Out: a batched state, and back."""
+"""Testing. In: the session and a time step of B scenes. Out: a batched state, and back. One object holds what is kept."""
 
 from __future__ import annotations
 
-from projects.memfusion.structures import FrameBatch, MemoryState
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-Session = dict[str, MemoryState]
+import torch
+from torch import Tensor
+
+from projects.memfusion.structures import FrameBatch, FrameMeta, TemporalState
+
+MODES = ('streaming', 'window')
 
 
-def recall(session: Session, frames: FrameBatch, fresh: MemoryState) -> MemoryState:
-    """The batch's memory: what each scene remembers, or a row of `fresh` where a scene begins.
+@dataclass(frozen=True)
+class TestMode:
+    """How history reaches a test frame.
 
-    Raises:
-        ValueError: naming scene and frame, where a frame comes without its history or out of time order.
+    Attributes:
+        mode: 'streaming': memory is carried from frame to frame; 'window': history is the last `seq_len` frames.
+        seq_len: frames of a window, the current one included.
+        stride: 1: every frame ends a window of its own (rolling); seq_len: windows lie end to end (tiled).
+    """
+
+    mode: str = 'streaming'
+    seq_len: int = 8
+    stride: int = 1
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise ValueError(f'model.test_cfg.mode must be one of {MODES}, got {self.mode!r}')
+        if self.seq_len < 1:
+            raise ValueError(f'model.test_cfg.seq_len must be at least 1, got {self.seq_len}')
+        if self.mode == 'window' and self.stride not in (1, self.seq_len):
+            raise ValueError(f'model.test_cfg.stride must be 1 (rolling) or seq_len={self.seq_len} (tiled), got {self.stride}')
+
+    @property
+    def rolling(self) -> bool:
+        """Whether every frame ends a window of its own."""
+        return self.mode == 'window' and self.stride == 1
+
+    @property
+    def tile(self) -> int | None:
+        """Frames after which memory starts anew; None is never."""
+        return self.seq_len if self.mode == 'window' and self.stride == self.seq_len else None
+
+
+@dataclass
+class FrameHistory:
+    """A scene's last encoded frames, oldest first: what a rolling window reads again."""
+
+    metas: list[FrameMeta] = field(default_factory=list)
+    bev: list[Tensor] = field(default_factory=list)
+    observed: list[Tensor] = field(default_factory=list)
+
+    def push(self, meta: FrameMeta, bev: Tensor, observed: Tensor, limit: int) -> None:
+        """Adds a frame (C, H, W), (1, H, W) and forgets what lies more than `limit` frames back."""
+        for kept, new in ((self.metas, meta), (self.bev, bev), (self.observed, observed)):
+            kept.append(new)  # type: ignore[attr-defined]
+            del kept[:-limit]  # type: ignore[attr-defined]
+
+
+Session = dict[str, Any]
+"""{scene_token: TemporalState of one scene (streaming) or FrameHistory (rolling window)}."""
+
+
+def check_order(meta: FrameMeta, known: bool, last_time_s: float | None) -> None:
+    """Raises ValueError, naming scene and frame, where a frame comes without its history or out of time order."""
+    if not meta.is_scene_start and not known:
+        raise ValueError(
+            f'frame {meta.frame_index} of scene {meta.scene_token} came without the frames before it: testing with memory '
+            "needs time order (sampler=dict(type='SceneSampler'), batch_sampler=dict(type='SceneBatchSampler'))")
+    if not meta.is_scene_start and last_time_s is not None and meta.timestamp_s <= last_time_s:
+        raise ValueError(f'frame {meta.frame_index} of scene {meta.scene_token} (stamp {meta.timestamp_s:.6f} s) is '
+                         f'not later than the one before it ({last_time_s:.6f} s): testing with memory needs time order')
+
+
+def recall(session: Session, firsts: tuple[FrameMeta, ...], fresh: TemporalState, tile: int | None) -> TemporalState:
+    """The batch's memory: what each scene remembers, or a row of `fresh` where a scene (or its next tile) begins.
+
+    Args:
+        firsts: each scene's first frame that is not padding.
+        fresh: an empty state of B rows.
+        tile: frames after which memory starts anew.
     """
     rows = []
-    for index, meta in enumerate(frames.metas):
+    for index, meta in enumerate(firsts):
         state = session.get(meta.scene_token)
-        if meta.is_scene_start or state is None:
-            if not meta.is_scene_start:
-                raise ValueError(
-                    f'frame {meta.frame_index} of scene {meta.scene_token} came without the frames before it: '
-                    "streaming needs time order (sampler=dict(type='SceneSampler'), "
-                    "batch_sampler=dict(type='SceneBatchSampler'))")
-            state = fresh.select([index])
-        elif meta.timestamp_s <= float(state.time_s):
-            raise ValueError(f'frame {meta.frame_index} of scene {meta.scene_token} (stamp {meta.timestamp_s:.6f} s) is '
-                             f'not later than the one before it ({float(state.time_s):.6f} s): streaming needs time order')
-        rows.append(state)
-    return MemoryState.cat(rows)
+        check_order(meta, state is not None, None if state is None or not int(state.num_frames) else float(state.time_s))
+        begins = state is None or meta.is_scene_start or (tile is not None and int(state.num_frames) >= tile)
+        rows.append(fresh.select([index]) if begins else state)
+    return TemporalState.cat(rows)
 
 
-def remember(session: Session, frames: FrameBatch, memory: MemoryState) -> None:
+def remember(session: Session, lasts: FrameBatch, memory: TemporalState) -> None:
     """Stores each scene's row; a scene whose last frame this was is let go."""
-    for index, meta in enumerate(frames.metas):
+    for index, meta in enumerate(lasts.metas):
         if meta.is_scene_end:
             session.pop(meta.scene_token, None)
         else:
             session[meta.scene_token] = memory.select([index])
+
+
+def window_of(histories: list[FrameHistory], device: torch.device) -> tuple[list[FrameBatch], Tensor, Tensor]:
+    """Windows of B scenes, padded in front to the longest.
+
+    Returns:
+        T frame batches, bev (T, B, C, H, W), observed (T, B, 1, H, W).
+    """
+    length = max(len(history.metas) for history in histories)
+    frames, bev, observed = [], [], []
+    for t in range(length):
+        at = [t - (length - len(history.metas)) for history in histories]
+        metas = [_padding(h.metas[0]) if i < 0 else h.metas[i] for h, i in zip(histories, at)]
+        frames.append(FrameBatch.from_metas(metas, device))
+        bev.append(torch.stack([torch.zeros_like(h.bev[0]) if i < 0 else h.bev[i] for h, i in zip(histories, at)]))
+        observed.append(torch.stack([h.observed[max(i, 0)] for h, i in zip(histories, at)]))
+    return frames, torch.stack(bev), torch.stack(observed)
+
+
+def _padding(meta: FrameMeta) -> FrameMeta:
+    return replace(meta, frame_valid=False)

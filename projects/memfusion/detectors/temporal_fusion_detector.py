@@ -1,7 +1,7 @@
 """READ FIRST. Detector. In: clips of points. Out: boxes of every frame, in that frame's (augmented) LiDAR frame.
 
     encode(clip)          all frames at once: voxels -> pillars -> backbone -> neck          bev (B, T, C, H, W)
-    step(bev_t, memory)   one frame: align, read, write                                      bev_temporal (B, C, H, W)
+    step(bev_t, memory)   one frame: align, read, choose_mask, write                         bev_temporal (B, C, H, W)
     pts_bbox_head         mmdet3d's head on bev_temporal
 
 Without the slot `temporal` it is the plain single-frame detector.
@@ -9,21 +9,45 @@ Without the slot `temporal` it is the plain single-frame detector.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from mmdet3d.models.detectors import MVXTwoStageDetector
 from mmdet3d.registry import MODELS
-from mmdet3d.structures import Det3DDataSample
+from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
+from mmengine.structures import InstanceData
 from torch import Tensor
 
 from projects.memfusion.geometry import BEVGrid, rasterize_boxes
-from projects.memfusion.structures import FrameBatch, FrameMeta, MemoryState
+from projects.memfusion.structures import FrameBatch, FrameMeta
 
 from .grid_config import fill_grid
-from .session import Session, recall, remember
+from .modes import choose_voxels, evaluating, freeze, keep_frozen_in_eval
+from .session import FrameHistory, Session, TestMode, check_order, recall, remember, window_of
 
 LOSS_FRAMES = ('all', 'last')
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    """bev (B, C, H, W), occ_logits (B, 1, Hm, Wm) or None, the next memory, and the head's boxes where they were wanted."""
+
+    bev: Tensor
+    occ_logits: Tensor | None
+    memory: Any
+    found: list[InstanceData] | None
+
+
+@dataclass(frozen=True)
+class EncodedClip:
+    """What the single-frame stack makes of B clips: bev (B, T, C, H, W), observed (B, T, 1, H, W) bool, valid (B, T) bool."""
+
+    bev: Tensor
+    observed: Tensor
+    valid: Tensor
 
 
 @MODELS.register_module()
@@ -34,11 +58,13 @@ class TemporalFusionDetector(MVXTwoStageDetector):
         grid: dict(point_cloud_range, voxel_size, out_size_factor), written once and filled into every sub-config.
         pts_voxel_encoder, pts_middle_encoder, pts_backbone, pts_neck, pts_bbox_head: as in mmdet3d's CenterPoint.
         temporal: the memory slot, e.g. dict(type='TemporalMemory', ...); None is the plain detector.
-        train_cfg: dict(pts=..., loss_frames='all' | 'last').
-        test_cfg: dict(pts=..., mode='streaming').
+        train_cfg: dict(pts=..., loss_frames='all' | 'last', grad_frames=n, frozen=[prefixes]). Gradients flow through the
+            last `grad_frames` frames of a clip (None is all); the frames before them are context: encoded in eval mode,
+            without losses. Modules whose names start with one of `frozen` are not trained and stay in eval mode.
+        test_cfg: dict(pts=..., mode='streaming' | 'window', seq_len=8, stride=1), see TestMode.
         data_preprocessor: dict(type='ClipDataPreprocessor', ...).
 
-    `session` is {scene_token: MemoryState} between test frames; SessionResetHook clears it.
+    `session` is what test frames leave for the next ones, by scene token; SessionResetHook clears it.
     """
 
     def __init__(
@@ -58,34 +84,59 @@ class TemporalFusionDetector(MVXTwoStageDetector):
         self.grid = BEVGrid(**grid)
         fill_grid(
             self.grid, data_preprocessor=data_preprocessor, pts_voxel_encoder=pts_voxel_encoder,
-            pts_middle_encoder=pts_middle_encoder, pts_bbox_head=pts_bbox_head, train_cfg=train_cfg, test_cfg=test_cfg)
+            pts_middle_encoder=pts_middle_encoder, pts_bbox_head=pts_bbox_head, temporal=temporal, train_cfg=train_cfg,
+            test_cfg=test_cfg)
         super().__init__(
             pts_voxel_encoder=pts_voxel_encoder, pts_middle_encoder=pts_middle_encoder, pts_backbone=pts_backbone,
             pts_neck=pts_neck, pts_bbox_head=pts_bbox_head, train_cfg=train_cfg, test_cfg=test_cfg,
             data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         self.temporal: Any = MODELS.build(temporal) if temporal is not None else None
-        self.loss_frames = (train_cfg or {}).get('loss_frames', 'all')
+        train_cfg, test_cfg = train_cfg or {}, test_cfg or {}
+        self.loss_frames = train_cfg.get('loss_frames', 'all')
         if self.loss_frames not in LOSS_FRAMES:
             raise ValueError(f'model.train_cfg.loss_frames must be one of {LOSS_FRAMES}, got {self.loss_frames!r}')
-        mode = (test_cfg or {}).get('mode', 'streaming')
-        if mode != 'streaming':
-            raise ValueError(f"model.test_cfg.mode must be 'streaming', got {mode!r}")
+        self.grad_frames: int | None = train_cfg.get('grad_frames')
+        if self.grad_frames is not None and self.grad_frames < 1:
+            raise ValueError(f'model.train_cfg.grad_frames must be at least 1, or None for all, got {self.grad_frames}')
+        self.test_mode = TestMode(**{k: test_cfg[k] for k in ('mode', 'seq_len', 'stride') if k in test_cfg})
+        if self._loader_aligned and self.test_mode.mode == 'streaming':
+            raise ValueError("model.temporal.align='loader' moves the frames of a clip into the last one's coordinates, "
+                             "which streaming does not have: set model.test_cfg.mode=window, or temporal.align=network")
+        self.frozen = tuple(train_cfg.get('frozen', ()))
+        freeze(self, self.frozen)
         self.session: Session = {}
 
+    @property
+    def _loader_aligned(self) -> bool:
+        return self.temporal is not None and self.temporal.alignment == 'loader'
+
+    def train(self, mode: bool = True) -> TemporalFusionDetector:
+        """As usual, except that frozen parts stay in eval mode."""
+        super().train(mode)
+        keep_frozen_in_eval(self, getattr(self, 'frozen', ()))
+        return self
+
     # -- one clip: all frames at once -------------------------------------------------------------------------------
-    def encode(self, inputs: dict[str, Any]) -> Tensor:
-        """Voxels of the valid frames -> BEV features (B, T, C, H, W); zeros where a frame is padding."""
+    def encode(self, inputs: dict[str, Any], frames: Sequence[bool] | None = None) -> EncodedClip:
+        """Voxels of the valid frames -> BEV features; zeros where a frame is padding.
+
+        Args:
+            inputs: what ClipDataPreprocessor gives.
+            frames: which of the B x T frames to encode, clip-major; None is all. Others count as padding.
+        """
         clips, length = inputs['clip_shape']
-        valid = torch.tensor(inputs['frame_valid'], device=self.data_preprocessor.device)
-        num_valid = sum(inputs['frame_valid'])
-        if num_valid == 0:  # a batch of dropped test frames
-            return torch.zeros(clips, length, self._bev_channels(), *self.grid.bev_shape, device=valid.device)
-        bev = self.encode_points(inputs['voxels'], num_valid)
-        if num_valid < len(valid):
-            padded = bev.new_zeros(len(valid), *bev.shape[1:])
-            padded[valid] = bev
-            bev = padded
-        return bev.view(clips, length, *bev.shape[1:])
+        device = self.data_preprocessor.device
+        valid = torch.tensor(inputs['frame_valid'], device=device)
+        wanted = valid if frames is None else valid & torch.tensor(frames, device=device)
+        bev = torch.zeros(clips * length, self._bev_channels(), *self.grid.bev_shape, device=device)
+        observed = torch.zeros(clips * length, 1, *self.grid.bev_shape, dtype=torch.bool, device=device)
+        if wanted.any():
+            voxels = inputs['voxels'] if frames is None else choose_voxels(inputs['voxels'], wanted[valid])
+            encoded = self.encode_points(voxels, int(wanted.sum()))
+            bev = encoded if wanted.all() else bev.to(encoded.dtype).index_copy(0, wanted.nonzero()[:, 0], encoded)
+            observed[wanted] = self._observed_cells(voxels, int(wanted.sum()))
+        shape = (clips, length)
+        return EncodedClip(bev.view(*shape, *bev.shape[1:]), observed.view(*shape, *observed.shape[1:]), wanted.view(shape))
 
     def encode_points(self, voxels: dict[str, Tensor], num_frames: int) -> Tensor:
         """Voxels of `num_frames` frames -> (num_frames, C, H, W)."""
@@ -103,53 +154,112 @@ class TemporalFusionDetector(MVXTwoStageDetector):
                              'out_size_factor)')
         return levels[0]
 
+    def _observed_cells(self, voxels: dict[str, Tensor], num_frames: int) -> Tensor:
+        """(num_frames, 1, H, W) bool: cells that hold a point."""
+        observed = torch.zeros(num_frames, 1, *self.grid.bev_shape, dtype=torch.bool, device=voxels['coors'].device)
+        frame, _, row, column = voxels['coors'].long().unbind(dim=1)
+        stride = self.grid.out_size_factor
+        observed[frame, 0, row // stride, column // stride] = True
+        return observed
+
     def _bev_channels(self) -> int:
         head = self.pts_bbox_head
         return (head.shared_conv.conv if hasattr(head, 'shared_conv') else head.conv_cls).in_channels
 
     # -- one frame ----------------------------------------------------------------------------------------------------
-    def step(self, bev: Tensor, memory: MemoryState, frames: FrameBatch) -> tuple[Tensor, Tensor, MemoryState]:
-        """bev (B, C, H, W) -> bev_temporal (B, C, H, W), occ_logits (B, 1, Hm, Wm), the next memory."""
-        memory = self.temporal.align(memory, frames)
-        readout = self.temporal.read(bev, memory)
-        mask = self.temporal.choose_mask(readout)
-        memory = self.temporal.write(memory, readout, mask, frames)
-        return readout.bev, readout.occ_logits, memory
+    def step(self, bev: Tensor, memory: Any, frames: FrameBatch, observed: Tensor | None = None,
+             samples: Sequence[Det3DDataSample] | None = None) -> StepOutput:
+        """One frame of B scenes.
+
+        Args:
+            bev: (B, C, H, W); memory: the state before the frame.
+            observed: (B, 1, H, W) bool, cells that hold a point.
+            samples: B frames; their truth is read in training, and only where the memory's masks ask for it.
+        """
+        aligned = self.temporal.align(memory, frames)
+        readout = self.temporal.read(bev, aligned, frames)
+        found = self._find(readout.bev, frames) if self.temporal.needs_boxes else None
+        boxes = None if found is None else self._confident(found)
+        mask = self.temporal.choose_mask(readout, aligned, frames, boxes, self._truth(samples))
+        after = self.temporal.write(aligned, readout, mask, frames, observed)
+        return StepOutput(readout.bev, readout.occ_logits, after.where(frames.valid, memory), found)
+
+    @torch.no_grad()
+    def _find(self, bev: Tensor, frames: FrameBatch) -> list[InstanceData]:
+        """The head's boxes in B frames, as in testing."""
+        with evaluating(self.pts_bbox_head):
+            metas = [dict(box_type_3d=LiDARInstance3DBoxes) for _ in frames.metas]
+            return self.pts_bbox_head.predict_by_feat(self.pts_bbox_head([bev.detach()]), metas)
+
+    def _confident(self, found: list[InstanceData]) -> list[Tensor]:
+        threshold = self.temporal.masks.score_threshold
+        return [one.bboxes_3d.tensor[one.scores_3d >= threshold].to(self.data_preprocessor.device) for one in found]
+
+    def _truth(self, samples: Sequence[Det3DDataSample] | None) -> list[Tensor] | None:
+        if samples is None or not self.training:
+            return None
+        return [sample.gt_instances_3d.bboxes_3d.tensor.to(self.data_preprocessor.device) for sample in samples]
 
     # -- training -----------------------------------------------------------------------------------------------------
     def loss(self, batch_inputs_dict: dict[str, Any], batch_data_samples: list[Det3DDataSample]) -> dict[str, Tensor]:
-        """Detection loss on the last or on all frames, and the memory's occupancy loss on all frames."""
-        bev = self.encode(batch_inputs_dict)
-        clips, length = bev.shape[:2]
-        keep = list(batch_inputs_dict['frame_valid'])
-        losses: dict[str, Tensor] = {}
+        """Detection loss on the last or on all frames, and the memory's own loss on all frames that have gradients."""
+        length = batch_inputs_dict['clip_shape'][1]
+        context = 0 if self.grad_frames is None else max(length - self.grad_frames, 0)
+        if context == 0:
+            return self.loss_on_clip(self.encode(batch_inputs_dict), batch_data_samples)
+        is_context = [i % length < context for i in range(len(batch_data_samples))]
+        with torch.no_grad(), evaluating(self):
+            before = self.encode(batch_inputs_dict, is_context)
+        learned = self.encode(batch_inputs_dict, [not flag for flag in is_context])
+        clip = EncodedClip(*[torch.cat([old[:, :context], new[:, context:]], dim=1) for old, new in
+                             ((before.bev, learned.bev), (before.observed, learned.observed), (before.valid, learned.valid))])
+        return self.loss_on_clip(clip, batch_data_samples, context)
+
+    def loss_on_clip(self, clip: EncodedClip, samples: list[Det3DDataSample], context: int = 0) -> dict[str, Tensor]:
+        """Losses of encoded clips.
+
+        Args:
+            clip: B clips of T frames.
+            samples: their B x T frames, clip-major.
+            context: leading frames without gradient and without loss.
+        """
+        clips, length = clip.bev.shape[:2]
+        labelled = [bool(valid) and sample.metainfo.get('is_keyframe', True) and i % length >= context
+                    for i, (sample, valid) in enumerate(zip(samples, clip.valid.flatten().tolist()))]
+        bev, losses = clip.bev, {}
         if self.temporal is not None:
-            bev, occ_logits, memory = self._remember_clip(bev, batch_data_samples)
-            occupancy = torch.stack([self._occupancy(s) for s, valid in zip(batch_data_samples, keep) if valid])
-            losses.update(self.temporal.loss(occ_logits.flatten(0, 1)[torch.tensor(keep)], occupancy[:, None]))
+            bev, occ_logits, memory = self.remember_clip(clip, samples, context)
             # DDP wants every parameter in every step: the last frame's write is read by nobody.
-            losses['loss_occ_bce'] = losses['loss_occ_bce'] + memory.zero()
+            losses['loss_unread_memory'] = memory.zero()
+            if occ_logits is not None:
+                occupancy = [self._occupancy(s) for s, kept in zip(samples, labelled) if kept]
+                target = torch.stack(occupancy)[:, None] if occupancy else bev.new_zeros(0, 1, *self.grid.bev_shape)
+                losses.update(self.temporal.loss(occ_logits.flatten(0, 1)[torch.tensor(labelled)], target))
+        keep = labelled
         if self.loss_frames == 'last':
-            keep = [valid and i % length == length - 1 for i, valid in enumerate(keep)]
+            keep = [label and i % length == length - 1 for i, label in enumerate(labelled)]
         if not any(keep):
             # Every last frame of the batch was dropped. The features keep the graph whole for DDP; nothing is learned.
             outputs = self.pts_bbox_head([bev.flatten(0, 1)])
             return {**losses, 'loss_no_label': 0.0 * sum(v.sum() for task in outputs for v in task[0].values())}
-        labelled = [sample for sample, kept in zip(batch_data_samples, keep) if kept]
-        losses.update(self.pts_bbox_head.loss([bev.flatten(0, 1)[torch.tensor(keep)]], labelled))
+        chosen = [sample for sample, kept in zip(samples, keep) if kept]
+        losses.update(self.pts_bbox_head.loss([bev.flatten(0, 1)[torch.tensor(keep)]], chosen))
         return losses
 
-    def _remember_clip(self, bev: Tensor, samples: list[Det3DDataSample]) -> tuple[Tensor, Tensor, MemoryState]:
-        """bev (B, T, C, H, W) -> bev_temporal (B, T, C, H, W), occ_logits (B, T, 1, Hm, Wm), the last memory."""
-        clips, length = bev.shape[:2]
-        memory = self.temporal.init_state(bev[:, 0])
+    def remember_clip(self, clip: EncodedClip, samples: list[Det3DDataSample],
+                      context: int = 0) -> tuple[Tensor, Tensor | None, Any]:
+        """Steps through clips: bev_temporal (B, T, C, H, W), occ_logits (B, T, 1, Hm, Wm) or None, the last memory."""
+        length = clip.bev.shape[1]
+        memory = self.temporal.init_state(clip.bev[:, 0])
         outputs, logits = [], []
         for t in range(length):
-            frames = self._frames(samples[t::length], bev.device)
-            output, occ_logits, memory = self.step(bev[:, t], memory, frames)
-            outputs.append(output)
-            logits.append(occ_logits)
-        return torch.stack(outputs, dim=1), torch.stack(logits, dim=1), memory
+            frames = self._frames(samples[t::length], clip.bev.device, clip.valid[:, t])
+            with torch.no_grad() if t < context else nullcontext():
+                out = self.step(clip.bev[:, t], memory, frames, clip.observed[:, t], samples[t::length])
+            memory = out.memory
+            outputs.append(out.bev)
+            logits.append(out.occ_logits)
+        return torch.stack(outputs, dim=1), None if logits[0] is None else torch.stack(logits, dim=1), memory
 
     def _occupancy(self, sample: Det3DDataSample) -> Tensor:
         """Union of a frame's true boxes, (H, W) bool."""
@@ -160,22 +270,82 @@ class TemporalFusionDetector(MVXTwoStageDetector):
     def predict(
         self, batch_inputs_dict: dict[str, Any], batch_data_samples: list[Det3DDataSample]
     ) -> list[Det3DDataSample]:
-        """Streaming: one frame of each of B scenes; memory is carried in `session`."""
-        if batch_inputs_dict['clip_shape'][1] != 1:
-            raise ValueError(f"test_cfg.mode='streaming' takes one frame at a time, got clips of "
-                             f"{batch_inputs_dict['clip_shape'][1]}: set seq_len=1 in the test data set")
-        bev = self.encode(batch_inputs_dict)[:, 0]
-        if self.temporal is not None:
-            frames = self._frames(batch_data_samples, bev.device)
-            memory = recall(self.session, frames, self.temporal.init_state(bev))
-            bev, occ_logits, memory = self.step(bev, memory, frames)
-            remember(self.session, frames, memory)
-            for sample, logits in zip(batch_data_samples, occ_logits):
-                sample.set_field(logits.sigmoid(), 'pred_occupancy')
-        results = self.pts_bbox_head.predict([bev], batch_data_samples)
-        empty = [not valid for valid in batch_inputs_dict['frame_valid']]
-        results = [result[:0] if dropped else result for result, dropped in zip(results, empty)]
-        return self.add_pred_to_datasample(batch_data_samples, results)
+        """The last frame of each of B clips; what came before is in the clip, in `session`, or both, by `test_cfg.mode`."""
+        return self.predict_on_clip(self.encode(batch_inputs_dict), batch_data_samples)
 
-    def _frames(self, samples: list[Det3DDataSample], device: torch.device) -> FrameBatch:
-        return FrameBatch.from_metas([FrameMeta.from_metainfo(sample.metainfo) for sample in samples], device)
+    def predict_on_clip(self, clip: EncodedClip, samples: list[Det3DDataSample]) -> list[Det3DDataSample]:
+        """Predicts the last frame of B encoded clips; `samples` are their B x T frames, clip-major."""
+        length = clip.bev.shape[1]
+        lasts = samples[length - 1::length]
+        found, bev = None, clip.bev[:, -1]
+        if self.temporal is not None:
+            out = self._recollect(clip, samples)
+            found, bev = out.found, out.bev
+            if out.occ_logits is not None:
+                for sample, logits in zip(lasts, out.occ_logits):
+                    sample.set_field(logits.sigmoid(), 'pred_occupancy')
+        results = found if found is not None else self.pts_bbox_head.predict([bev], lasts)
+        results = [result if valid else result[:0] for result, valid in zip(results, clip.valid[:, -1].tolist())]
+        return self.add_pred_to_datasample(lasts, results)
+
+    def _recollect(self, clip: EncodedClip, samples: list[Det3DDataSample]) -> StepOutput:
+        """The last frame's step, after whatever history the test mode gives it."""
+        length = clip.bev.shape[1]
+        steps = [self._frames(samples[t::length], clip.bev.device, clip.valid[:, t]) for t in range(length)]
+        memory = self.temporal.init_state(clip.bev[:, 0])
+        if self._loader_aligned:
+            steps = [self._within_tile(step, steps[-1]) for step in steps]
+            return self._walk(steps, clip.bev.unbind(1), clip.observed.unbind(1), memory)
+        if self.test_mode.rolling:
+            histories = [self._extend_history(clip, [step.metas[b] for step in steps], b) for b in range(len(steps[0].metas))]
+            frames, bev, observed = window_of(histories, clip.bev.device)
+            return self._walk(frames, bev, observed, memory)
+        firsts = tuple(next((s.metas[b] for s in steps if s.metas[b].frame_valid), steps[-1].metas[b])
+                       for b in range(len(steps[0].metas)))
+        memory = recall(self.session, firsts, memory, self.test_mode.tile)
+        out = self._walk(steps, clip.bev.unbind(1), clip.observed.unbind(1), memory)
+        remember(self.session, steps[-1], out.memory)
+        return out
+
+    def _within_tile(self, step: FrameBatch, last: FrameBatch) -> FrameBatch:
+        """The step with frames of an earlier tile than the last frame's made padding."""
+        if self.test_mode.tile is None:
+            return step
+        same = [meta.frame_index // self.test_mode.tile == end.frame_index // self.test_mode.tile
+                for meta, end in zip(step.metas, last.metas)]
+        return step.with_valid(step.valid & torch.tensor(same, device=step.valid.device))
+
+    def _walk(self, steps: Sequence[FrameBatch], bev: Sequence[Tensor], observed: Sequence[Tensor], memory: Any) -> StepOutput:
+        for frames, bev_t, observed_t in zip(steps, bev, observed):
+            out = self.step(bev_t, memory, frames, observed_t)
+            memory = out.memory
+        return out
+
+    def _extend_history(self, clip: EncodedClip, metas: list[FrameMeta], index: int) -> FrameHistory:
+        """Scene `index`'s window with the clip's new frames; every frame was encoded once."""
+        last = metas[-1]
+        history: FrameHistory | None = self.session.get(last.scene_token)
+        first = next((meta for meta in metas if meta.frame_valid), last)
+        check_order(first, history is not None, history.metas[-1].timestamp_s if history and history.metas else None)
+        if history is None or first.is_scene_start:
+            history = self.session[last.scene_token] = FrameHistory()
+        for t, meta in enumerate(metas):
+            if meta.frame_valid or (meta is last and not history.metas):  # a dropped first frame still owes an answer
+                history.push(meta, clip.bev[index, t], clip.observed[index, t], self.test_mode.seq_len)
+        if last.is_scene_end:
+            del self.session[last.scene_token]
+        return history
+
+    def _frames(self, samples: Sequence[Det3DDataSample], device: torch.device, valid: Tensor) -> FrameBatch:
+        metas = [FrameMeta.from_metainfo(sample.metainfo) for sample in samples]
+        frames = FrameBatch.from_metas(metas, device)
+        self._check_alignment(samples)
+        return frames.with_valid(valid)
+
+    def _check_alignment(self, samples: Sequence[Det3DDataSample]) -> None:
+        aligned = {bool(sample.metainfo.get('clip_aligned', False)) for sample in samples}
+        if aligned != {self._loader_aligned}:
+            raise ValueError(
+                f"model.temporal.align={self.temporal.alignment!r}, but the data set's frames are "
+                f"{'' if True in aligned else 'not '}moved into the clip's last frame: set align='loader' in both "
+                "model.temporal and the dataset, or in neither")

@@ -1,10 +1,15 @@
-"""Geometry, pure functions. In: metres, (augmented) LiDAR frame. Out: BEV cells, x along W, y along H, as mmdet3d."""
+"""Geometry, pure functions. In: metres, (augmented) LiDAR frame. Out: BEV cells, x along W, y along H, as mmdet3d.
+
+`cur_from_prev` maps points of the previous frame to the current one, so sampling the previous map needs its inverse.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -62,11 +67,7 @@ class BEVGrid:
 
     def cell_centers_m(self, device: torch.device | None = None) -> Tensor:
         """(H, W, 2) x and y of every cell's centre, metres."""
-        height, width = self.bev_shape
-        x = self.point_cloud_range[0] + (torch.arange(width, device=device) + 0.5) * self.cell_m[0]
-        y = self.point_cloud_range[1] + (torch.arange(height, device=device) + 0.5) * self.cell_m[1]
-        grid_y, grid_x = torch.meshgrid(y, x, indexing='ij')
-        return torch.stack([grid_x, grid_y], dim=-1)
+        return cell_positions(self.bev_shape, self.point_cloud_range, device).float()
 
 
 def rasterize_boxes(boxes: Tensor, grid: BEVGrid, chunk: int = 64) -> Tensor:
@@ -102,3 +103,45 @@ def rasterize_boxes(boxes: Tensor, grid: BEVGrid, chunk: int = 64) -> Tensor:
     seen = (row >= 0) & (row < mask.shape[0]) & (column >= 0) & (column < mask.shape[1])
     mask[row[seen], column[seen]] = True
     return mask
+
+
+def cell_positions(shape: tuple[int, int], point_cloud_range: Sequence[float], device: torch.device | None = None) -> Tensor:
+    """(H, W, 2) float64, x and y of every cell's centre in metres, for a map of `shape` (H, W) over the range."""
+    height, width = shape
+    x_min, y_min, _, x_max, y_max, _ = point_cloud_range
+    x = x_min + (torch.arange(width, device=device, dtype=torch.float64) + 0.5) * (x_max - x_min) / width
+    y = y_min + (torch.arange(height, device=device, dtype=torch.float64) + 0.5) * (y_max - y_min) / height
+    grid_y, grid_x = torch.meshgrid(y, x, indexing='ij')
+    return torch.stack([grid_x, grid_y], dim=-1)
+
+
+def move_positions(positions: Tensor, dst_from_src: Tensor) -> Tensor:
+    """Moves ground positions (..., H, W, 2) at height 0 by (..., 4, 4); returns (..., H, W, 2) in the destination frame."""
+    rotation = dst_from_src[..., None, None, :2, :2]
+    return (rotation @ positions[..., None]).squeeze(-1) + dst_from_src[..., None, None, :2, 3]
+
+
+def warp_bev(bev: Tensor, cur_from_prev: Tensor, point_cloud_range: Sequence[float]) -> Tensor:
+    """Moves BEV maps of the previous frame into the current one, bilinearly; cells that were not seen are 0.
+
+    Args:
+        bev: (B, C, H, W) map in the previous frame, x along W and y along H.
+        cur_from_prev: (B, 4, 4) previous to current frame, metres; rigid, or with an augmentation's flip.
+        point_cloud_range: (x_min, y_min, z_min, x_max, y_max, z_max) that the map covers, metres.
+
+    Returns:
+        (B, C, H, W) in bev's dtype.
+
+    Raises:
+        ValueError: where cur_from_prev is not (B, 4, 4).
+    """
+    if cur_from_prev.shape != (bev.shape[0], 4, 4):
+        raise ValueError(f'cur_from_prev must be ({bev.shape[0]}, 4, 4) for this batch, got {tuple(cur_from_prev.shape)}')
+    x_min, y_min, _, x_max, y_max, _ = point_cloud_range
+    prev_from_cur = torch.linalg.inv(cur_from_prev.double())
+    source = move_positions(cell_positions(bev.shape[-2:], point_cloud_range, bev.device), prev_from_cur)
+    low = source.new_tensor([x_min, y_min])
+    extent = source.new_tensor([x_max - x_min, y_max - y_min])
+    with torch.autocast(device_type=bev.device.type, enabled=False):
+        grid = (2 * (source - low) / extent - 1).float()
+        return F.grid_sample(bev.float(), grid, padding_mode='zeros', align_corners=False).to(bev.dtype)

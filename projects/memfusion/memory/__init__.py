@@ -1,8 +1,13 @@
-"""Temporal memory: network, similarity, readouts, and the `temporal` slot that ties them."""
+"""Temporal memory: networks, similarity, readouts, baselines, and the modules for the slot `temporal` that tie them."""
 
+from .baselines import ConvGRUFusion, StackFusion
 from .bev_network import BEVMemoryNetwork
-from .gate import GateReadout
+from .readouts import ConcatReadout, GateReadout, ResidualReadout
 from .similarity import read_memory
-from .temporal_memory import MemoryReadout, TemporalMemory
+from .slot import TemporalReadout, TemporalSlot
+from .temporal_memory import TemporalMemory
 
-__all__ = ['BEVMemoryNetwork', 'GateReadout', 'MemoryReadout', 'TemporalMemory', 'read_memory']
+__all__ = [
+    'BEVMemoryNetwork', 'ConcatReadout', 'ConvGRUFusion', 'GateReadout', 'ResidualReadout', 'StackFusion',
+    'TemporalMemory', 'TemporalReadout', 'TemporalSlot', 'read_memory',
+]

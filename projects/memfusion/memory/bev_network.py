@@ -1,4 +1,4 @@
-"""Memory network `bev`. In: a frame's BEV, mask and sensory state. Out: keys, values, occupancy at memory stride.
+"""Memory network `bev`. In: a frame's BEV, masks and sensory state. Out: keys, values, occupancy at memory stride.
 
 Keys, shrinkage, selection and values are projected straight from BEV features. The projections, the sensory update and
 the deep update are XMem's (Cheng and Schwing, ECCV 2022, section 3); the encoder replaces its image backbones.
@@ -6,7 +6,8 @@ the deep update are XMem's (Cheng and Schwing, ECCV 2022, section 3); the encode
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from mmcv.cnn import ConvModule
@@ -17,16 +18,24 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class MemoryQuery:
-    """What a frame asks memory with: feature (B, D, Hm, Wm), key, selection (B, CK, ...), shrinkage (B, 1, ...)."""
+    """What a frame asks memory with.
+
+    Attributes:
+        feature: (B, D, Hm, Wm).
+        key, selection: (B, CK, Hm, Wm).
+        shrinkage: (B, 1, Hm, Wm).
+        carried: what the network itself needs to decode and to encode values.
+    """
 
     feature: Tensor
     key: Tensor
     shrinkage: Tensor
     selection: Tensor
+    carried: Any = field(default=None)
 
 
 class SensoryUpdate(BaseModule):
-    """XMem's gated recurrent update: (B, Cin, H, W), (B, Ch, H, W) -> (B, Ch, H, W)."""
+    """XMem's gated recurrent update: (N, Cin, H, W), (N, Ch, H, W) -> (N, Ch, H, W)."""
 
     def __init__(self, in_channels: int, hidden_dim: int) -> None:
         super().__init__()
@@ -45,17 +54,38 @@ def _conv(in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1)
                       norm_cfg=dict(type='GN', num_groups=8), act_cfg=dict(type='ReLU'))
 
 
+def join_agents(shared: Tensor, *own: Tensor) -> Tensor:
+    """shared (B, D, h, w) beside own (B, K, C, h, w) tensors -> (B K, D + sum of C, h, w)."""
+    agents = own[0].shape[1]
+    parts = [shared[:, None].expand(-1, agents, -1, -1, -1), *own]
+    return torch.cat(parts, dim=2).flatten(0, 1)
+
+
+def union_logits(logits: Tensor) -> Tensor:
+    """(B, K, h, w) logits of independent agents -> (B, 1, h, w) logits that any of them is there."""
+    if logits.shape[1] == 1:
+        return logits
+    nobody = nn.functional.softplus(logits).sum(dim=1, keepdim=True)  # -log of the product of (1 - p)
+    return nobody + torch.log(-torch.expm1(-nobody)).clamp(min=-50)
+
+
+def others_of(masks: Tensor) -> Tensor:
+    """(B, K, h, w) -> for each agent the sum of all other agents' masks."""
+    return masks.sum(dim=1, keepdim=True) - masks
+
+
 @MODELS.register_module()
 class BEVMemoryNetwork(BaseModule):
     """The light default memory network.
 
     Args:
-        in_channels: channels C of the BEV features.
+        in_channels: channels C of the BEV features (ego channels not counted).
         key_dim: CK.
         value_dim: CV.
         hidden_dim: channels Ch of the sensory state.
         feature_dim: channels D of the frame feature; a multiple of 8.
         memory_stride: BEV cells per memory cell along each axis.
+        extra_channels: channels that are appended to the BEV features (ego motion); TemporalMemory fills it in.
     """
 
     def __init__(
@@ -66,6 +96,7 @@ class BEVMemoryNetwork(BaseModule):
         hidden_dim: int = 64,
         feature_dim: int = 128,
         memory_stride: int = 4,
+        extra_channels: int = 0,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -73,14 +104,15 @@ class BEVMemoryNetwork(BaseModule):
             raise ValueError(f'memory_stride must be at least 1 and feature_dim a multiple of 8, got '
                              f'{memory_stride} and {feature_dim}')
         self.in_channels, self.key_dim, self.value_dim, self.hidden_dim = in_channels, key_dim, value_dim, hidden_dim
-        self.memory_stride = memory_stride
+        self.feature_dim, self.memory_stride = feature_dim, memory_stride
         self.encoder = nn.Sequential(
-            _conv(in_channels, feature_dim, kernel=memory_stride, stride=memory_stride), _conv(feature_dim, feature_dim))
+            _conv(in_channels + extra_channels, feature_dim, kernel=memory_stride, stride=memory_stride),
+            _conv(feature_dim, feature_dim))
         self.key_proj = nn.Conv2d(feature_dim, key_dim, 3, padding=1)
         self.shrinkage_proj = nn.Conv2d(feature_dim, 1, 3, padding=1)
         self.selection_proj = nn.Conv2d(feature_dim, key_dim, 3, padding=1)
         self.value_encoder = nn.Sequential(
-            _conv(feature_dim + 1 + hidden_dim, feature_dim), nn.Conv2d(feature_dim, value_dim, 3, padding=1))
+            _conv(feature_dim + 2 + hidden_dim, feature_dim), nn.Conv2d(feature_dim, value_dim, 3, padding=1))
         self.decoder = nn.Sequential(
             _conv(feature_dim + value_dim + hidden_dim, feature_dim), _conv(feature_dim, feature_dim))
         self.occupancy = nn.Conv2d(feature_dim, 1, 3, padding=1)
@@ -95,7 +127,7 @@ class BEVMemoryNetwork(BaseModule):
         return height // self.memory_stride, width // self.memory_stride
 
     def encode_query(self, bev: Tensor) -> MemoryQuery:
-        """(B, C, H, W) -> the frame's query, which is also its key when it is written."""
+        """(B, C + extra, H, W) -> the frame's query, which is also its key when it is written."""
         feature = self.encoder(bev)
         with torch.autocast(device_type=bev.device.type, enabled=False):  # rounded keys would spoil the similarities
             precise = feature.float()
@@ -106,12 +138,23 @@ class BEVMemoryNetwork(BaseModule):
                 selection=self.selection_proj(precise).sigmoid(),
             )
 
-    def decode(self, query: MemoryQuery, readout: Tensor, sensory: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Readout (B, CV, Hm, Wm), sensory (B, Ch, Hm, Wm) -> decoded (B, D, ...), occ_logits (B, 1, ...), new sensory."""
-        decoded = self.decoder(torch.cat([query.feature, readout, sensory], dim=1))
-        return decoded, self.occupancy(decoded), self.sensory_update(decoded, sensory)
+    def decode(self, query: MemoryQuery, remembered: Tensor, sensory: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """remembered (B, K, CV, Hm, Wm), sensory (B, K, Ch, Hm, Wm) -> what memory makes of the frame.
+
+        Returns:
+            decoded (B, D, Hm, Wm), the strongest of the agents; agent logits (B, K, Hm, Wm); the new sensory state.
+        """
+        batch, agents = sensory.shape[:2]
+        decoded = self.decoder(join_agents(query.feature, remembered, sensory))
+        logits = self.occupancy(decoded)
+        new_sensory = self.sensory_update(decoded, sensory.flatten(0, 1)).view_as(sensory)
+        decoded = decoded.view(batch, agents, *decoded.shape[1:])
+        return (decoded.amax(dim=1) if agents > 1 else decoded[:, 0]), logits.view(batch, agents, *logits.shape[-2:]), \
+            new_sensory
 
     def encode_value(self, query: MemoryQuery, mask: Tensor, sensory: Tensor) -> tuple[Tensor, Tensor]:
-        """mask (B, 1, Hm, Wm) in 0..1 -> value (B, CV, Hm, Wm) and the deeply updated sensory state."""
-        value = self.value_encoder(torch.cat([query.feature, mask, sensory], dim=1))
-        return value, self.sensory_deep_update(value, sensory)
+        """mask (B, K, Hm, Wm) in 0..1 -> value (B, K, CV, Hm, Wm) and the deeply updated sensory state."""
+        masks = torch.stack([mask, others_of(mask)], dim=2)
+        value = self.value_encoder(join_agents(query.feature, masks, sensory))
+        deep = self.sensory_deep_update(value, sensory.flatten(0, 1)).view_as(sensory)
+        return value.view(*sensory.shape[:2], *value.shape[1:]), deep

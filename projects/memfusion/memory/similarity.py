@@ -92,6 +92,19 @@ def read_memory(
     return (readout, usage) if return_usage else readout
 
 
+def affinity_of(
+    query_key: Tensor, query_selection: Tensor, memory_key: Tensor, memory_shrinkage: Tensor, top_k: int | None = None,
+    memory_valid: Tensor | None = None,
+) -> Tensor:
+    """The weights (B, M, N) with which `read_memory` reads, for looking at; 0 where nothing is valid."""
+    with torch.autocast(device_type=query_key.device.type, enabled=False):
+        query = expand_query(query_key.float(), query_selection.float()) / math.sqrt(memory_key.shape[1])
+        similarity = query @ expand_memory(memory_key.float(), memory_shrinkage.float()).transpose(1, 2)
+        bias, something = _validity(memory_valid, query)
+        affinity = similarity_to_affinity(similarity if bias is None else similarity + bias, top_k)
+    return affinity * something
+
+
 def _validity(memory_valid: Tensor | None, query: Tensor) -> tuple[Tensor | None, Tensor]:
     """Additive bias (B, 1, N) or None, and (B, 1, 1) bool: whether the sample has anything valid at all."""
     if memory_valid is None:

@@ -1,49 +1,73 @@
-"""Slot `temporal`. In: BEV features of one frame, MemoryState. Out: BEV features that remember, the next MemoryState.
+"""Slot `temporal`: XMem-style memory. In: BEV features of one frame, MemoryState. Out: BEV that remembers, the next state.
 
-The events of a step are three calls, in this order: `align`, `read`, `write`; the same in training and testing.
+The events of a step are four calls, in this order: `align`, `read`, `choose_mask`, `write`; the same in training and testing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from mmdet3d.registry import MODELS
-from mmengine.model import BaseModule
-from torch import Tensor
+from torch import Tensor, nn
 
-from projects.memfusion.structures import FrameBatch, MemoryState
+from projects.memfusion.geometry import cell_positions, move_positions, transform_points, warp_bev
+from projects.memfusion.structures import FrameBatch, MemorySizes, MemoryState
 
-from .bev_network import MemoryQuery
-from .similarity import read_memory
+from .bev_network import MemoryQuery, union_logits
+from .long_term import LongTermPolicy, consolidate_oldest
+from .masks import MaskPolicy, assign_agents, boxes_to_masks, drop_blocks
+from .motion import NUM_EGO_CHANNELS, MotionGate, append_ego_channels, ego_values
+from .similarity import affinity_of, read_memory
+from .slot import TemporalReadout, TemporalSlot
 
-MASK_SOURCES = ('occupancy', 'none')
+STORED_CELLS = ('all', 'observed')
 
 
 @dataclass(frozen=True)
-class MemoryReadout:
-    """What a frame got from memory: bev (B, C, H, W), occ_logits (B, 1, Hm, Wm), and what `write` needs later."""
+class ReadCarry:
+    """What `write` needs of a read: the query, the new sensory state (B, K, Ch, ...), agent logits, usage (B, L + F Hm Wm)."""
 
-    bev: Tensor
-    occ_logits: Tensor
     query: MemoryQuery
     sensory: Tensor
+    agent_logits: Tensor
+    usage: Tensor | None
+
+
+@dataclass(frozen=True)
+class ChosenMask:
+    """written (B, K, Hm, Wm) goes into memory with the frame, kept is the state's `mask`; then the tracked agents."""
+
+    written: Tensor
+    kept: Tensor
+    agent_position: Tensor
+    agent_time_s: Tensor
 
 
 @MODELS.register_module()
-class TemporalMemory(BaseModule):
-    """XMem-style memory over BEV features: sensory state and working memory.
+class TemporalMemory(TemporalSlot):
+    """XMem-style memory over BEV features: sensory state, working memory, long-term memory.
 
     Args:
         network: the memory network, e.g. dict(type='BEVMemoryNetwork', in_channels=...).
         readout: how memory changes the features, e.g. dict(type='GateReadout').
         loss_occ: auxiliary occupancy loss.
-        alpha: how much of the readout is used, 0 (plain detector) to 1; may be changed after construction.
+        point_cloud_range, alpha, align: as in TemporalSlot. With align='network' the sensory state, mask and feature take
+            one warp a step; stored frames keep their grid and only their cell positions are re-expressed.
         max_mem_frames: slots of working memory; the oldest frame leaves first.
         mem_every: every how many frames a frame is written.
         top_k: elements that may answer a query; None is all.
-        mask_source: what mask is written with a frame: 'occupancy' (what memory itself predicts) or 'none' (zeros).
+        mask_source: which mask is written with a frame, see MaskPolicy.
+        masks: the other settings of MaskPolicy.
+        long_term: settings of LongTermPolicy; None is no long-term memory.
+        ego_channels: append ego velocity, yaw rate and time gap to the features that the memory sees.
+        motion_gate: settings of MotionGate; None is none.
+        key_position: add the distance between cells, in the current frame, to the similarity of keys (weight learned).
+            Without it memory is found by content alone, and a hidden object's empty cells cannot ask for it.
+        stored_cells: 'all', or 'observed': only cells that held a point when their frame was written may answer.
     """
 
     def __init__(
@@ -51,100 +75,289 @@ class TemporalMemory(BaseModule):
         network: dict,
         readout: dict,
         loss_occ: dict,
+        point_cloud_range: Sequence[float],
         alpha: float = 1.0,
+        align: str = 'network',
         max_mem_frames: int = 5,
         mem_every: int = 1,
         top_k: int | None = None,
         mask_source: str = 'occupancy',
+        masks: Mapping[str, Any] | None = None,
+        long_term: Mapping[str, Any] | None = None,
+        ego_channels: bool = False,
+        motion_gate: Mapping[str, Any] | None = None,
+        key_position: bool = True,
+        stored_cells: str = 'all',
         init_cfg: dict | None = None,
     ) -> None:
-        super().__init__(init_cfg)
+        super().__init__(point_cloud_range, alpha, align, init_cfg)
         if max_mem_frames < 1 or mem_every < 1:
             raise ValueError('temporal.max_mem_frames and temporal.mem_every must be at least 1, got '
                              f'{max_mem_frames} and {mem_every}')
-        if mask_source not in MASK_SOURCES:
-            raise ValueError(f'temporal.mask_source must be one of {MASK_SOURCES}, got {mask_source!r}')
-        self.network = MODELS.build(network)
-        self.readout = MODELS.build(readout)
+        if stored_cells not in STORED_CELLS:
+            raise ValueError(f'temporal.stored_cells must be one of {STORED_CELLS}, got {stored_cells!r}')
+        self.masks = MaskPolicy(source=mask_source, **(masks or {}))
+        self.long_term = None if long_term is None else LongTermPolicy(max_mem_frames=max_mem_frames, **long_term)
+        self.ego_channels, self.stored_cells = ego_channels, stored_cells
+        self.network = MODELS.build({**network, 'extra_channels': NUM_EGO_CHANNELS if ego_channels else 0})
+        self.readout = MODELS.build(
+            {**readout, 'in_channels': self.network.in_channels, 'decoded_channels': self.network.feature_dim})
         self.loss_occ = MODELS.build(loss_occ)
-        self.alpha = alpha
+        self.motion_gate = None if motion_gate is None else MotionGate(**motion_gate)
+        self.log_locality = nn.Parameter(torch.tensor(1.0)) if key_position else None
         self.max_mem_frames, self.mem_every, self.top_k = max_mem_frames, mem_every, top_k
-        self.mask_source = mask_source
 
     @property
-    def alpha(self) -> float:
-        """How much of the readout is used, 0..1."""
-        return self._alpha
+    def needs_boxes(self) -> bool:  # type: ignore[override]
+        """Whether `choose_mask` wants the boxes that the head finds in this frame."""
+        return self.masks.needs_boxes
 
-    @alpha.setter
-    def alpha(self, value: float) -> None:
-        if not 0.0 <= value <= 1.0:
-            raise ValueError(f'temporal.alpha must lie in 0..1, got {value}')
-        self._alpha = float(value)
+    @property
+    def _compares_features(self) -> bool:
+        return self.motion_gate is not None and 'difference' in self.motion_gate.cues
 
     def init_state(self, bev: Tensor) -> MemoryState:
         """An empty state for a batch of BEV features (B, C, H, W)."""
         net = self.network
-        height, width = bev.shape[-2:]
-        return MemoryState.empty(
-            bev.shape[0], net.map_shape((height, width)), net.key_dim, net.value_dim, net.hidden_dim,
-            self.max_mem_frames, like=bev)
+        shape = net.map_shape((bev.shape[-2], bev.shape[-1]))
+        if self.long_term is not None:
+            self.long_term.check(shape)
+        sizes = MemorySizes(
+            map_shape=shape, key_dim=net.key_dim, value_dim=net.value_dim, hidden_dim=net.hidden_dim,
+            num_slots=self.max_mem_frames, num_agents=self.masks.num_agents,
+            feature_dim=net.feature_dim if self._compares_features else 0,
+            long_term=0 if self.long_term is None else self.long_term.max_elements)
+        return MemoryState.empty(bev.shape[0], sizes, like=bev)
 
+    # -- align --------------------------------------------------------------------------------------------------------
     def align(self, memory: MemoryState, frames: FrameBatch) -> MemoryState:
-        """Makes memory ready for this frame: scenes that begin here forget what came before."""
-        return memory.reset(frames.is_scene_start)
+        """Scenes that begin here forget what came before; sensory state, mask and feature move into the current frame."""
+        memory = memory.reset(frames.is_scene_start)
+        if self.alignment != 'network':
+            return memory
+        batch, agents, hidden, height, width = memory.sensory.shape
+        maps = torch.cat([memory.sensory.flatten(1, 2), memory.mask, memory.feature], dim=1)
+        maps = warp_bev(maps, self.cur_from(memory.global_from_bev, frames), self.point_cloud_range)
+        sensory, mask, feature = maps.split([agents * hidden, agents, memory.feature.shape[1]], dim=1)
+        return replace(memory, sensory=sensory.reshape(batch, agents, hidden, height, width), mask=mask, feature=feature)
 
-    def read(self, bev: Tensor, memory: MemoryState) -> MemoryReadout:
+    # -- read ---------------------------------------------------------------------------------------------------------
+    def read(self, bev: Tensor, memory: MemoryState, frames: FrameBatch) -> TemporalReadout:
         """bev (B, C, H, W) -> what memory makes of it."""
-        query = self.network.encode_query(bev)
-        batch, _, _, height, width = memory.key.shape
-        # New frames enter at the end: empty slots in front, common in clips and early in a scene, need not be read.
-        filled = max(1, int(memory.slot_valid.any(dim=0).sum()))
+        ego = ego_values(memory, frames)
+        query = self.network.encode_query(append_ego_channels(bev, ego) if self.ego_channels else bev)
+        elements = self._elements(memory, frames)
+        query_key, query_selection = self._locate_query(query)
+        count_usage = self.long_term is not None
+        read = read_memory(query_key, query_selection, *elements[:3], top_k=self.top_k, memory_valid=elements[3],
+                           return_usage=count_usage)
+        remembered, usage = read if isinstance(read, tuple) else (read, None)
+        remembered = remembered.view(*memory.sensory.shape[:2], -1, *memory.sensory.shape[-2:])
+        sensory = memory.sensory
+        if self.motion_gate is not None:
+            factor = self.motion_gate(query.feature, memory.feature, ego, memory.num_frames > 0)[:, None]
+            remembered, sensory = remembered * factor, sensory * factor
+        decoded, agent_logits, sensory = self.network.decode(query, remembered, sensory)
+        occ_logits = union_logits(agent_logits)
+        return TemporalReadout(self.readout(bev, decoded, occ_logits, self.alpha), occ_logits,
+                               ReadCarry(query, sensory, agent_logits, usage))
+
+    def _elements(self, memory: MemoryState, frames: FrameBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Everything that may answer, long-term first: key (B, CK', N), shrinkage, value (B, K CV, N), valid (B, N)."""
+        filled = self._filled(memory)
 
         def flat(tensor: Tensor) -> Tensor:  # (B, F, C, Hm, Wm) -> (B, C, filled Hm Wm)
             return tensor[:, -filled:].transpose(1, 2).flatten(2)
 
-        remembered = read_memory(
-            query.key.flatten(2), query.selection.flatten(2), flat(memory.key), flat(memory.shrinkage),
-            flat(memory.value), top_k=self.top_k,
-            memory_valid=memory.slot_valid[:, -filled:].repeat_interleave(height * width, dim=1))
-        assert isinstance(remembered, Tensor)  # no usage was asked for
-        remembered = remembered.view(batch, -1, height, width)
-        decoded, occ_logits, sensory = self.network.decode(query, remembered, memory.sensory)
-        return MemoryReadout(self.readout(bev, decoded, occ_logits, self.alpha), occ_logits, query, sensory)
+        key, shrinkage = flat(memory.key), flat(memory.shrinkage)
+        value = flat(memory.value.flatten(2, 3))
+        valid = (memory.cell_valid & memory.slot_valid[..., None, None])[:, -filled:].flatten(1)
+        if self.log_locality is not None:
+            key = torch.cat([key, self._slot_positions(memory, frames)[:, :, -filled:].flatten(2)], dim=1)
+        if self.long_term is None:
+            return key, shrinkage, value, valid
+        long_key = memory.long_key
+        if self.log_locality is not None:
+            position = transform_points(self._cur_from_global(frames), memory.long_position.transpose(1, 2))[..., :2]
+            long_key = torch.cat([long_key, self._in_cells(position.transpose(1, 2), memory)], dim=1)
+        return (torch.cat([long_key, key], dim=2), torch.cat([memory.long_shrinkage, shrinkage], dim=2),
+                torch.cat([memory.long_value.flatten(1, 2), value], dim=2), torch.cat([memory.long_valid, valid], dim=1))
 
-    def choose_mask(self, readout: MemoryReadout) -> Tensor:
-        """(B, 1, Hm, Wm) the mask that is written with this frame."""
-        if self.mask_source == 'none':
-            return torch.zeros_like(readout.occ_logits)
-        return readout.occ_logits.sigmoid()
+    @staticmethod
+    def _filled(memory: MemoryState) -> int:
+        # New frames enter at the end: empty slots in front, common in clips and early in a scene, need not be read.
+        return max(1, int(memory.slot_valid.any(dim=0).sum()))
 
-    def write(self, memory: MemoryState, readout: MemoryReadout, mask: Tensor, frames: FrameBatch) -> MemoryState:
-        """The state after this frame; samples whose frame is padding keep the state they had."""
-        value, deep_sensory = self.network.encode_value(readout.query, mask, readout.sensory)
+    def _locate_query(self, query: MemoryQuery) -> tuple[Tensor, Tensor]:
+        """The query's key and selection (B, CK', Hm Wm), with its cells' positions where keys have them."""
+        key, selection = query.key.flatten(2), query.selection.flatten(2)
+        if self.log_locality is None:
+            return key, selection
+        position = self._own_positions(query.key).expand(key.shape[0], -1, -1, -1).flatten(2)
+        weight = self.log_locality.exp().expand(key.shape[0], 2, key.shape[2])
+        return torch.cat([key, position.to(key.dtype)], dim=1), torch.cat([selection, weight], dim=1)
+
+    def _centers(self, like: Tensor) -> Tensor:
+        return cell_positions((like.shape[-2], like.shape[-1]), self.point_cloud_range, like.device)
+
+    def _own_positions(self, like: Tensor) -> Tensor:
+        """(1, 2, Hm, Wm) float32 positions of the current frame's cells, in memory cells."""
+        return self._in_cells(self._centers(like).permute(2, 0, 1)[None], like)
+
+    def _slot_positions(self, memory: MemoryState, frames: FrameBatch) -> Tensor:
+        """(B, 2, F, Hm, Wm) float32 positions of all stored cells in the current frame, in memory cells."""
+        centers = self._centers(memory.key).expand(*memory.slot_valid.shape, -1, -1, -1)
+        if self.alignment == 'network':
+            centers = move_positions(centers, self.cur_from(memory.slot_global_from_bev, frames))
+        return self._in_cells(centers.permute(0, 4, 1, 2, 3), memory.key)
+
+    def _in_cells(self, position_m: Tensor, like: Tensor | MemoryState) -> Tensor:
+        """Positions (B, 2, ...) in metres -> float32, in memory cells."""
+        map_shape = (like.key if isinstance(like, MemoryState) else like).shape[-2:]
+        x_min, y_min, _, x_max, y_max, _ = self.point_cloud_range
+        size = position_m.new_tensor([(x_max - x_min) / map_shape[1], (y_max - y_min) / map_shape[0]])
+        return (position_m / size.view(1, 2, *[1] * (position_m.dim() - 2))).float()
+
+    def _cur_from_global(self, frames: FrameBatch) -> Tensor:
+        """(B, 4, 4); the identity where memory is not aligned, whose positions are then those of the frames' own grids."""
+        if self.alignment == 'network':
+            return torch.linalg.inv(frames.global_from_bev)
+        return torch.eye(4, dtype=torch.float64, device=frames.valid.device).expand(len(frames.valid), 4, 4)
+
+    @torch.no_grad()
+    def attention(self, bev: Tensor, memory: MemoryState, frames: FrameBatch, cell: tuple[int, int]) -> Tensor:
+        """Where a cell of the current frame looks: (B, F, Hm, Wm) affinities over the stored frames.
+
+        Args:
+            bev: (B, C, H, W); memory: aligned to `frames`.
+            cell: (row, column) of the memory grid.
+
+        Returns:
+            Affinities that sum to 1 (with what long-term memory got); 0 where nothing is stored.
+        """
+        query = self.network.encode_query(
+            append_ego_channels(bev, ego_values(memory, frames)) if self.ego_channels else bev)
+        index = cell[0] * query.key.shape[-1] + cell[1]
+        key, selection = (part[..., index:index + 1] for part in self._locate_query(query))
+        memory_key, shrinkage, _, valid = self._elements(memory, frames)
+        affinity = affinity_of(key, selection, memory_key, shrinkage, self.top_k, valid)[:, 0]
+        slots = self._filled(memory)
+        maps = affinity[:, affinity.shape[1] - slots * query.key.shape[-2] * query.key.shape[-1]:]
+        answer = torch.zeros_like(memory.usage)
+        answer[:, -slots:] = maps.view(-1, slots, *query.key.shape[-2:])
+        return answer
+
+    # -- write --------------------------------------------------------------------------------------------------------
+    def choose_mask(self, readout: TemporalReadout, memory: MemoryState, frames: FrameBatch,  # type: ignore[override]
+                    found: list[Tensor] | None = None, truth: list[Tensor] | None = None) -> ChosenMask:
+        """The mask that is written with this frame, see MaskPolicy.
+
+        Raises:
+            ValueError: mask_source='truth' in testing, or at a frame without labels.
+        """
+        logits = readout.carried.agent_logits
+        position, time_s = memory.agent_position, memory.agent_time_s
+        policy = self.masks
+        if policy.source == 'truth' and (truth is None or not self.training):
+            raise ValueError("temporal.mask_source='truth' is for training only: testing has no truth. Test with "
+                             "--cfg-options model.temporal.mask_source=occupancy (or detections, none)")
+        if policy.source == 'none':
+            written = kept = torch.zeros_like(logits)
+        elif policy.source == 'occupancy':
+            written = kept = logits.sigmoid()
+        else:
+            boxes = truth if policy.source == 'truth' else found
+            if boxes is None:
+                raise ValueError(f'temporal.mask_source={policy.source!r} needs the boxes that the head finds')
+            kept, position, time_s = self._draw(boxes, memory, frames, logits)
+            written = memory.mask if policy.source == 'previous_detections' else kept
+        if self.training:
+            if policy.teacher_forcing > 0 and truth is not None:
+                labelled = torch.tensor([meta.is_keyframe for meta in frames.metas], device=logits.device)
+                forced = (torch.rand(len(truth)) < policy.teacher_forcing).to(logits.device) & labelled
+                true_mask = self._draw(truth, memory, frames, logits)[0]
+                written = torch.where(forced[:, None, None, None], true_mask, written)
+            written = drop_blocks(written, policy.block_dropout, policy.block_cells)
+        return ChosenMask(written, kept, position, time_s)
+
+    def _draw(self, boxes: list[Tensor], memory: MemoryState, frames: FrameBatch,
+              like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Boxes -> (B, K, Hm, Wm) masks, and where the agents are now."""
+        owners, positions, times = zip(*[
+            assign_agents(boxes[b], frames.global_from_bev[b], memory.agent_position[b], memory.agent_time_s[b],
+                          frames.time_s[b], self.masks) for b in range(len(boxes))])
+        masks = boxes_to_masks(boxes, owners, self.masks.num_agents, self.point_cloud_range, tuple(like.shape[-2:]))
+        return masks.to(like), torch.stack(positions), torch.stack(times)
+
+    def write(self, memory: MemoryState, readout: TemporalReadout, mask: ChosenMask,  # type: ignore[override]
+              frames: FrameBatch, observed: Tensor | None = None) -> MemoryState:
+        """The state after this frame."""
+        carry: ReadCarry = readout.carried
+        value, deep_sensory = self.network.encode_value(carry.query, mask.written, carry.sensory)
         writes = memory.num_frames % self.mem_every == 0
+        memory = self._count_usage(memory, carry.usage)
+        cells = self._answering_cells(observed, memory)
+        selection = carry.query.selection if self.long_term is not None else carry.query.selection[:, :0]
 
         def push(stored: Tensor, new: Tensor) -> Tensor:
             moved = torch.cat([stored[:, 1:], new[:, None].to(stored.dtype)], dim=1)
             return torch.where(writes.view(-1, *[1] * (stored.dim() - 1)), moved, stored)
 
-        after = replace(
+        memory = replace(
             memory,
-            sensory=torch.where(writes[:, None, None, None], deep_sensory, readout.sensory).to(memory.sensory.dtype),
-            key=push(memory.key, readout.query.key),
-            shrinkage=push(memory.shrinkage, readout.query.shrinkage),
+            sensory=torch.where(writes.view(-1, 1, 1, 1, 1), deep_sensory, carry.sensory).to(memory.sensory.dtype),
+            mask=mask.kept.to(memory.mask.dtype),
+            feature=carry.query.feature.to(memory.feature.dtype) if self._compares_features else memory.feature,
+            key=push(memory.key, carry.query.key),
+            shrinkage=push(memory.shrinkage, carry.query.shrinkage),
+            selection=push(memory.selection, selection),
             value=push(memory.value, value),
             slot_valid=push(memory.slot_valid, torch.ones_like(writes)),
+            cell_valid=push(memory.cell_valid, cells),
             slot_time_s=push(memory.slot_time_s, frames.time_s),
             slot_global_from_bev=push(memory.slot_global_from_bev, frames.global_from_bev),
-            mask=mask.to(memory.mask.dtype),
-            num_frames=memory.num_frames + 1,
-            time_s=frames.time_s,
-            global_from_bev=frames.global_from_bev,
+            usage=push(memory.usage, torch.zeros_like(memory.usage[:, 0])),
+            life=push(memory.life, torch.zeros_like(memory.life[:, 0])),
+            agent_position=mask.agent_position, agent_time_s=mask.agent_time_s,
+            num_frames=memory.num_frames + 1, time_s=frames.time_s,
+            global_from_bev=frames.global_from_bev, global_from_lidar=frames.global_from_lidar,
         )
-        return after.where(frames.valid, memory)
+        if self.long_term is None:
+            return memory
+        x_min, y_min, _, x_max, y_max, _ = self.point_cloud_range
+        height, width = memory.cell_valid.shape[-2:]
+        cell_m = ((x_max - x_min) / width + (y_max - y_min) / height) / 2
+        return consolidate_oldest(memory, self.long_term, self._global_positions(memory), cell_m,
+                                  None if self.log_locality is None else self.log_locality.exp())
 
+    def _global_positions(self, memory: MemoryState) -> Tensor:
+        """(B, F, Hm, Wm, 3) float64: where all stored cells lie; in their own grids where memory is not aligned."""
+        ground = F.pad(self._centers(memory.key), (0, 1)).flatten(0, 1)
+        ground = ground.expand(*memory.slot_valid.shape, -1, -1)
+        if self.alignment == 'network':
+            ground = transform_points(memory.slot_global_from_bev, ground)
+        return ground.reshape(*memory.cell_valid.shape, 3)
+
+    def _answering_cells(self, observed: Tensor | None, memory: MemoryState) -> Tensor:
+        """(B, Hm, Wm) bool: which of the frame's cells may answer later."""
+        if self.stored_cells == 'all':
+            return torch.ones_like(memory.cell_valid[:, 0])
+        if observed is None:
+            raise ValueError("temporal.stored_cells='observed' needs to know which cells hold points")
+        return F.adaptive_max_pool2d(observed.float(), memory.cell_valid.shape[-2:])[:, 0] > 0
+
+    def _count_usage(self, memory: MemoryState, usage: Tensor | None) -> MemoryState:
+        """Adds one read to what was there to be read; usage (B, L + filled Hm Wm)."""
+        if usage is None:
+            return memory
+        length, filled = memory.long_valid.shape[1], self._filled(memory)
+        slots = memory.usage.clone()
+        slots[:, -filled:] += usage[:, length:].view(-1, filled, *memory.usage.shape[-2:])
+        return replace(memory, usage=slots, life=memory.life + memory.slot_valid,
+                       long_usage=memory.long_usage + usage[:, :length], long_life=memory.long_life + memory.long_valid)
+
+    # -- loss ---------------------------------------------------------------------------------------------------------
     def loss(self, occ_logits: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Occupancy loss. occ_logits (N, 1, Hm, Wm) of valid frames; target (N, 1, H, W) bool at BEV resolution."""
+        """Occupancy loss. occ_logits (N, 1, Hm, Wm) of labelled frames; target (N, 1, H, W) bool at BEV resolution."""
         pooled = F.adaptive_max_pool2d(target.to(occ_logits.dtype), occ_logits.shape[-2:])
         return self.loss_occ(occ_logits, pooled)

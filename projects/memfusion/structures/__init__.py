@@ -2,6 +2,8 @@
 
 from .calibration import Calibration
 from .frame import META_KEYS, FrameBatch, FrameMeta
-from .memory_state import MemoryState
+from .memory_state import MemorySizes, MemoryState, TemporalState, empty_clock
 
-__all__ = ['META_KEYS', 'Calibration', 'FrameBatch', 'FrameMeta', 'MemoryState']
+__all__ = [
+    'META_KEYS', 'Calibration', 'FrameBatch', 'FrameMeta', 'MemorySizes', 'MemoryState', 'TemporalState', 'empty_clock',
+]

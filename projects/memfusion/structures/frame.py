@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -38,8 +38,10 @@ class FrameMeta:
         is_scene_end: True for the last frame of a scene: memory is let go after it.
         timestamp_s: LiDAR stamp, float64 seconds.
         global_from_lidar: (4, 4) float64, raw LiDAR frame to global, metres.
-        bev_aug: (4, 4) float64, raw LiDAR frame to augmented LiDAR frame (identity in testing).
+        bev_aug: (4, 4) float64, raw LiDAR frame to augmented LiDAR frame (identity in testing, unless the loader moved
+            the frame into the coordinates of the clip's last one).
         frame_valid: False for the padding before a scene's first frame.
+        is_keyframe: True where there are labels; False for a sweep between keyframes.
     """
 
     sample_token: str
@@ -51,6 +53,7 @@ class FrameMeta:
     global_from_lidar: np.ndarray
     bev_aug: np.ndarray
     frame_valid: bool
+    is_keyframe: bool
 
     @classmethod
     def from_metainfo(cls, metainfo: Mapping[str, Any]) -> FrameMeta:
@@ -78,7 +81,8 @@ class FrameBatch:
         valid: (B,) bool; False where the frame is padding.
         is_scene_start: (B,) bool; memory of these samples is empty before the step.
         time_s: (B,) float64, seconds.
-        global_from_bev: (B, 4, 4) float64.
+        global_from_bev: (B, 4, 4) float64, augmented LiDAR frame to global.
+        global_from_lidar: (B, 4, 4) float64, raw LiDAR frame to global.
     """
 
     metas: tuple[FrameMeta, ...]
@@ -86,6 +90,7 @@ class FrameBatch:
     is_scene_start: Tensor
     time_s: Tensor
     global_from_bev: Tensor
+    global_from_lidar: Tensor
 
     @classmethod
     def from_metas(cls, metas: Sequence[FrameMeta], device: torch.device) -> FrameBatch:
@@ -96,4 +101,9 @@ class FrameBatch:
             is_scene_start=torch.tensor([m.is_scene_start and m.frame_valid for m in metas], device=device),
             time_s=torch.tensor([m.timestamp_s for m in metas], dtype=torch.float64, device=device),
             global_from_bev=torch.from_numpy(np.stack([m.global_from_bev for m in metas])).to(device),
+            global_from_lidar=torch.from_numpy(np.stack([m.global_from_lidar for m in metas])).to(device),
         )
+
+    def with_valid(self, valid: Tensor) -> FrameBatch:
+        """The same frames with other `valid` (B,) bool."""
+        return replace(self, valid=valid, is_scene_start=self.is_scene_start & valid)

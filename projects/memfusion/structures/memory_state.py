@@ -4,84 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+State = TypeVar('State', bound='TemporalState')
+
 
 @dataclass(frozen=True)
-class MemoryState:
-    """Sensory state and working memory of B scenes; every tensor has the batch first.
-
-    Working memory is F slots, oldest first. Slots that hold nothing have `slot_valid` False and zeros elsewhere, so
-    its bytes are constant and scenes of different age share a batch. Stored maps stay in the BEV frame they were
-    written in; `slot_global_from_bev` says which.
+class TemporalState:
+    """What every temporal module remembers of B scenes; subclasses add their tensors, all with the batch first.
 
     Attributes:
-        sensory: (B, Ch, Hm, Wm) recurrent state.
-        key: (B, F, CK, Hm, Wm).
-        shrinkage: (B, F, 1, Hm, Wm), at least 1 where valid.
-        value: (B, F, CV, Hm, Wm).
-        slot_valid: (B, F) bool.
-        slot_time_s: (B, F) float64, seconds.
-        slot_global_from_bev: (B, F, 4, 4) float64.
-        mask: (B, 1, Hm, Wm) the mask that the last frame wrote, probabilities.
         num_frames: (B,) int64, valid frames seen since the scene began.
         time_s: (B,) float64, stamp of the last frame.
-        global_from_bev: (B, 4, 4) float64, pose of the last frame (that of `sensory` and `mask`).
+        global_from_bev: (B, 4, 4) float64, augmented LiDAR frame of the last frame to global.
+        global_from_lidar: (B, 4, 4) float64, raw LiDAR frame of the last frame to global: where the sensor really was.
     """
 
-    sensory: Tensor
-    key: Tensor
-    shrinkage: Tensor
-    value: Tensor
-    slot_valid: Tensor
-    slot_time_s: Tensor
-    slot_global_from_bev: Tensor
-    mask: Tensor
     num_frames: Tensor
     time_s: Tensor
     global_from_bev: Tensor
+    global_from_lidar: Tensor
 
-    @classmethod
-    def empty(
-        cls,
-        batch_size: int,
-        map_shape: tuple[int, int],
-        key_dim: int,
-        value_dim: int,
-        hidden_dim: int,
-        num_slots: int,
-        like: Tensor,
-    ) -> MemoryState:
-        """A state that remembers nothing.
-
-        Args:
-            map_shape: (Hm, Wm).
-            like: a tensor that gives the device. Floats are float32 whatever its type: half precision would spoil the
-                similarities.
-        """
-        height, width = map_shape
-
-        def zeros(*shape: int, dtype: torch.dtype | None = None) -> Tensor:
-            return torch.zeros(batch_size, *shape, dtype=dtype or torch.float32, device=like.device)
-
-        eye = torch.eye(4, dtype=torch.float64, device=like.device)
-        return cls(
-            sensory=zeros(hidden_dim, height, width),
-            key=zeros(num_slots, key_dim, height, width),
-            shrinkage=zeros(num_slots, 1, height, width),
-            value=zeros(num_slots, value_dim, height, width),
-            slot_valid=zeros(num_slots, dtype=torch.bool),
-            slot_time_s=zeros(num_slots, dtype=torch.float64),
-            slot_global_from_bev=eye.expand(batch_size, num_slots, 4, 4).clone(),
-            mask=zeros(1, height, width),
-            num_frames=zeros(dtype=torch.int64),
-            time_s=zeros(dtype=torch.float64),
-            global_from_bev=eye.expand(batch_size, 4, 4).clone(),
-        )
-
-    def _map(self, function: Callable[[Tensor], Tensor]) -> MemoryState:
+    def _map(self: State, function: Callable[[Tensor], Tensor]) -> State:
         return replace(self, **{f.name: function(getattr(self, f.name)) for f in fields(self)})
 
     @property
@@ -94,29 +41,27 @@ class MemoryState:
         """Bytes held by all tensors."""
         return sum(getattr(self, f.name).nbytes for f in fields(self))
 
-    def detach(self) -> MemoryState:
+    def detach(self: State) -> State:
         """The same content outside the autograd graph: this is how truncated back-propagation is done."""
         return self._map(Tensor.detach)
 
     def zero(self) -> Tensor:
         """A scalar 0 that depends on everything stored, so that DDP sees a gradient for parameters nobody read yet."""
-        return 0.0 * (self.sensory.sum() + self.key.sum() + self.shrinkage.sum() + self.value.sum())
+        stored = [getattr(self, f.name) for f in fields(self)]
+        sums = [tensor.sum() for tensor in stored if tensor.requires_grad]
+        return 0.0 * sum(sums) if sums else torch.zeros((), device=self.num_frames.device)
 
-    def select(self, indices: Sequence[int] | Tensor) -> MemoryState:
+    def select(self: State, indices: Sequence[int] | Tensor) -> State:
         """The samples at `indices` (B' integers), copied."""
         index = torch.as_tensor(indices, dtype=torch.long, device=self.num_frames.device)
         return self._map(lambda tensor: tensor.index_select(0, index))
 
-    def reset(self, which: Tensor) -> MemoryState:
-        """Forgets everything of the samples where `which` (B,) bool is True; the others stay as they are."""
-        if not which.any():
-            return self
-        fresh = MemoryState.empty(
-            self.batch_size, self.sensory.shape[-2:], self.key.shape[2], self.value.shape[2], self.sensory.shape[1],
-            self.key.shape[1], like=self.sensory)
-        return fresh.where(which, self)
+    def put(self: State, indices: Tensor, other: State) -> State:
+        """This state with the samples at `indices` (B',) int64 replaced by those of `other`."""
+        return replace(self, **{f.name: getattr(self, f.name).index_copy(0, indices, getattr(other, f.name))
+                                for f in fields(self)})
 
-    def where(self, which: Tensor, other: MemoryState) -> MemoryState:
+    def where(self: State, which: Tensor, other: State) -> State:
         """This state where `which` (B,) bool is True, `other` elsewhere."""
 
         def pick(mine: Tensor, theirs: Tensor) -> Tensor:
@@ -124,8 +69,141 @@ class MemoryState:
 
         return replace(self, **{f.name: pick(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)})
 
+    def reset(self: State, which: Tensor) -> State:
+        """Forgets everything of the samples where `which` (B,) bool is True; the others stay as they are."""
+        if not which.any():
+            return self
+        fresh = self._map(torch.zeros_like)
+        eye = torch.eye(4, dtype=torch.float64, device=which.device)
+        poses = {f.name: eye.expand_as(getattr(self, f.name)) for f in fields(self) if 'global_from' in f.name}
+        return replace(fresh, **poses).where(which, self)
+
     @staticmethod
-    def cat(states: Sequence[MemoryState]) -> MemoryState:
+    def cat(states: Sequence[State]) -> State:
         """Joins states along the batch."""
-        return replace(states[0], **{f.name: torch.cat([getattr(s, f.name) for s in states])
-                                     for f in fields(MemoryState)})
+        return replace(states[0], **{f.name: torch.cat([getattr(s, f.name) for s in states]) for f in fields(states[0])})
+
+
+def empty_clock(batch_size: int, like: Tensor) -> dict[str, Tensor]:
+    """The fields of TemporalState for scenes that have seen nothing; `like` gives the device."""
+    eye = torch.eye(4, dtype=torch.float64, device=like.device).expand(batch_size, 4, 4)
+    return dict(
+        num_frames=torch.zeros(batch_size, dtype=torch.int64, device=like.device),
+        time_s=torch.zeros(batch_size, dtype=torch.float64, device=like.device),
+        global_from_bev=eye.clone(), global_from_lidar=eye.clone())
+
+
+@dataclass(frozen=True)
+class MemorySizes:
+    """What decides the bytes of a MemoryState.
+
+    Attributes:
+        map_shape: (Hm, Wm).
+        key_dim, value_dim, hidden_dim: CK, CV, Ch.
+        num_slots: F, frames of working memory.
+        num_agents: K, masks that are remembered side by side.
+        feature_dim: D, channels of the last frame's feature; 0 where nobody compares features.
+        long_term: L, elements of long-term memory; 0 is none.
+    """
+
+    map_shape: tuple[int, int]
+    key_dim: int
+    value_dim: int
+    hidden_dim: int
+    num_slots: int
+    num_agents: int = 1
+    feature_dim: int = 0
+    long_term: int = 0
+
+
+@dataclass(frozen=True)
+class MemoryState(TemporalState):
+    """Sensory, working and long-term memory of B scenes.
+
+    Working memory is F slots, oldest first; long-term memory is L elements without order in space. What holds nothing
+    has its `valid` False and zeros elsewhere, so the bytes are constant and scenes of different age share a batch.
+    Stored maps stay in the BEV frame they were written in; `slot_global_from_bev` says which. The K agents share keys.
+
+    Attributes:
+        sensory: (B, K, Ch, Hm, Wm) recurrent state, in the last frame's grid.
+        mask: (B, K, Hm, Wm) the mask that the last frame wrote, probabilities, in the last frame's grid.
+        feature: (B, D, Hm, Wm) the last frame's feature, in its grid.
+        key: (B, F, CK, Hm, Wm).
+        shrinkage: (B, F, 1, Hm, Wm), at least 1 where valid.
+        selection: (B, F, CK, Hm, Wm); (B, F, 0, Hm, Wm) without long-term memory, which alone needs it.
+        value: (B, F, K, CV, Hm, Wm).
+        slot_valid: (B, F) bool.
+        cell_valid: (B, F, Hm, Wm) bool, which cells of a slot may answer.
+        slot_time_s: (B, F) float64, seconds.
+        slot_global_from_bev: (B, F, 4, 4) float64.
+        usage: (B, F, Hm, Wm) affinity that each cell got in all reads so far.
+        life: (B, F) reads since the slot was written.
+        long_key, long_shrinkage: (B, CK, L), (B, 1, L).
+        long_value: (B, K, CV, L).
+        long_position: (B, 3, L) float64, global metres of the cells that became prototypes.
+        long_valid: (B, L) bool.
+        long_usage, long_life: (B, L).
+        agent_position: (B, K, 2) float64, global metres: where each tracked agent was last.
+        agent_time_s: (B, K) float64; 0 where the slot is free.
+    """
+
+    sensory: Tensor
+    mask: Tensor
+    feature: Tensor
+    key: Tensor
+    shrinkage: Tensor
+    selection: Tensor
+    value: Tensor
+    slot_valid: Tensor
+    cell_valid: Tensor
+    slot_time_s: Tensor
+    slot_global_from_bev: Tensor
+    usage: Tensor
+    life: Tensor
+    long_key: Tensor
+    long_shrinkage: Tensor
+    long_value: Tensor
+    long_position: Tensor
+    long_valid: Tensor
+    long_usage: Tensor
+    long_life: Tensor
+    agent_position: Tensor
+    agent_time_s: Tensor
+
+    @classmethod
+    def empty(cls, batch_size: int, sizes: MemorySizes, like: Tensor) -> MemoryState:
+        """A state that remembers nothing; `like` is a tensor that gives the device.
+
+        Floats are float32 whatever its type: half precision would spoil the similarities.
+        """
+        slots, agents, length = sizes.num_slots, sizes.num_agents, sizes.long_term
+
+        def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.zeros(batch_size, *shape, dtype=dtype, device=like.device)
+
+        eye = torch.eye(4, dtype=torch.float64, device=like.device)
+        return cls(
+            **empty_clock(batch_size, like),
+            sensory=zeros(agents, sizes.hidden_dim, *sizes.map_shape),
+            mask=zeros(agents, *sizes.map_shape),
+            feature=zeros(sizes.feature_dim, *sizes.map_shape),
+            key=zeros(slots, sizes.key_dim, *sizes.map_shape),
+            shrinkage=zeros(slots, 1, *sizes.map_shape),
+            selection=zeros(slots, sizes.key_dim if length else 0, *sizes.map_shape),
+            value=zeros(slots, agents, sizes.value_dim, *sizes.map_shape),
+            slot_valid=zeros(slots, dtype=torch.bool),
+            cell_valid=zeros(slots, *sizes.map_shape, dtype=torch.bool),
+            slot_time_s=zeros(slots, dtype=torch.float64),
+            slot_global_from_bev=eye.expand(batch_size, slots, 4, 4).clone(),
+            usage=zeros(slots, *sizes.map_shape),
+            life=zeros(slots),
+            long_key=zeros(sizes.key_dim, length),
+            long_shrinkage=zeros(1, length),
+            long_value=zeros(agents, sizes.value_dim, length),
+            long_position=zeros(3, length, dtype=torch.float64),
+            long_valid=zeros(length, dtype=torch.bool),
+            long_usage=zeros(length),
+            long_life=zeros(length),
+            agent_position=zeros(agents, 2, dtype=torch.float64),
+            agent_time_s=zeros(agents, dtype=torch.float64),
+        )

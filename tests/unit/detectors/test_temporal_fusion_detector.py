@@ -131,7 +131,7 @@ def test_streaming_equals_the_training_path(config, make_frame):
     streamed = torch.cat([bev_of(model, [frame]) for frame in frames])
     with torch.no_grad():
         data = model.data_preprocessor(pseudo_collate([copy.deepcopy(frames)]))
-        window, _, _ = model._remember_clip(model.encode(data['inputs']), data['data_samples'])
+        window, _, _ = model.remember_clip(model.encode(data["inputs"]), data["data_samples"])
     assert (window[0] - streamed).abs().max() < 1e-5
 
 
@@ -145,7 +145,7 @@ def test_padding_is_as_if_it_were_not_there(config, make_frame):
     @torch.no_grad()
     def window(frames):
         data = model.data_preprocessor(pseudo_collate([copy.deepcopy(frames)]))
-        return model._remember_clip(model.encode(data['inputs']), data['data_samples'])
+        return model.remember_clip(model.encode(data["inputs"]), data["data_samples"])
 
     (bev, logits, memory), (bev_padded, logits_padded, memory_padded) = window(clip), window(padded)
     assert (bev_padded[:, 2:] - bev).abs().max() < 1e-6

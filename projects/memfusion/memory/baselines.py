@@ -1,0 +1,159 @@
+"""Baselines in the slot `temporal`. In: BEV features (B, C, H, W). Out: BEV that remembers; same events as TemporalMemory.
+
+Both add to the current features a projection that starts at zero, so that training starts from the plain detector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from mmcv.cnn import ConvModule
+from mmdet3d.registry import MODELS
+from torch import Tensor, nn
+
+from projects.memfusion.geometry import warp_bev
+from projects.memfusion.structures import FrameBatch, TemporalState, empty_clock
+
+from .slot import TemporalReadout, TemporalSlot
+
+
+def clock(frames: FrameBatch, memory: TemporalState) -> dict[str, Tensor]:
+    """The fields of TemporalState after this frame."""
+    return dict(num_frames=memory.num_frames + 1, time_s=frames.time_s, global_from_bev=frames.global_from_bev,
+                global_from_lidar=frames.global_from_lidar)
+
+
+def zero_conv(in_channels: int, out_channels: int) -> nn.Conv2d:
+    """A 3x3 convolution that starts at zero."""
+    conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+    nn.init.zeros_(conv.weight)
+    nn.init.zeros_(conv.bias)
+    return conv
+
+
+@dataclass(frozen=True)
+class RecurrentState(TemporalState):
+    """hidden: (B, Ch, H, W) in the last frame's grid."""
+
+    hidden: Tensor
+
+
+@MODELS.register_module()
+class ConvGRUFusion(TemporalSlot):
+    """A convolutional GRU over BEV features (Ballas et al., ICLR 2016); the hidden state is warped once a step.
+
+    Args:
+        in_channels: C.
+        hidden_dim: Ch.
+        point_cloud_range, alpha, align: as in TemporalSlot.
+    """
+
+    def __init__(self, in_channels: int, point_cloud_range: Sequence[float], hidden_dim: int = 64, alpha: float = 1.0,
+                 align: str = 'network', init_cfg: dict | None = None) -> None:
+        super().__init__(point_cloud_range, alpha, align, init_cfg)
+        self.hidden_dim = hidden_dim
+        self.reduce = nn.Conv2d(in_channels, hidden_dim, 1)
+        self.gates = nn.Conv2d(2 * hidden_dim, 2 * hidden_dim, 3, padding=1)
+        self.candidate = nn.Conv2d(2 * hidden_dim, hidden_dim, 3, padding=1)
+        self.proj = zero_conv(hidden_dim, in_channels)
+
+    def init_state(self, bev: Tensor) -> RecurrentState:
+        """An empty state for bev (B, C, H, W)."""
+        hidden = torch.zeros(bev.shape[0], self.hidden_dim, *bev.shape[-2:], device=bev.device)
+        return RecurrentState(**empty_clock(bev.shape[0], bev), hidden=hidden)
+
+    def align(self, memory: RecurrentState, frames: FrameBatch) -> RecurrentState:
+        """Resets scenes that begin; warps the hidden state."""
+        memory = memory.reset(frames.is_scene_start)
+        if self.alignment != 'network':
+            return memory
+        cur_from_prev = self.cur_from(memory.global_from_bev, frames)
+        return replace(memory, hidden=warp_bev(memory.hidden, cur_from_prev, self.point_cloud_range))
+
+    def read(self, bev: Tensor, memory: RecurrentState, frames: FrameBatch) -> TemporalReadout:
+        """bev (B, C, H, W) -> bev + alpha * proj(next hidden state)."""
+        del frames
+        current, hidden = self.reduce(bev), memory.hidden
+        reset, update = self.gates(torch.cat([current, hidden], dim=1)).sigmoid().chunk(2, dim=1)
+        candidate = self.candidate(torch.cat([current, reset * hidden], dim=1)).tanh()
+        hidden = (1 - update) * hidden + update * candidate
+        return TemporalReadout(bev + self.alpha * self.proj(hidden), None, hidden)
+
+    def write(self, memory: RecurrentState, readout: TemporalReadout, mask: Tensor | None, frames: FrameBatch,
+              observed: Tensor | None = None) -> RecurrentState:
+        """The state after this frame."""
+        del mask, observed
+        hidden = readout.carried.to(memory.hidden.dtype)
+        return RecurrentState(**clock(frames, memory), hidden=hidden)
+
+
+@dataclass(frozen=True)
+class StackState(TemporalState):
+    """maps: (B, k - 1, Ch, H, W), oldest first, each in its own grid, with map_valid and map_global_from_bev."""
+
+    maps: Tensor
+    map_valid: Tensor
+    map_global_from_bev: Tensor
+
+
+@MODELS.register_module()
+class StackFusion(TemporalSlot):
+    """Multi-frame fusion: the last k ego-aligned BEV maps, concatenated (as BEVDet4D, Huang and Huang, 2022).
+
+    Each stored map keeps its own pose and is warped once, from there to the current frame; missing history is 0.
+
+    Args:
+        in_channels: C.
+        num_frames: k, the current frame included; at least 2.
+        hidden_dim: channels to which each map is reduced before it is stored.
+        point_cloud_range, alpha, align: as in TemporalSlot.
+    """
+
+    def __init__(self, in_channels: int, point_cloud_range: Sequence[float], num_frames: int = 4, hidden_dim: int = 64,
+                 alpha: float = 1.0, align: str = 'network', init_cfg: dict | None = None) -> None:
+        super().__init__(point_cloud_range, alpha, align, init_cfg)
+        if num_frames < 2:
+            raise ValueError(f'temporal.num_frames must be at least 2 (1 is the plain detector), got {num_frames}')
+        self.num_maps, self.hidden_dim = num_frames - 1, hidden_dim
+        self.reduce = nn.Conv2d(in_channels, hidden_dim, 1)
+        self.mix = ConvModule(num_frames * hidden_dim, hidden_dim, 3, padding=1, norm_cfg=dict(type='GN', num_groups=8))
+        self.proj = zero_conv(hidden_dim, in_channels)
+
+    def init_state(self, bev: Tensor) -> StackState:
+        """An empty state for bev (B, C, H, W)."""
+        batch, shape = bev.shape[0], bev.shape[-2:]
+        eye = torch.eye(4, dtype=torch.float64, device=bev.device)
+        return StackState(
+            **empty_clock(batch, bev),
+            maps=torch.zeros(batch, self.num_maps, self.hidden_dim, *shape, device=bev.device),
+            map_valid=torch.zeros(batch, self.num_maps, dtype=torch.bool, device=bev.device),
+            map_global_from_bev=eye.expand(batch, self.num_maps, 4, 4).clone())
+
+    def align(self, memory: StackState, frames: FrameBatch) -> StackState:
+        """Resets scenes that begin; the maps are moved when they are read."""
+        return memory.reset(frames.is_scene_start)
+
+    def read(self, bev: Tensor, memory: StackState, frames: FrameBatch) -> TemporalReadout:
+        """bev (B, C, H, W) -> bev + alpha * proj(convolution over k maps)."""
+        current, maps = self.reduce(bev), memory.maps
+        if self.alignment == 'network':
+            cur_from_map = self.cur_from(memory.map_global_from_bev, frames)
+            maps = warp_bev(maps.flatten(0, 1), cur_from_map.flatten(0, 1), self.point_cloud_range).view_as(maps)
+        maps = maps * memory.map_valid[..., None, None, None]
+        mixed = self.mix(torch.cat([current, maps.flatten(1, 2)], dim=1))
+        return TemporalReadout(bev + self.alpha * self.proj(mixed), None, current)
+
+    def write(self, memory: StackState, readout: TemporalReadout, mask: Tensor | None, frames: FrameBatch,
+              observed: Tensor | None = None) -> StackState:
+        """The state after this frame."""
+        del mask, observed
+
+        def push(stored: Tensor, new: Tensor) -> Tensor:
+            return torch.cat([stored[:, 1:], new[:, None].to(stored.dtype)], dim=1)
+
+        return StackState(
+            **clock(frames, memory), maps=push(memory.maps, readout.carried),
+            map_valid=push(memory.map_valid, torch.ones_like(frames.valid)),
+            map_global_from_bev=push(memory.map_global_from_bev, frames.global_from_bev))

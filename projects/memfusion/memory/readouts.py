@@ -1,0 +1,87 @@
+"""Readouts. In: BEV (B, C, H, W), decoded memory (B, D, Hm, Wm), occupancy logits (B, 1, Hm, Wm). Out: BEV that remembers.
+
+Every readout returns `bev` itself, bit for bit, where alpha is 0.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from mmdet3d.registry import MODELS
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+
+def resize(tensor: Tensor, shape: torch.Size | tuple[int, int]) -> Tensor:
+    """(B, C, Hm, Wm) -> (B, C, H, W), bilinear."""
+    return F.interpolate(tensor, size=tuple(shape), mode='bilinear', align_corners=False)
+
+
+def gate_bev(bev: Tensor, occ_logits: Tensor, alpha: float) -> Tensor:
+    """`bev * (1 - alpha + alpha * sigmoid(occ_logits))`, the logits resized to the BEV; alpha = 1 is the pure gate."""
+    return bev * (1 - alpha + alpha * resize(occ_logits, bev.shape[-2:]).sigmoid())
+
+
+class Readout(BaseModule):
+    """How memory changes the features.
+
+    Args:
+        in_channels: C of the BEV features; the slot fills it in.
+        decoded_channels: D of the decoded memory; the slot fills it in.
+    """
+
+    def __init__(self, in_channels: int, decoded_channels: int, init_cfg: dict | None = None) -> None:
+        super().__init__(init_cfg)
+        self.in_channels, self.decoded_channels = in_channels, decoded_channels
+
+    def forward(self, bev: Tensor, decoded: Tensor, occ_logits: Tensor, alpha: float) -> Tensor:
+        """bev (B, C, H, W), decoded (B, D, Hm, Wm), occ_logits (B, 1, Hm, Wm) -> (B, C, H, W)."""
+        raise NotImplementedError
+
+
+@MODELS.register_module()
+class GateReadout(Readout):
+    """Lets remembered occupancy scale the current features; it can only multiply, never add evidence."""
+
+    def forward(self, bev: Tensor, decoded: Tensor, occ_logits: Tensor, alpha: float) -> Tensor:
+        """As Readout.forward; a gate has no use for the decoded features."""
+        del decoded
+        return gate_bev(bev, occ_logits, alpha)
+
+
+@MODELS.register_module()
+class ResidualReadout(Readout):
+    """Adds the projected decoder feature: `bev + alpha * proj(decoded)`.
+
+    The projection starts at zero, so training starts from the plain detector.
+    """
+
+    def __init__(self, in_channels: int, decoded_channels: int, init_cfg: dict | None = None) -> None:
+        super().__init__(in_channels, decoded_channels, init_cfg)
+        self.proj = nn.Conv2d(decoded_channels, in_channels, 3, padding=1)
+        nn.init.zeros_(self.proj.weight)
+        nn.init.zeros_(self.proj.bias)
+
+    def forward(self, bev: Tensor, decoded: Tensor, occ_logits: Tensor, alpha: float) -> Tensor:
+        """As Readout.forward; the logits have their own loss and are not used here."""
+        del occ_logits
+        return bev + alpha * resize(self.proj(decoded), bev.shape[-2:])
+
+
+@MODELS.register_module()
+class ConcatReadout(Readout):
+    """A convolution over [bev, decoded], blended with bev by alpha. It starts as the identity of bev."""
+
+    def __init__(self, in_channels: int, decoded_channels: int, init_cfg: dict | None = None) -> None:
+        super().__init__(in_channels, decoded_channels, init_cfg)
+        self.conv = nn.Conv2d(in_channels + decoded_channels, in_channels, 3, padding=1)
+        nn.init.zeros_(self.conv.weight)
+        nn.init.zeros_(self.conv.bias)
+        with torch.no_grad():
+            self.conv.weight[:, :in_channels, 1, 1] = torch.eye(in_channels)
+
+    def forward(self, bev: Tensor, decoded: Tensor, occ_logits: Tensor, alpha: float) -> Tensor:
+        """As Readout.forward; the logits have their own loss and are not used here."""
+        del occ_logits
+        mixed = self.conv(torch.cat([bev, resize(decoded, bev.shape[-2:])], dim=1))
+        return (1 - alpha) * bev + alpha * mixed
