@@ -1,4 +1,4 @@
-"""Measures data generation, loading, training step and inference; prints Markdown, ratios side by side in one run."""
+"""Measures data generation, loading, training, inference and memory; prints Markdown, ratios side by side in one run."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # read when torch is loaded
 os.chdir(Path(__file__).resolve().parents[1])
 
 
+PARTS = ['generation', 'loading', 'inference', 'training', 'memory_read', 'windows', 'scene_length', 'clips']
+
+
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--data-root', type=Path, default=Path('data/synthetic_nuscenes'), help='prepared nuScenes-format data')
-    parser.add_argument('--only', nargs='*', choices=['generation', 'loading', 'inference', 'training'], help='default: all')
+    parser.add_argument('--only', nargs='*', choices=PARTS, help='default: all')
     parser.add_argument('--preset', default='tiny', help='preset of the generation measurement')
     parser.add_argument('--repeats', type=int, default=7, help='rounds of every measurement')
     parser.add_argument('--out', type=Path, help='also write the tables into this file')
@@ -29,10 +32,10 @@ def main() -> None:
     from mmengine.registry import init_default_scope
 
     from projects.memfusion import register  # noqa: F401
-    from projects.memfusion.runtime import benchmark
+    from projects.memfusion.runtime import benchmark, benchmark_memory
 
     init_default_scope('mmdet3d')
-    wanted = args.only or ['generation', 'loading', 'inference', 'training']
+    wanted = args.only or PARTS
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f'CPU, {torch.get_num_threads()} threads'
     parts = [f'Measured with `{" ".join(["python", *sys.argv])}` on {device}, torch {torch.__version__}.\n']
     measurements = {
@@ -40,6 +43,10 @@ def main() -> None:
         'loading': ('Loading', lambda: benchmark.measure_loading(args.data_root, 5 * args.repeats)),
         'inference': ('Inference, streaming', lambda: benchmark.measure_models(args.data_root, args.repeats, training=False)),
         'training': ('Training step', lambda: benchmark.measure_models(args.data_root, args.repeats, training=True)),
+        'memory_read': ('Memory read, CK 64, CV 256, 4096 queries', lambda: benchmark_memory.measure_reads(args.repeats)),
+        'windows': ('Testing modes', lambda: benchmark_memory.measure_windows(args.data_root, args.repeats)),
+        'scene_length': ('Temporal step over scene length', lambda: benchmark_memory.measure_scene_length(args.data_root)),
+        'clips': ('Training step on clips', lambda: benchmark_memory.measure_clips(args.data_root, args.repeats)),
     }
     for name in wanted:
         title, measure = measurements[name]

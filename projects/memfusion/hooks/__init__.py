@@ -3,10 +3,12 @@
 from .channels_last_hook import ChannelsLastHook
 from .epoch_seed_hook import EpochSeedHook
 from .freeze_batch_norm_hook import FreezeBatchNormHook
+from .linear_ramp_hook import LinearRampHook
 from .random_state_hook import RandomStateHook
 from .session_reset_hook import SessionResetHook
 from .visualization_hook import BEVVisualizationHook
 
 __all__ = [
-    'BEVVisualizationHook', 'ChannelsLastHook', 'EpochSeedHook', 'FreezeBatchNormHook', 'RandomStateHook', 'SessionResetHook',
+    'BEVVisualizationHook', 'ChannelsLastHook', 'EpochSeedHook', 'FreezeBatchNormHook', 'LinearRampHook',
+    'RandomStateHook', 'SessionResetHook',
 ]

@@ -5,7 +5,7 @@ The events of a step, the same in training and testing: `align`, `read`, `choose
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,8 @@ from torch import Tensor
 from projects.memfusion.structures import FrameBatch, TemporalState
 
 ALIGNMENTS = ('network', 'loader', 'none')
+OPTIONAL = ('readout.', 'motion_gate.', 'loss_occ.', 'log_locality')
+"""Parts of a temporal module that a checkpoint may lack."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,27 @@ class TemporalSlot(BaseModule):
             raise ValueError(f'temporal.align must be one of {ALIGNMENTS}, got {align!r}')
         self.point_cloud_range = tuple(float(v) for v in point_cloud_range)
         self.alpha, self.alignment = alpha, align
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *args: Any) -> None:
+        """As torch's, but a checkpoint of another temporal module is an error.
+
+        MMEngine loads what fits and warns of the rest, which would leave memory untrained. Parts in `OPTIONAL` may be
+        missing: they are added to a trained memory.
+
+        Raises:
+            ValueError: naming the first parameters that are missing or of another shape.
+        """
+        if any(key.startswith(prefix) for key in state_dict):
+            own = {key: value for key, value in self.state_dict(prefix=prefix).items()
+                   if not key[len(prefix):].startswith(OPTIONAL)}
+            wrong = [key for key, value in own.items() if key not in state_dict or state_dict[key].shape != value.shape]
+            if wrong:
+                found = sorted(key for key in state_dict if key.startswith(prefix) and key not in own)
+                raise ValueError(
+                    f'the checkpoint holds another temporal module than this config builds: {len(wrong)} of {len(own)} '
+                    f'parameters are missing or of another shape ({", ".join(wrong[:3])}); it has {found[:3]} instead. '
+                    'Use the config it was trained with, or a checkpoint without memory')
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     @property
     def alpha(self) -> float:

@@ -61,7 +61,25 @@ def prepare_config(path: str | Path, cfg_options: Mapping[str, Any] | None = Non
             cfg.merge_from_dict(dict(cfg_options))
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise UserError(f'--cfg-options {" ".join(cfg_options)}: cannot be merged into {path}: {error}') from error
+    follow_alignment(cfg)
     return cfg
+
+
+def follow_alignment(cfg: Config) -> None:
+    """Where model.temporal.align is 'loader', the clip data sets align too, and test items are windows of test_cfg.seq_len.
+
+    So that ego motion is one line of a config. A data set that already says something keeps it; the detector refuses a
+    contradiction.
+    """
+    model = cfg.get('model') or {}
+    if (model.get('temporal') or {}).get('align') != 'loader':
+        return
+    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        for dataset in _datasets((cfg.get(name) or {}).get('dataset')):
+            if dataset.get('type') == 'NuScenesSequenceDataset':
+                dataset.setdefault('align', 'loader')
+                if dataset.get('test_mode'):
+                    dataset['seq_len'] = (model.get('test_cfg') or {}).get('seq_len', 8)
 
 
 def _check_option(cfg: Config, key: str) -> None:

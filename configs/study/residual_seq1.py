@@ -1,0 +1,2 @@
+_base_ = './memory.py'
+train_dataloader = dict(dataset=dict(seq_len=1))

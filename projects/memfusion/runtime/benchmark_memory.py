@@ -1,0 +1,200 @@
+"""Measures the memory. In: sizes, models. Out: seconds and peak bytes of reads, windows, clips, long scenes, side by side."""
+
+from __future__ import annotations
+
+import copy
+import math
+import multiprocessing
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmdet3d.registry import DATASETS, MODELS
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from torch import Tensor
+
+from projects.memfusion.memory.similarity import read_memory
+from projects.memfusion.structures import FrameBatch, FrameMeta
+
+from .benchmark import GATED, Row, interleave, load_config, rows_of
+
+READ_ELEMENTS = (4096, 20480, 40960, 81920)
+_CK, _CV, _HW = 64, 256, 4096
+
+
+def direct_read(query_key: Tensor, query_selection: Tensor, memory_key: Tensor, memory_shrinkage: Tensor,
+                memory_value: Tensor) -> Tensor:
+    """The read as it is usually written: the whole N x HW similarity, softmax, bmm (XMem, Cheng and Schwing, 2022)."""
+    memory_square = memory_key.square().transpose(1, 2) @ query_selection
+    product = memory_key.transpose(1, 2) @ (query_key * query_selection)
+    query_square = (query_selection * query_key.square()).sum(dim=1, keepdim=True)
+    similarity = (2 * product - memory_square - query_square) * memory_shrinkage.transpose(1, 2) / math.sqrt(_CK)
+    return memory_value @ similarity.softmax(dim=1)
+
+
+READS: dict[str, Callable[..., Any]] = {'direct form': direct_read, 'read_memory': read_memory}
+
+
+def read_inputs(elements: int) -> list[Tensor]:
+    """Random query and memory of `elements` elements, on the GPU where there is one."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(1, *shape, generator=generator).to('cuda' if torch.cuda.is_available() else 'cpu')
+
+    return [draw(_CK, _HW), draw(_CK, _HW).sigmoid(), draw(_CK, elements), draw(1, elements).square() + 1,
+            draw(_CV, elements)]
+
+
+@torch.no_grad()
+def _peak_bytes(name: str, elements: int, answer: Any) -> None:
+    inputs = read_inputs(elements)
+    READS[name](*[part[..., :256] for part in inputs])  # threads and workspaces exist before the count starts
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        READS[name](*inputs)
+        answer.put(torch.cuda.max_memory_allocated() - before)
+        return
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    READS[name](*inputs)
+    answer.put(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
+
+
+def peak_bytes(name: str, elements: int) -> int:
+    """Peak memory of one read beyond its inputs, in a process of its own."""
+    context = multiprocessing.get_context('spawn')
+    answer: Any = context.Queue()
+    process = context.Process(target=_peak_bytes, args=(name, elements, answer))
+    process.start()
+    value = answer.get()
+    process.join()
+    return int(value)
+
+
+@torch.no_grad()
+def measure_reads(repeats: int) -> list[Row]:
+    """The direct form against `read_memory` at CK 64, CV 256, 4096 query cells."""
+    rows = []
+    for elements in READ_ELEMENTS:
+        inputs = read_inputs(elements)
+        seconds = interleave({name: lambda read=read: read(*inputs) for name, read in READS.items()}, repeats)
+        peaks = {name: peak_bytes(name, elements) for name in READS}
+        base = next(iter(READS))
+        for row in rows_of(seconds, base):
+            share = peaks[row.name] / max(peaks[base], 1)
+            rows.append(Row(f'{row.name}, N {elements}', row.seconds, row.low, row.high, base, row.ratio,
+                            f'{peaks[row.name] / 1e6:.0f} MB beyond its inputs ({share:.2f}x)'))
+    return rows
+
+
+def measure_windows(data_root: Path, repeats: int, seq_len: int = 8) -> list[Row]:
+    """Testing at the full grid: streaming against a rolling window, once both are full."""
+    calls = {}
+    for name, mode in (('streaming', dict(mode='streaming')),
+                       (f'rolling window, seq_len {seq_len}', dict(mode='window', seq_len=seq_len, stride=1))):
+        cfg = load_config(GATED, data_root)
+        cfg.model.test_cfg.update(mode)
+        calls[name] = _tester(cfg, warm_frames=seq_len)
+    return rows_of(interleave(calls, repeats), 'streaming', 'batch 1, full nuScenes grid, from points to boxes')
+
+
+def measure_scene_length(data_root: Path, lengths: tuple[int, ...] = (5, 40, 120)) -> list[Row]:
+    """Seconds of a temporal step after so many frames of a scene, at the full grid's feature size; and the state's bytes."""
+    model = _build(load_config(GATED, data_root)).eval()
+    channels, shape = model.temporal.network.in_channels, model.grid.bev_shape
+    bev = torch.randn(1, channels, *shape, device=next(model.parameters()).device)
+    memory, seconds, sizes = model.temporal.init_state(bev), [], []
+    with torch.no_grad():
+        for index in range(max(lengths)):
+            start = time.perf_counter()
+            memory = model.step(bev, memory, _frame(index, bev.device)).memory
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - start)
+            sizes.append(memory.num_bytes)
+    names = [f'frames {length - 4} to {length}' for length in lengths]
+    parts = {name: seconds[length - 5:length] for name, length in zip(names, lengths)}
+    return [Row(r.name, r.seconds, r.low, r.high, names[0], r.ratio, f'state of {sizes[length - 1] / 1e6:.2f} MB')
+            for r, length in zip(rows_of(parts, names[0]), lengths)]
+
+
+def measure_clips(data_root: Path, repeats: int) -> list[Row]:
+    """A training step on one frame and on clips of 4, with loss on the last and gradient through one frame, and through all."""
+    cfg = load_config(GATED, data_root)
+    dataset = DATASETS.build({**cfg.train_dataloader.dataset, 'seq_len': 4})
+    clip = dataset[len(dataset) // 2]
+    cases = {'1 frame': (1, dict()), '4 frames, gradient through the last': (4, dict(loss_frames='last', grad_frames=1)),
+             '4 frames, gradient through all': (4, dict(loss_frames='all', grad_frames=None))}
+    calls = {}
+    for name, (length, options) in cases.items():
+        leaf = copy.deepcopy(cfg)
+        leaf.model.train_cfg.update(options)
+        calls[name] = _trainer(_build(leaf), clip[-length:])
+    return rows_of(interleave(calls, repeats), '1 frame', 'batch 1, full nuScenes grid, forward, backward, AdamW')
+
+
+@dataclass
+class _Scene:
+    """Frames of one scene, again and again, as one long scene."""
+
+    items: list[Any]
+    index: int = 0
+
+    def next(self) -> Any:
+        item = copy.deepcopy(self.items[self.index % len(self.items)])
+        for frame in item:
+            frame['data_samples'].set_metainfo(dict(
+                frame_index=self.index, is_scene_start=self.index == 0, is_scene_end=False,
+                timestamp_s=0.5 * self.index + 1.0))
+        self.index += 1
+        return item
+
+
+def _tester(cfg: Config, warm_frames: int) -> Callable[[], None]:
+    model = _build(cfg).eval()
+    dataset = DATASETS.build({**cfg.val_dataloader.dataset, 'seq_len': 1})
+    scene = _Scene([dataset[i] for i in range(min(4, len(dataset)))])
+
+    @torch.no_grad()
+    def call() -> None:
+        model(**model.data_preprocessor(pseudo_collate([scene.next()])), mode='predict')
+
+    for _ in range(warm_frames):
+        call()
+    return call
+
+
+def _trainer(model: Any, clip: list[Any]) -> Callable[[], None]:
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+
+    def call() -> None:
+        data = model.data_preprocessor(pseudo_collate([copy.deepcopy(clip)]), True)
+        loss, _ = model.parse_losses(model(**data, mode='loss'))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return call
+
+
+def _build(cfg: Config) -> Any:
+    torch.manual_seed(0)
+    return MODELS.build(copy.deepcopy(cfg.model)).to('cuda' if torch.cuda.is_available() else 'cpu')
+
+
+def _frame(index: int, device: torch.device) -> Any:
+    pose = torch.eye(4, dtype=torch.float64)
+    pose[0, 3] = 4.0 * index
+    meta = FrameMeta(
+        sample_token=str(index), scene_token='scene', frame_index=index, is_scene_start=index == 0, is_scene_end=False,
+        timestamp_s=0.5 * index + 1.0, global_from_lidar=pose.numpy(), bev_aug=torch.eye(4, dtype=torch.float64).numpy(),
+        frame_valid=True, is_keyframe=True)
+    return FrameBatch.from_metas([meta], device)
+

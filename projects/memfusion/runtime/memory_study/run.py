@@ -1,0 +1,91 @@
+"""Study, the order of events. In: a folder and seeds. Out: one JSON file per row and seed; finished ones are skipped."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.logging import print_log
+from mmengine.registry import init_default_scope
+
+from .cache import FeatureCache, load_or_encode
+from .rows import PLAIN, ROWS, Budget, Row
+from .train_row import HISTORIES, build_row, predict, score, train
+
+
+def run_tool(*arguments: str) -> None:
+    """Runs one of the tools, with its output shown; raises CalledProcessError where it fails."""
+    print_log(f'running: python {" ".join(arguments)}', 'current')
+    subprocess.run([sys.executable, *arguments], check=True)
+
+
+def make_data(root: Path) -> None:
+    """The occlusion world, made and prepared where it is missing."""
+    if not (root / 'nuscenes_infos_val.pkl').is_file():
+        run_tool('tools/create_synthetic_nuscenes.py', '--preset', 'occlusion', '--out', str(root))
+        run_tool('tools/create_data.py', 'nuscenes', '--root-path', str(root), '--version', 'v1.0-mini')
+
+
+def load_row(row: Row, data_root: Path) -> Config:
+    """The row's config, reading `data_root`."""
+    cfg = Config.fromfile(row.config)
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+        loader.dataset.data_root = f'{data_root}/'
+    for evaluator in cfg.test_evaluator:
+        evaluator.ann_file = f'{data_root}/nuscenes_infos_val.pkl'
+        if 'data_root' in evaluator:
+            evaluator.data_root = f'{data_root}/'
+    return cfg
+
+
+def train_plain(data_root: Path, folder: Path, seed: int) -> dict[str, torch.Tensor]:
+    """The plain detector's weights for this seed, trained where they are missing."""
+    last = folder / 'plain_detector' / 'last_checkpoint'
+    done = folder / 'plain_detector' / 'done'
+    if not done.is_file():
+        root = f'{data_root}/'
+        run_tool('tools/train.py', f'configs/study/{PLAIN}.py', '--work-dir', str(last.parent), '--cfg-options',
+                 f'randomness.seed={seed}', f'train_dataloader.dataset.data_root={root}',
+                 f'train_dataloader.dataset.seed={seed}', f'val_dataloader.dataset.data_root={root}',
+                 'val_evaluator=None', 'val_dataloader=None', 'val_cfg=None')
+        done.write_text(last.read_text())
+    return torch.load(last.read_text().strip(), map_location='cpu', weights_only=False)['state_dict']
+
+
+def run_seed(data_root: Path, out: Path, seed: int, rows: Sequence[Row] = ROWS, budget: Budget = Budget()) -> None:
+    """Everything of one seed; what is finished is skipped."""
+    init_default_scope('mmdet3d')
+    folder = out / f'seed{seed}'
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = [row for row in rows if not (folder / f'{row.name}.json').is_file()]
+    if not missing:
+        return
+    weights = train_plain(data_root, folder, seed)
+    plain = load_row(ROWS[0], data_root)
+    model = build_row(plain, weights, seed).eval()
+    training = load_or_encode(folder / 'train_features.pt', model, plain.train_dataloader.dataset, budget.variants, seed)
+    testing = load_or_encode(folder / 'test_features.pt', model, plain.test_dataloader.dataset, 1, seed)
+    for number, row in enumerate(missing):
+        print_log(f'seed {seed}, row {number + 1} of {len(missing)}: {row.title}', 'current')
+        run_row(row, load_row(row, data_root), weights, training, testing, budget, seed, folder)
+
+
+def run_row(row: Row, cfg: Config, weights: dict[str, torch.Tensor], training: FeatureCache, testing: FeatureCache,
+            budget: Budget, seed: int, folder: Path) -> None:
+    """Trains and tests one row; its scores are stored when they are whole."""
+    model = build_row(cfg, weights, seed)
+    seconds = train(model, cfg, training, budget, seed)
+    torch.save(model.state_dict(), folder / f'{row.name}.pth')
+    scores: dict[str, Any] = {}
+    for history in HISTORIES if model.temporal is not None else ('own',):
+        scores[history] = score(cfg, predict(model, testing, history), official=history == 'own')
+    result = dict(row=row.name, title=row.title, seed=seed, train_seconds=round(seconds, 1), scores=scores)
+    partial = folder / f'{row.name}.json.partial'
+    partial.write_text(json.dumps(result, indent=1))
+    partial.replace(folder / f'{row.name}.json')
