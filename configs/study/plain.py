@@ -1,6 +1,6 @@
 # The plain detector, from scratch: the first row, and what every row starts from.
 _base_ = './memory.py'
-max_epochs = 14
+max_epochs = 10
 model = dict(temporal=None, train_cfg=dict(loss_frames='all', frozen=[]))
 train_dataloader = dict(dataset=dict(seq_len=1))
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)

@@ -33,7 +33,8 @@ def test_config_builds(path):
     for hook in [*cfg.get('custom_hooks', []), *cfg.get('default_hooks', {}).values()]:
         assert HOOKS.get(hook['type']) is not None, hook
     if 'val_evaluator' in cfg:
-        assert METRICS.get(cfg.val_evaluator.type) is not None
+        evaluators = cfg.val_evaluator if isinstance(cfg.val_evaluator, list) else [cfg.val_evaluator]
+        assert all(METRICS.get(evaluator.type) is not None for evaluator in evaluators)
 
 
 @pytest.mark.parametrize('path', LEAVES)

@@ -10,6 +10,7 @@ load_points = [
 ]
 train_pipeline = load_points + [
     dict(type='LoadAnnotations3D', with_bbox_3d=True, with_label_3d=True),
+    dict(type='AlignToClipEnd'),  # does something only where the data set has align='loader'
     dict(type='ClipBEVAugmentation', rot_range=[-0.3925, 0.3925], scale_ratio_range=[0.95, 1.05]),
     dict(type='PointsRangeFilter', point_cloud_range=point_cloud_range),
     dict(type='ObjectRangeFilter', point_cloud_range=point_cloud_range),
@@ -21,6 +22,7 @@ test_pipeline = [
     dict(type='LoadLidarPoints', coord_type='LIDAR', load_dim=5, use_dim=5),
     dict(type='LoadLidarSweeps', sweeps_num=9, use_dim=[0, 1, 2, 3, 4], pad_empty_sweeps=True, remove_close=True,
          test_mode=True),
+    dict(type='AlignToClipEnd'),
     dict(type='PackClipFrame', keys=['points']),
 ]
 train_dataloader = dict(

@@ -8,6 +8,7 @@ train_pipeline = [
     dict(type='LoadLidarPoints', coord_type='LIDAR', load_dim=5, use_dim=5),
     sweeps,
     dict(type='LoadAnnotations3D', with_bbox_3d=True, with_label_3d=True),
+    dict(type='AlignToClipEnd'),  # does something only where the data set has align='loader'
     dict(type='ClipBEVAugmentation', rot_range=[-0.3925, 0.3925], scale_ratio_range=[0.95, 1.05]),
     dict(type='PointsRangeFilter', point_cloud_range=point_cloud_range),
     dict(type='ObjectRangeFilter', point_cloud_range=point_cloud_range),
@@ -18,6 +19,7 @@ train_pipeline = [
 test_pipeline = [
     dict(type='LoadLidarPoints', coord_type='LIDAR', load_dim=5, use_dim=5),
     dict(**sweeps, test_mode=True),
+    dict(type='AlignToClipEnd'),
     dict(type='PackClipFrame', keys=['points']),
 ]
 train_dataloader = dict(

@@ -2,12 +2,13 @@
 
 from .baselines import ConvGRUFusion, StackFusion
 from .bev_network import BEVMemoryNetwork
+from .image_network import ImageMemoryNetwork
 from .readouts import ConcatReadout, GateReadout, ResidualReadout
 from .similarity import read_memory
 from .slot import TemporalReadout, TemporalSlot
 from .temporal_memory import TemporalMemory
 
 __all__ = [
-    'BEVMemoryNetwork', 'ConcatReadout', 'ConvGRUFusion', 'GateReadout', 'ResidualReadout', 'StackFusion',
-    'TemporalMemory', 'TemporalReadout', 'TemporalSlot', 'read_memory',
+    'BEVMemoryNetwork', 'ConcatReadout', 'ConvGRUFusion', 'GateReadout', 'ImageMemoryNetwork', 'ResidualReadout',
+    'StackFusion', 'TemporalMemory', 'TemporalReadout', 'TemporalSlot', 'read_memory',
 ]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from projects.memfusion.geometry import warp_bev
 from projects.memfusion.structures import FrameBatch, TemporalState, empty_clock
 
+from .channel_norm import LOCAL_NORM
 from .slot import TemporalReadout, TemporalSlot
 
 
@@ -118,7 +119,7 @@ class StackFusion(TemporalSlot):
             raise ValueError(f'temporal.num_frames must be at least 2 (1 is the plain detector), got {num_frames}')
         self.num_maps, self.hidden_dim = num_frames - 1, hidden_dim
         self.reduce = nn.Conv2d(in_channels, hidden_dim, 1)
-        self.mix = ConvModule(num_frames * hidden_dim, hidden_dim, 3, padding=1, norm_cfg=dict(type='GN', num_groups=8))
+        self.mix = ConvModule(num_frames * hidden_dim, hidden_dim, 3, padding=1, norm_cfg=LOCAL_NORM)
         self.proj = zero_conv(hidden_dim, in_channels)
 
     def init_state(self, bev: Tensor) -> StackState:

@@ -6,6 +6,7 @@ the deep update are XMem's (Cheng and Schwing, ECCV 2022, section 3); the encode
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,8 @@ from mmcv.cnn import ConvModule
 from mmdet3d.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
+
+from .channel_norm import LOCAL_NORM
 
 
 @dataclass(frozen=True)
@@ -48,10 +51,9 @@ class SensoryUpdate(BaseModule):
 
 
 def _conv(in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1) -> ConvModule:
-    # GroupNorm: the state is read one frame at a time, and padded frames must not touch running statistics.
     padding = 0 if stride == kernel else kernel // 2
-    return ConvModule(in_channels, out_channels, kernel, stride=stride, padding=padding,
-                      norm_cfg=dict(type='GN', num_groups=8), act_cfg=dict(type='ReLU'))
+    return ConvModule(in_channels, out_channels, kernel, stride=stride, padding=padding, norm_cfg=LOCAL_NORM,
+                      act_cfg=dict(type='ReLU'))
 
 
 def join_agents(shared: Tensor, *own: Tensor) -> Tensor:
@@ -66,7 +68,8 @@ def union_logits(logits: Tensor) -> Tensor:
     if logits.shape[1] == 1:
         return logits
     nobody = nn.functional.softplus(logits).sum(dim=1, keepdim=True)  # -log of the product of (1 - p)
-    return nobody + torch.log(-torch.expm1(-nobody)).clamp(min=-50)
+    # Where all are surely absent it underflows to 0, whose logarithm has no gradient.
+    return nobody + torch.log(-torch.expm1(-nobody.clamp(min=1e-20)))
 
 
 def others_of(masks: Tensor) -> Tensor:
@@ -83,7 +86,7 @@ class BEVMemoryNetwork(BaseModule):
         key_dim: CK.
         value_dim: CV.
         hidden_dim: channels Ch of the sensory state.
-        feature_dim: channels D of the frame feature; a multiple of 8.
+        feature_dim: channels D of the frame feature.
         memory_stride: BEV cells per memory cell along each axis.
         extra_channels: channels that are appended to the BEV features (ego motion); TemporalMemory fills it in.
     """
@@ -100,9 +103,8 @@ class BEVMemoryNetwork(BaseModule):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        if memory_stride < 1 or feature_dim % 8:
-            raise ValueError(f'memory_stride must be at least 1 and feature_dim a multiple of 8, got '
-                             f'{memory_stride} and {feature_dim}')
+        if memory_stride < 1:
+            raise ValueError(f'memory_stride must be at least 1, got {memory_stride}')
         self.in_channels, self.key_dim, self.value_dim, self.hidden_dim = in_channels, key_dim, value_dim, hidden_dim
         self.feature_dim, self.memory_stride = feature_dim, memory_stride
         self.encoder = nn.Sequential(
@@ -125,6 +127,22 @@ class BEVMemoryNetwork(BaseModule):
         if height % self.memory_stride or width % self.memory_stride:
             raise ValueError(f'BEV of {height}x{width} cells does not divide by memory_stride {self.memory_stride}')
         return height // self.memory_stride, width // self.memory_stride
+
+    def mask_shape(self, bev_shape: tuple[int, int]) -> tuple[int, int]:
+        """(H, W) -> size of the masks that `encode_value` takes: that of the memory grid."""
+        return self.map_shape(bev_shape)
+
+    def map_range(self, point_cloud_range: Sequence[float]) -> tuple[float, ...]:
+        """The range in metres that the memory grid covers: that of the BEV."""
+        return tuple(point_cloud_range)
+
+    def pad(self, maps: Tensor) -> Tensor:
+        """BEV maps as the memory grid covers them: unchanged."""
+        return maps
+
+    def crop(self, maps: Tensor) -> Tensor:
+        """Maps of the memory grid as the BEV covers them: unchanged."""
+        return maps
 
     def encode_query(self, bev: Tensor) -> MemoryQuery:
         """(B, C + extra, H, W) -> the frame's query, which is also its key when it is written."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from projects.memfusion.structures import MemoryState
 
-
+from .consolidation import consolidate
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,6 @@ def consolidate_oldest(
         selection = torch.cat([selection, locality.expand(len(full), 2, key.shape[2])], dim=1)
     usage = (part.usage / part.life.clamp(min=1e-7)[..., None, None])[:, :oldest].flatten(1)
     valid = (part.cell_valid & part.slot_valid[..., None, None])[:, :oldest].flatten(1)
-    from .consolidation import consolidate
     made = consolidate(key, flat(part.shrinkage), selection, flat(part.value.flatten(2, 3)).unflatten(
         1, part.value.shape[2:4]), usage, policy.num_prototypes, valid)
     order = _most_used(part, policy.max_elements - policy.num_prototypes)

@@ -29,6 +29,14 @@ def expand_memory(memory_key: Tensor, memory_shrinkage: Tensor) -> Tensor:
     return torch.cat([-scaled * memory_key, 2 * scaled, -memory_shrinkage], dim=1).transpose(1, 2)
 
 
+def _expand(query_key: Tensor, query_selection: Tensor, memory_key: Tensor, memory_shrinkage: Tensor) -> tuple[Tensor, Tensor]:
+    """Both sides of the dot product in float32, scaled. Distances do not change when all keys move by their mean, and the
+    expanded square loses less to rounding."""
+    center = memory_key.detach().float().mean(dim=2, keepdim=True)
+    query = expand_query(query_key.float() - center, query_selection.float()) / math.sqrt(memory_key.shape[1])
+    return query, expand_memory(memory_key.float() - center, memory_shrinkage.float())
+
+
 def similarity_to_affinity(similarity: Tensor, top_k: int | None) -> Tensor:
     """Softmax of (B, M, N) over n; with `top_k` only the k largest of each row keep weight."""
     if top_k is None or top_k >= similarity.shape[-1]:
@@ -79,8 +87,7 @@ def read_memory(
         empty = memory_value.new_zeros(batch, memory_value.shape[1], query_key.shape[2])
         return (empty, memory_value.new_zeros(batch, 0)) if return_usage else empty
     with torch.autocast(device_type=query_key.device.type, enabled=False):
-        query = expand_query(query_key.float(), query_selection.float()) / math.sqrt(key_dim)
-        memory = expand_memory(memory_key.float(), memory_shrinkage.float())
+        query, memory = _expand(query_key, query_selection, memory_key, memory_shrinkage)
         value = memory_value.float().transpose(1, 2).contiguous()
         bias, something = _validity(memory_valid, query)
         if query.is_cuda and top_k is None and not return_usage:
@@ -97,8 +104,8 @@ def affinity_of(
 ) -> Tensor:
     """The weights (B, M, N) with which `read_memory` reads, for looking at; 0 where nothing is valid."""
     with torch.autocast(device_type=query_key.device.type, enabled=False):
-        query = expand_query(query_key.float(), query_selection.float()) / math.sqrt(memory_key.shape[1])
-        similarity = query @ expand_memory(memory_key.float(), memory_shrinkage.float()).transpose(1, 2)
+        query, memory = _expand(query_key, query_selection, memory_key, memory_shrinkage)
+        similarity = query @ memory.transpose(1, 2)
         bias, something = _validity(memory_valid, query)
         affinity = similarity_to_affinity(similarity if bias is None else similarity + bias, top_k)
     return affinity * something

@@ -91,15 +91,16 @@ class TemporalMemory(TemporalSlot):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(point_cloud_range, alpha, align, init_cfg)
-        if max_mem_frames < 1 or mem_every < 1:
-            raise ValueError('temporal.max_mem_frames and temporal.mem_every must be at least 1, got '
-                             f'{max_mem_frames} and {mem_every}')
+        if max_mem_frames < 1 or mem_every < 1 or (top_k is not None and top_k < 1):
+            raise ValueError('temporal.max_mem_frames, mem_every and top_k must be at least 1 (top_k may be None), got '
+                             f'{max_mem_frames}, {mem_every} and {top_k}')
         if stored_cells not in STORED_CELLS:
             raise ValueError(f'temporal.stored_cells must be one of {STORED_CELLS}, got {stored_cells!r}')
         self.masks = MaskPolicy(source=mask_source, **(masks or {}))
         self.long_term = None if long_term is None else LongTermPolicy(max_mem_frames=max_mem_frames, **long_term)
         self.ego_channels, self.stored_cells = ego_channels, stored_cells
         self.network = MODELS.build({**network, 'extra_channels': NUM_EGO_CHANNELS if ego_channels else 0})
+        self.map_range = self.network.map_range(self.point_cloud_range)
         self.readout = MODELS.build(
             {**readout, 'in_channels': self.network.in_channels, 'decoded_channels': self.network.feature_dim})
         self.loss_occ = MODELS.build(loss_occ)
@@ -119,11 +120,12 @@ class TemporalMemory(TemporalSlot):
     def init_state(self, bev: Tensor) -> MemoryState:
         """An empty state for a batch of BEV features (B, C, H, W)."""
         net = self.network
-        shape = net.map_shape((bev.shape[-2], bev.shape[-1]))
+        bev_shape = (bev.shape[-2], bev.shape[-1])
+        shape = net.map_shape(bev_shape)
         if self.long_term is not None:
             self.long_term.check(shape)
         sizes = MemorySizes(
-            map_shape=shape, key_dim=net.key_dim, value_dim=net.value_dim, hidden_dim=net.hidden_dim,
+            map_shape=shape, mask_shape=net.mask_shape(bev_shape), key_dim=net.key_dim, value_dim=net.value_dim, hidden_dim=net.hidden_dim,
             num_slots=self.max_mem_frames, num_agents=self.masks.num_agents,
             feature_dim=net.feature_dim if self._compares_features else 0,
             long_term=0 if self.long_term is None else self.long_term.max_elements)
@@ -136,10 +138,11 @@ class TemporalMemory(TemporalSlot):
         if self.alignment != 'network':
             return memory
         batch, agents, hidden, height, width = memory.sensory.shape
-        maps = torch.cat([memory.sensory.flatten(1, 2), memory.mask, memory.feature], dim=1)
-        maps = warp_bev(maps, self.cur_from(memory.global_from_bev, frames), self.point_cloud_range)
-        sensory, mask, feature = maps.split([agents * hidden, agents, memory.feature.shape[1]], dim=1)
-        return replace(memory, sensory=sensory.reshape(batch, agents, hidden, height, width), mask=mask, feature=feature)
+        cur_from_prev = self.cur_from(memory.global_from_bev, frames)
+        maps = warp_bev(torch.cat([memory.sensory.flatten(1, 2), memory.feature], dim=1), cur_from_prev, self.map_range)
+        sensory, feature = maps.split([agents * hidden, memory.feature.shape[1]], dim=1)
+        return replace(memory, sensory=sensory.reshape(batch, agents, hidden, height, width), feature=feature,
+                       mask=warp_bev(memory.mask, cur_from_prev, self.map_range))
 
     # -- read ---------------------------------------------------------------------------------------------------------
     def read(self, bev: Tensor, memory: MemoryState, frames: FrameBatch) -> TemporalReadout:
@@ -158,7 +161,7 @@ class TemporalMemory(TemporalSlot):
             factor = self.motion_gate(query.feature, memory.feature, ego, memory.num_frames > 0)[:, None]
             remembered, sensory = remembered * factor, sensory * factor
         decoded, agent_logits, sensory = self.network.decode(query, remembered, sensory)
-        occ_logits = union_logits(agent_logits)
+        occ_logits = self.network.crop(union_logits(agent_logits))
         return TemporalReadout(self.readout(bev, decoded, occ_logits, self.alpha), occ_logits,
                                ReadCarry(query, sensory, agent_logits, usage))
 
@@ -198,7 +201,7 @@ class TemporalMemory(TemporalSlot):
         return torch.cat([key, position.to(key.dtype)], dim=1), torch.cat([selection, weight], dim=1)
 
     def _centers(self, like: Tensor) -> Tensor:
-        return cell_positions((like.shape[-2], like.shape[-1]), self.point_cloud_range, like.device)
+        return cell_positions((like.shape[-2], like.shape[-1]), self.map_range, like.device)
 
     def _own_positions(self, like: Tensor) -> Tensor:
         """(1, 2, Hm, Wm) float32 positions of the current frame's cells, in memory cells."""
@@ -214,7 +217,7 @@ class TemporalMemory(TemporalSlot):
     def _in_cells(self, position_m: Tensor, like: Tensor | MemoryState) -> Tensor:
         """Positions (B, 2, ...) in metres -> float32, in memory cells."""
         map_shape = (like.key if isinstance(like, MemoryState) else like).shape[-2:]
-        x_min, y_min, _, x_max, y_max, _ = self.point_cloud_range
+        x_min, y_min, _, x_max, y_max, _ = self.map_range
         size = position_m.new_tensor([(x_max - x_min) / map_shape[1], (y_max - y_min) / map_shape[0]])
         return (position_m / size.view(1, 2, *[1] * (position_m.dim() - 2))).float()
 
@@ -261,6 +264,11 @@ class TemporalMemory(TemporalSlot):
         if policy.source == 'truth' and (truth is None or not self.training):
             raise ValueError("temporal.mask_source='truth' is for training only: testing has no truth. Test with "
                              "--cfg-options model.temporal.mask_source=occupancy (or detections, none)")
+        if policy.source == 'truth':
+            unlabelled = [m.sample_token for m, valid in zip(frames.metas, frames.valid.tolist()) if valid and not m.is_keyframe]
+            if unlabelled:
+                raise ValueError(f"temporal.mask_source='truth', but frame {unlabelled[0]} is a sweep without labels: train on "
+                                 "keyframes, or set mask_source='occupancy' and masks.teacher_forcing=1")
         if policy.source == 'none':
             written = kept = torch.zeros_like(logits)
         elif policy.source == 'occupancy':
@@ -286,7 +294,7 @@ class TemporalMemory(TemporalSlot):
         owners, positions, times = zip(*[
             assign_agents(boxes[b], frames.global_from_bev[b], memory.agent_position[b], memory.agent_time_s[b],
                           frames.time_s[b], self.masks) for b in range(len(boxes))])
-        masks = boxes_to_masks(boxes, owners, self.masks.num_agents, self.point_cloud_range, tuple(like.shape[-2:]))
+        masks = boxes_to_masks(boxes, owners, self.masks.num_agents, self.map_range, tuple(like.shape[-2:]))
         return masks.to(like), torch.stack(positions), torch.stack(times)
 
     def write(self, memory: MemoryState, readout: TemporalReadout, mask: ChosenMask,  # type: ignore[override]
@@ -324,7 +332,7 @@ class TemporalMemory(TemporalSlot):
         )
         if self.long_term is None:
             return memory
-        x_min, y_min, _, x_max, y_max, _ = self.point_cloud_range
+        x_min, y_min, _, x_max, y_max, _ = self.map_range
         height, width = memory.cell_valid.shape[-2:]
         cell_m = ((x_max - x_min) / width + (y_max - y_min) / height) / 2
         return consolidate_oldest(memory, self.long_term, self._global_positions(memory), cell_m,
@@ -344,7 +352,7 @@ class TemporalMemory(TemporalSlot):
             return torch.ones_like(memory.cell_valid[:, 0])
         if observed is None:
             raise ValueError("temporal.stored_cells='observed' needs to know which cells hold points")
-        return F.adaptive_max_pool2d(observed.float(), memory.cell_valid.shape[-2:])[:, 0] > 0
+        return F.adaptive_max_pool2d(self.network.pad(observed.float()), memory.cell_valid.shape[-2:])[:, 0] > 0
 
     def _count_usage(self, memory: MemoryState, usage: Tensor | None) -> MemoryState:
         """Adds one read to what was there to be read; usage (B, L + filled Hm Wm)."""

@@ -101,15 +101,15 @@ class Decoder(nn.Module):
 
     def forward(
         self, f16: Tensor, f8: Tensor, f4: Tensor, readout: Tensor, sensory: Tensor, update_sensory: bool
-    ) -> tuple[Tensor, Tensor]:
-        """-> sensory (B, K, Ch, h, w), logits (B, K, H, W)."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """-> sensory (B, K, Ch, h, w), logits (B, K, H, W), features (B, K, 256, 4h, 4w)."""
         g16 = self.fuser(f16, torch.cat([readout, sensory], dim=2))
         g8 = self.up_16_8(f8, g16)
         g4 = self.up_8_4(f4, g8)
         logits = self.pred(F.relu(g4.flatten(0, 1))).unflatten(0, g4.shape[:2])  # B, K, 1, 4h, 4w
         if update_sensory:
             sensory = self.hidden_update.update(g16, g8, torch.cat([g4, logits], dim=2), sensory)
-        return sensory, F.interpolate(logits[:, :, 0], scale_factor=4, mode='bilinear', align_corners=False)
+        return sensory, F.interpolate(logits[:, :, 0], scale_factor=4, mode='bilinear', align_corners=False), g4
 
 
 class XMem(nn.Module):
@@ -186,5 +186,5 @@ class XMem(nn.Module):
             sensory state (the given one without update), logits (B, K, H, W) of each object by itself, and probabilities
             (B, 1 + K, H, W) over background and objects.
         """
-        sensory, logits = self.decoder(f16, f8, f4, readout, sensory, update_sensory)
+        sensory, logits, _ = self.decoder(f16, f8, f4, readout, sensory, update_sensory)
         return sensory, logits, aggregate(logits.float().sigmoid())

@@ -1,0 +1,3 @@
+# Ego motion: none.
+_base_ = '../demo/xmem-gate_pillar04_second_secfpn_tiny-synthetic.py'
+model = dict(temporal=dict(align='none'))

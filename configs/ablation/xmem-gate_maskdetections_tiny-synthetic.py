@@ -1,0 +1,3 @@
+# Mask: the boxes that the head finds in this frame.
+_base_ = '../demo/xmem-gate_pillar04_second_secfpn_tiny-synthetic.py'
+model = dict(temporal=dict(mask_source='detections'))

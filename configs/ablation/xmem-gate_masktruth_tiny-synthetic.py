@@ -1,0 +1,3 @@
+# Mask: the true boxes. Training only: test with --cfg-options model.temporal.mask_source=occupancy.
+_base_ = '../demo/xmem-gate_pillar04_second_secfpn_tiny-synthetic.py'
+model = dict(temporal=dict(mask_source='truth'))

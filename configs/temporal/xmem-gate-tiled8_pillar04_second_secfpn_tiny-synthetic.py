@@ -1,0 +1,3 @@
+# Testing: memory starts anew every 8 frames (tiled windows).
+_base_ = '../demo/xmem-gate_pillar04_second_secfpn_tiny-synthetic.py'
+model = dict(test_cfg=dict(mode='window', seq_len=8, stride=8))

@@ -1,0 +1,3 @@
+# Testing: every frame ends a window of 8 frames (rolling).
+_base_ = './xmem-gate_pillar02_second_secfpn_8xb4-cyclic-20e_nus-3d.py'
+model = dict(test_cfg=dict(mode='window', seq_len=8, stride=1))
