@@ -6,7 +6,7 @@ import contextlib
 import io
 import json
 import pickle
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from mmdet3d.evaluation.metrics import NuScenesMetric
 from mmdet3d.registry import METRICS
 from mmdet3d.structures import LiDARInstance3DBoxes
 from mmengine.dist import all_gather_object, broadcast_object_list, is_main_process
+from mmengine.evaluator import BaseMetric
 from mmengine.fileio import load
 from mmengine.logging import MMLogger
 from nuscenes.eval.common.loaders import load_prediction
@@ -27,8 +28,61 @@ _EVAL_SETS = {'v1.0-mini': 'mini_val', 'v1.0-trainval': 'val'}
 _ERROR_COLUMNS = dict(ATE='trans_err', ASE='scale_err', AOE='orient_err', AVE='vel_err', AAE='attr_err')
 
 
+class OrderedMetric(BaseMetric):
+    """Base: keeps each sample's best boxes, and scores those of all ranks in data-set order.
+
+    Ties in score depend on the order. Ranks may have any number of samples, or none; a missing sample is an error.
+    Subclasses give `compute_metrics(results)`, one result per sample of the data set, and `max_boxes`.
+    """
+
+    results: list[dict]
+    max_boxes: int
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        """Keeps each sample's best boxes on the CPU.
+
+        Args:
+            data_batch: not used.
+            data_samples: dicts with `pred_instances_3d` (bboxes_3d (n, 9), scores_3d (n,), labels_3d (n,)) and
+                `sample_idx`, the position in the info file's data_list.
+        """
+        for sample in data_samples:
+            predicted = sample[PREDICTIONS]
+            boxes = predicted['bboxes_3d']
+            if not isinstance(boxes, LiDARInstance3DBoxes):
+                raise ValueError(f'{type(self).__name__} takes boxes in the LiDAR frame, got {type(boxes).__name__}; '
+                                 "use mmdet3d's NuScenesMetric for those")
+            self.results.append({PREDICTIONS: keep_best(predicted, self.max_boxes), 'sample_idx': int(sample['sample_idx'])})
+
+    def evaluate(self, size: int) -> dict[str, float]:
+        """Scores the results of all ranks; every rank returns the same metrics or raises.
+
+        Args:
+            size: samples of the data set.
+
+        Raises:
+            ValueError: if samples are missing, repeated or unknown.
+        """
+        parts = all_gather_object(self.results)
+        self.results = []  # not cleared: without other ranks, parts holds this very list
+        answer: list[Any] = [None, None]
+        failure: Exception | None = None
+        if is_main_process():
+            try:
+                metrics = self.compute_metrics(order_results(parts, size))
+                answer[0] = {f'{self.prefix}/{name}': value for name, value in metrics.items()}
+            except Exception as error:  # told to the other ranks, which would wait for ever, and raised below
+                failure, answer[1] = error, f'{type(error).__name__}: {error}'
+        broadcast_object_list(answer)
+        if failure is not None:
+            raise failure
+        if answer[1] is not None:
+            raise ValueError(f'scoring failed on rank 0: {answer[1]}')
+        return answer[0]
+
+
 @METRICS.register_module()
-class OrderedNuScenesMetric(NuScenesMetric):
+class OrderedNuScenesMetric(OrderedMetric, NuScenesMetric):
     """mmdet3d's NuScenesMetric for boxes in the LiDAR frame, exact and forgiving where the stock one is neither.
 
     - The version is the info file's, not the data-set class's.
@@ -59,8 +113,6 @@ class OrderedNuScenesMetric(NuScenesMetric):
         ValueError: naming the key, if `format_only` comes without `jsonfile_prefix`.
     """
 
-    results: list[dict]
-
     def __init__(
         self,
         data_root: str,
@@ -82,58 +134,8 @@ class OrderedNuScenesMetric(NuScenesMetric):
                 for name in ('use_camera', 'use_lidar', 'use_radar', 'use_map', 'use_external')}
         super().__init__(data_root, ann_file, metric, used, prefix, format_only, jsonfile_prefix, eval_version,
                          collect_device, backend_args)
+        self.max_boxes = self.eval_detection_configs.max_boxes_per_sample
 
-    # -- collecting ---------------------------------------------------------------------------------------------------
-    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
-        """Keeps each sample's best boxes on the CPU.
-
-        Args:
-            data_batch: not used.
-            data_samples: dicts with `pred_instances_3d` (bboxes_3d (n, 9), scores_3d (n,), labels_3d (n,)) and
-                `sample_idx`, the position in the info file's data_list.
-        """
-        limit = self.eval_detection_configs.max_boxes_per_sample
-        for sample in data_samples:
-            predicted = sample[PREDICTIONS]
-            boxes, scores, labels = (predicted[name].to('cpu') for name in ('bboxes_3d', 'scores_3d', 'labels_3d'))
-            if not isinstance(boxes, LiDARInstance3DBoxes):
-                raise ValueError(f'{type(self).__name__} takes boxes in the LiDAR frame, got {type(boxes).__name__}; '
-                                 "use mmdet3d's NuScenesMetric for those")
-            if len(scores) > limit:
-                best = torch.argsort(scores, descending=True, stable=True)[:limit]
-                boxes, scores, labels = boxes[best], scores[best], labels[best]
-            self.results.append({
-                PREDICTIONS: dict(bboxes_3d=boxes, scores_3d=scores, labels_3d=labels),
-                'sample_idx': int(sample['sample_idx']),
-            })
-
-    def evaluate(self, size: int) -> dict[str, float]:
-        """Scores the results of all ranks; every rank returns the same metrics or raises.
-
-        Args:
-            size: samples of the data set.
-
-        Raises:
-            ValueError: if samples are missing, repeated or unknown.
-        """
-        parts = all_gather_object(self.results)
-        self.results = []  # not cleared: without other ranks, parts holds this very list
-        answer: list[Any] = [None, None]
-        failure: Exception | None = None
-        if is_main_process():
-            try:
-                metrics = self.compute_metrics(order_results(parts, size))
-                answer[0] = {f'{self.prefix}/{name}': value for name, value in metrics.items()}
-            except Exception as error:  # told to the other ranks, which would wait for ever, and raised below
-                failure, answer[1] = error, f'{type(error).__name__}: {error}'
-        broadcast_object_list(answer)
-        if failure is not None:
-            raise failure
-        if answer[1] is not None:
-            raise ValueError(f'scoring failed on rank 0: {answer[1]}')
-        return answer[0]
-
-    # -- scoring ------------------------------------------------------------------------------------------------------
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
         """Scores ordered results, or only writes and checks the submission.
 
@@ -141,11 +143,8 @@ class OrderedNuScenesMetric(NuScenesMetric):
             results: one per sample of the info file, in its order.
         """
         logger = MMLogger.get_current_instance()
-        infos = _load_infos(self.ann_file, self.backend_args)
+        infos = load_infos(self.ann_file, self.backend_args, len(results))
         self.version, self.data_infos = infos['metainfo']['version'], infos['data_list']
-        if len(results) != len(self.data_infos):
-            raise ValueError(f'{self.ann_file} has {len(self.data_infos)} samples and {len(results)} were predicted; '
-                             "the evaluator's ann_file must be the data set's, and the data set whole (no `indices`)")
         if not self.format_only and self.version not in _EVAL_SETS:
             raise ValueError(f'{self.ann_file} is of {self.version}, which has no truth to score by; set '
                              'test_evaluator.format_only=True and test_evaluator.jsonfile_prefix=FOLDER')
@@ -209,6 +208,15 @@ class OrderedNuScenesMetric(NuScenesMetric):
         return named
 
 
+def keep_best(predicted: Mapping[str, Any], limit: int) -> dict[str, Any]:
+    """`bboxes_3d`, `scores_3d` and `labels_3d` on the CPU, the `limit` best; of equal scores the first."""
+    boxes, scores, labels = (predicted[name].to('cpu') for name in ('bboxes_3d', 'scores_3d', 'labels_3d'))
+    if len(scores) > limit:
+        best = torch.argsort(scores, descending=True, stable=True)[:limit]
+        boxes, scores, labels = boxes[best], scores[best], labels[best]
+    return dict(bboxes_3d=boxes, scores_3d=scores, labels_3d=labels)
+
+
 def order_results(parts: list[list[dict]], size: int) -> list[dict]:
     """The ranks' results as one list in data-set order.
 
@@ -253,8 +261,17 @@ def format_table(summary: dict[str, Any]) -> str:
     return 'nuScenes detection score\n' + '\n'.join(lines)
 
 
-def _load_infos(ann_file: str, backend_args: dict | None) -> dict:
-    """The info file of the split to be scored; ValueError names one that cannot be used."""
+def load_infos(ann_file: str, backend_args: dict | None, size: int) -> dict:
+    """The content of the info file of the split to be scored.
+
+    Args:
+        ann_file: its path.
+        backend_args: of its storage.
+        size: samples that were predicted.
+
+    Raises:
+        ValueError: naming a file that cannot be used, or has another number of samples.
+    """
     remedy = 'make it again with `python tools/create_data.py nuscenes --root-path DIR --version VERSION`'
     try:
         infos = load(ann_file, backend_args=backend_args)
@@ -262,4 +279,7 @@ def _load_infos(ann_file: str, backend_args: dict | None) -> dict:
         raise ValueError(f'test_evaluator.ann_file={ann_file} is not a readable info file ({error}); {remedy}') from error
     if not isinstance(infos, dict) or not {'data_list', 'metainfo'} <= infos.keys():
         raise ValueError(f'test_evaluator.ann_file={ann_file} is not an mmdet3d v1.1 info file; {remedy}')
+    if size != len(infos['data_list']):
+        raise ValueError(f'{ann_file} has {len(infos["data_list"])} samples and {size} were predicted; '
+                         "the evaluator's ann_file must be the data set's, and the data set whole (no `indices`)")
     return infos
