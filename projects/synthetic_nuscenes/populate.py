@@ -30,7 +30,13 @@ class Zone:
 
 
 class Populator:
-    """Adds agents; a candidate that would touch anything at any time is dropped."""
+    """Adds agents; a candidate that would touch anything at any time is dropped.
+
+    Attributes:
+        pavement_shares: of walkers, groups of standers, pairs of cycles, cones and barriers on the pavements.
+    """
+
+    pavement_shares: tuple[float, ...] = (0.26, 0.18, 0.2, 0.18, 0.18)
 
     def __init__(self, road: Road, ground: Ground, occupancy: Occupancy, rng: np.random.Generator) -> None:
         self.road, self.ground, self.occupancy, self.rng = road, ground, occupancy, rng
@@ -65,13 +71,24 @@ class Populator:
     def _at_rest(self, s_m: float, d_m: float, turned_rad: float = 0.0, direction: int = 1) -> RoadMotion:
         return RoadMotion(self.road, s_m, d_m, _AT_REST, direction, turned_rad)
 
+    def populate(self, zone: Zone, ego_profile: SpeedProfile, duration_s: float) -> None:
+        """Add all agents of a street, in a fixed order, from one random stream.
+
+        Args:
+            zone: stretch to fill.
+            ego_profile: speed of the ego; some agents share it.
+            duration_s: length of the scene.
+        """
+        self.add_traffic(zone, ego_profile)
+        self.add_crossers(float(ego_profile.distance(duration_s)))
+        self.add_yard_walkers(zone)
+        self.add_parked(zone)
+        self.add_pavements(zone)
+
     def add_traffic(self, zone: Zone, ego_profile: SpeedProfile) -> None:
         """A lead and a follower that keep the ego's speed, oncoming platoons, and riders in the bike lanes."""
         rng = self.rng
-        starts = (rng.uniform(13, 17), rng.uniform(30, 36), rng.uniform(-14, -10))
-        for s0, kind_name in zip(starts, ('car', 'lorry', 'car')):
-            name = self._pair(0)[0] if kind_name == 'lorry' else kind_name
-            self._add(name, RoadMotion(self.road, s0, 0.0, ego_profile))
+        self._add_companions(ego_profile)
         cruise = rng.uniform(4.0, 8.0)
         profiles = (
             constant_speed(cruise),
@@ -84,13 +101,21 @@ class Populator:
             self._add(self._pair(0)[0] if name == 'lorry' else name, self._oncoming(s, ONCOMING_D_M, profile))
             s += rng.uniform(13, 30)
         for d, direction in zip(BIKE_LANES_D_M, (1, -1)):
-            profile = constant_speed(rng.uniform(3.0, 5.0))
-            s = zone.first_s_m
-            while s < zone.last_s_m:
-                for step, name in enumerate(self._pair(1)):
-                    start = s + 3.5 * step
-                    self._add(name, RoadMotion(self.road, start, d, profile, direction))
-                s += rng.uniform(18, 36)
+            self._add_riders(zone, d, direction)
+
+    def _add_companions(self, ego_profile: SpeedProfile) -> None:
+        starts = (self.rng.uniform(13, 17), self.rng.uniform(30, 36), self.rng.uniform(-14, -10))
+        for s0, kind_name in zip(starts, ('car', 'lorry', 'car')):
+            name = self._pair(0)[0] if kind_name == 'lorry' else kind_name
+            self._add(name, RoadMotion(self.road, s0, 0.0, ego_profile))
+
+    def _add_riders(self, zone: Zone, d_m: float, direction: int) -> None:
+        profile = constant_speed(self.rng.uniform(3.0, 5.0))
+        s = zone.first_s_m
+        while s < zone.last_s_m:
+            for step, name in enumerate(self._pair(1)):
+                self._add(name, RoadMotion(self.road, s + 3.5 * step, d_m, profile, direction))
+            s += self.rng.uniform(18, 36)
 
     def _oncoming(self, s_m: float, d_m: float, profile: SpeedProfile) -> RoadMotion:
         return RoadMotion(self.road, s_m, d_m, profile, -1)
@@ -131,7 +156,7 @@ class Populator:
             while s < zone.last_s_m:
                 d = float(rng.uniform(low, high))
                 choices = ['walker', 'stander', 'cycles', 'cone', 'barrier']
-                what = str(rng.choice(choices, p=[0.26, 0.18, 0.2, 0.18, 0.18]))
+                what = str(rng.choice(choices, p=self.pavement_shares))
                 if rng.random() > zone.density:
                     pass
                 elif what == 'walker':
@@ -161,7 +186,7 @@ class Populator:
                 self._add('pedestrian', RoadMotion(self.road, s, d, profile, direction))
                 s += rng.uniform(9, 16)
 
-    def add_crossers(self, zone: Zone, ego_last_s_m: float) -> None:
+    def add_crossers(self, ego_last_s_m: float) -> None:
         """People who step from the pavement and cross the road, ahead of the ego or behind it."""
         rng = self.rng
         for s in (ego_last_s_m + rng.uniform(19, 24), ego_last_s_m + rng.uniform(26, 40), rng.uniform(-26, -20)):

@@ -43,6 +43,7 @@ class Settings:
         distortion: 'none', 'radtan' (k1 k2 p1 p2 k3) or 'fisheye' (Kannala-Brandt, four coefficients).
         sweep_motion: the ego and the world move while a sweep is taken (points stay raw, as a spinning LiDAR gives).
         parked_density: how full the kerb lanes and pavements are, 0 to 1.
+        occlusion: streets of `OcclusionPopulator`, and an ego that stops and goes, instead of the usual ones.
     """
 
     preset: str
@@ -55,6 +56,7 @@ class Settings:
     distortion: str = 'none'
     sweep_motion: bool = False
     parked_density: float = 0.8
+    occlusion: bool = False
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -81,6 +83,9 @@ class Settings:
         values = asdict(self)
         values['scene_names'] = list(self.scene_names)
         values['image_wh_px'] = list(self.image_wh_px)
+        if not self.occlusion:
+            # Left out where it changes nothing, so that folders made before this field existed stay valid.
+            del values['occlusion']
         return values
 
 
@@ -90,6 +95,7 @@ PRESETS: dict[str, Settings] = {
     'tiny': Settings('tiny', 0, _ALL, 10, 542, (400, 225)),
     'mini': Settings('mini', 0, _ALL, 20, 1084, (1600, 900)),
     'full': Settings('full', 0, _ALL, 40, 1086, (1600, 900)),
+    'occlusion': Settings('occlusion', 0, _ALL, 40, 362, (160, 90), parked_density=0.7, occlusion=True),
 }
 
 
@@ -97,7 +103,7 @@ def make_settings(preset: str, seed: int = 0, **changes: Any) -> Settings:
     """Take a preset and change some fields of it.
 
     Args:
-        preset: nano, tiny, mini or full.
+        preset: nano, tiny, mini, full or occlusion.
         seed: world seed.
         **changes: fields of `Settings`; an unknown one is an error.
 

@@ -9,6 +9,7 @@ import numpy as np
 from projects.synthetic_nuscenes.agents import Agent
 from projects.synthetic_nuscenes.motion import RoadMotion, SpeedProfile
 from projects.synthetic_nuscenes.naming import random_stream
+from projects.synthetic_nuscenes.occlusion import CONVOY_SPEED_MPS, OcclusionPopulator
 from projects.synthetic_nuscenes.overlap import Occupancy
 from projects.synthetic_nuscenes.populate import Populator, Zone
 from projects.synthetic_nuscenes.road import Ground, Road, build_road
@@ -29,6 +30,15 @@ _PROFILES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     'fast': ((0.0, 2.0, 12.0), (13.0, 15.0, 15.0)),
     'starting': ((0.0, 1.0, 5.0), (0.0, 0.0, 9.0)),
     'cruise': ((0.0,), (5.5,)),
+}
+_STOP_AND_GO_PROFILES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    'left_turn': ((0.0, 6.0, 8.0, 10.5, 12.5), (6.0, 6.0, 0.0, 0.0, 6.0)),
+    'right_turn': ((0.0, 5.0, 7.0, 10.0, 12.0, 17.0, 19.0), (5.0, 5.0, 0.0, 0.0, 7.0, 7.0, 0.0)),
+    'braking': ((0.0, 2.0, 4.0, 7.0, 9.0, 13.0, 15.0), (7.0, 7.0, 0.0, 0.0, 7.0, 7.0, 0.0)),
+    'bends': ((0.0, 8.0, 10.0, 12.0, 14.0), (7.0, 7.0, 0.0, 0.0, 7.0)),
+    'fast': ((0.0, 2.0, 12.0), (8.0, 10.0, 10.0)),
+    'starting': ((0.0, 4.0, 7.0), (0.0, 0.0, 8.0)),
+    'cruise': ((0.0, 6.0, 8.0, 12.0, 14.0), (5.5, 5.5, 0.0, 0.0, 5.5)),
 }
 
 
@@ -96,7 +106,9 @@ def _turn(radius_m: float, angle_rad: float) -> list[tuple[float, float, float]]
     return [(3.0, 0.0, curvature), (arc, curvature, curvature), (3.0, curvature, 0.0)]
 
 
-def _segments(kind: str, profile: SpeedProfile, duration_s: float) -> list[tuple[float, float, float]]:
+def _segments(
+    kind: str, profile: SpeedProfile, duration_s: float, beyond_m: float
+) -> list[tuple[float, float, float]]:
     """Road segments from s = 0 to past the ego's last position; headings stay within a quarter turn of the first."""
     driven = float(profile.distance(duration_s))
     segments: list[tuple[float, float, float]] = []
@@ -118,7 +130,7 @@ def _segments(kind: str, profile: SpeedProfile, duration_s: float) -> list[tuple
             for sign in (1.0, -1.0):
                 segments += _turn(45.0, sign * np.radians(35))
             length = sum(segment[0] for segment in segments)
-    segments.append((max(driven - length, 0.0) + _AHEAD_M + 30.0, 0.0, 0.0))
+    segments.append((max(driven - length, 0.0) + _AHEAD_M + beyond_m, 0.0, 0.0))
     return segments
 
 
@@ -131,9 +143,12 @@ def build_scene(settings: Settings, name: str) -> Scene:
     """
     rng = random_stream(settings.seed, 'world', name)
     kind = SCENE_KINDS[name]
-    profile = SpeedProfile(*_PROFILES[kind])
+    profile = SpeedProfile(*(_STOP_AND_GO_PROFILES if settings.occlusion else _PROFILES)[kind])
     duration = settings.duration_s
-    local = build_road([(_BEHIND_M + 30.0, 0.0, 0.0), *_segments(kind, profile, duration)], -_BEHIND_M - 30.0)
+    # A convoy passes for the whole scene: it starts and ends farther away than the ego can see.
+    beyond = 30.0 + (CONVOY_SPEED_MPS[1] * duration if settings.occlusion else 0.0)
+    segments = [(_BEHIND_M + beyond, 0.0, 0.0), *_segments(kind, profile, duration, beyond)]
+    local = build_road(segments, -_BEHIND_M - beyond)
     shift = np.array([rng.uniform(60, 120), rng.uniform(60, 120)])
     low = np.array([local.x_m.min(), local.y_m.min()])
     road = Road(local.s_m, local.x_m - low[0] + shift[0], local.y_m - low[1] + shift[1], local.heading_rad)
@@ -149,12 +164,8 @@ def build_scene(settings: Settings, name: str) -> Scene:
     occupancy.try_add(ego_track, EGO_SIZE_LW_M, 0.0)
     driven = float(profile.distance(duration))
     zone = Zone(-_FILLED_M, driven + _FILLED_M, settings.parked_density)
-    populator = Populator(road, ground, occupancy, rng)
-    populator.add_traffic(zone, profile)
-    populator.add_crossers(zone, driven)
-    populator.add_yard_walkers(zone)
-    populator.add_parked(zone)
-    populator.add_pavements(zone)
+    populator = (OcclusionPopulator if settings.occlusion else Populator)(road, ground, occupancy, rng)
+    populator.populate(zone, profile, duration)
     scenery = SceneryBuilder(road, ground, occupancy, rng)
     scenery.add_walls(-_FILLED_M, driven + _FILLED_M)
     scenery.add_buildings(-_BEHIND_M, driven + _AHEAD_M)

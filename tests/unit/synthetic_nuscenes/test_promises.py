@@ -8,10 +8,13 @@ from projects.synthetic_nuscenes.lidar import take_sweep
 from projects.synthetic_nuscenes.overlap import rectangles_overlap
 from projects.synthetic_nuscenes.raycast import cast_rays, make_ray_grid
 from projects.synthetic_nuscenes.rig import ego_from_lidar
+from projects.synthetic_nuscenes.settings import make_settings
 from projects.synthetic_nuscenes.snapshot import SceneSnapshots
 from projects.synthetic_nuscenes.taxonomy import BODIES, KINDS, LOOKALIKE_PAIRS
 from projects.synthetic_nuscenes.transforms import apply, yaw_rotation
 from projects.synthetic_nuscenes.world import EGO_CENTER_AHEAD_M, EGO_SIZE_LW_M, build_world
+
+OCCLUSION_VAL = make_settings('occlusion', 0, scene_names=('scene-0103', 'scene-0916'))
 
 
 def test_enough_boxes_and_few_points_on_each(nano_nusc):
@@ -48,7 +51,7 @@ def test_sweep_looks_like_the_real_sensors(lidar_records, nano_root):
     assert (np.array(rings) == 200).all()
 
 
-@pytest.mark.parametrize('preset, seed', [('nano', 0), ('nano', 5), ('tiny', 1)])
+@pytest.mark.parametrize('preset, seed', [('nano', 0), ('nano', 5), ('tiny', 1), (OCCLUSION_VAL, 0)])
 def test_nothing_ever_overlaps(preset, seed):
     for scene in build_world(preset, seed).scenes:
         times = np.arange(0.0, scene.duration_s, 0.23)

@@ -80,7 +80,7 @@ def encode_split(model: Any, dataset_cfg: Config, variants: int, seed: int, batc
         variants: passes over the data.
         seed: of the augmentations.
     """
-    dataset = DATASETS.build({**dataset_cfg, 'seq_len': 1})
+    dataset = DATASETS.build({**dataset_cfg, 'seq_len': 1, 'stride': 1})
     dataset.full_init()
     scenes: dict[str, list[int]] = {}
     for position in np.lexsort((dataset.frame_indices, dataset.scene_tokens)).tolist():
@@ -94,9 +94,9 @@ def encode_split(model: Any, dataset_cfg: Config, variants: int, seed: int, batc
         for start in range(0, len(dataset.scene_tokens), batch_size):
             frames = []
             for position in range(start, min(start + batch_size, len(dataset.scene_tokens))):
-                draw = item_seed(seed, variant, number[dataset.scene_tokens[position]])
-                with seeded(draw):
-                    frames.append(dataset.frame(position, draw))
+                # The same draw for every frame of the scene, so that they make clips.
+                with seeded(item_seed(seed, variant, number[dataset.scene_tokens[position]])):
+                    frames.append(dataset[position][0])
             data = model.data_preprocessor(pseudo_collate([[frame] for frame in frames]))
             clip = model.encode(data['inputs'])
             bev[-1].append(clip.bev[:, 0].half())
