@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import Any
 
 _MODULE_OF = {
+    'AlignToClipEnd': 'transforms.clip_alignment',
     'BadFrameError': 'errors',
     'ClipBEVAugmentation': 'transforms.clip_augmentation',
     'ClipDataPreprocessor': 'clip_preprocessor',

@@ -2,114 +2,150 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from mmdet3d.datasets import NuScenesDataset
 from mmdet3d.registry import DATASETS
 from mmengine.logging import print_log
 
+from .clip_frames import Clip
+from .clip_index import ClipIndex, keyframe_index, reading_index
 from .errors import BadFrameError, DataError
-from .seeding import EpochCounter, check_classes, seeded
-from .sequence_fields import ensure_sequence_fields, load_info_file
-from .transforms.packing import pack_padding
+from .frame_checks import check_keyframes
+from .pipeline_checks import check_alignment, check_same_for_all_frames, check_sweep_loader
+from .seeding import SeededNuScenesDataset, is_seeded, seeded
+from .transforms.packing import ALIGNED_KEY, pack_padding
+
+_CHOICES = dict(frame_rate=('keyframe', 'sweep'), align=('none', 'loader'), on_bad_frame=('error', 'drop'))
 
 
 @DATASETS.register_module()
-class NuScenesSequenceDataset(NuScenesDataset):
-    """nuScenes keyframes as clips that never cross a scene.
+class NuScenesSequenceDataset(SeededNuScenesDataset):
+    """nuScenes frames as clips that never cross a scene and end at a keyframe.
 
-    A clip ends at a frame and reaches `seq_len - 1` frames back, `frame_stride` apart. What would lie before the scene's
-    first frame is padding with `frame_valid=False`. In testing every frame is the end of one item, in data-set order.
+    A clip reaches `seq_len - 1` frames back, `frame_stride` apart. What would lie before the scene's first frame is padding
+    with `frame_valid=False`. In testing every keyframe ends one item, in data-set order; at sweep rate with seq_len=1
+    (streaming) the item holds the frames since the keyframe before, so that a stream sees each once.
 
     Args:
+        data_root, ann_file, pipeline: as in NuScenesDataset.
         seq_len: frames of a clip, T.
         stride: keyframes between the ends of neighbouring clips (training only); the last frame of a scene always ends one.
-        frame_stride: keyframes between neighbouring frames of a clip.
-        seed: part of the seed of every random draw.
+        frame_stride: frames (keyframes, or LiDAR readings at sweep rate) between neighbouring frames of a clip.
+        frame_rate: 'keyframe' (2 Hz), or 'sweep': frames are all LiDAR readings (20 Hz); only keyframes have boxes.
+        num_sweeps: accumulated sweeps of a frame, its own included; goes before `sweeps_num` of the pipeline's
+            LoadLidarSweeps. None leaves that as it is.
+        align: 'none', or 'loader': AlignToClipEnd moves all frames into the last one's LiDAR coordinates.
+        seed, keep_seen_s: as in SeededNuScenesDataset.
         on_bad_frame: 'error', or 'drop': a frame whose files are broken becomes padding and is counted.
         kwargs: NuScenesDataset's own arguments.
 
     Raises:
-        ValueError: naming the key, for seq_len, stride or frame_stride below 1, a clip longer than a scene, unknown classes,
-            or filter_empty_gt=True (it would swap a frame without boxes for a random other one).
+        ValueError: naming the key, for a bad value, a clip longer than a scene, unknown classes, a pipeline that cannot make
+            clips, or filter_empty_gt=True (it would swap a frame without boxes for a random other one).
+        DataError: for infos that are not scenes in time order with rigid poses.
     """
+
+    _needs_sequence_fields = True
 
     def __init__(
         self,
-        *args: Any,
+        data_root: str,
+        ann_file: str,
+        pipeline: Sequence[Any] = (),
         seq_len: int = 1,
         stride: int = 1,
         frame_stride: int = 1,
+        frame_rate: str = 'keyframe',
+        num_sweeps: int | None = None,
+        align: str = 'none',
         seed: int = 0,
+        keep_seen_s: float = 0.0,
         on_bad_frame: str = 'error',
         **kwargs: Any,
     ) -> None:
-        for name, value in (('seq_len', seq_len), ('stride', stride), ('frame_stride', frame_stride)):
-            if value < 1:
-                raise ValueError(f'{name} must be at least 1, got {value}')
-        if on_bad_frame not in ('error', 'drop'):
-            raise ValueError(f"on_bad_frame must be 'error' or 'drop', got {on_bad_frame!r}")
+        for name, count in dict(seq_len=seq_len, stride=stride, frame_stride=frame_stride, num_sweeps=num_sweeps).items():
+            if count is not None and count < 1:
+                raise ValueError(f'{name} must be at least 1, got {count}')
+        for name, value in dict(frame_rate=frame_rate, align=align, on_bad_frame=on_bad_frame).items():
+            if value not in _CHOICES[name]:
+                raise ValueError(f"{name} must be {' or '.join(map(repr, _CHOICES[name]))}, got {value!r}")
         if kwargs.setdefault('filter_empty_gt', False):
             raise ValueError('filter_empty_gt=True cannot go with clips: it swaps a frame without boxes for a random '
                              'other one. Leave it out or set it to False')
-        check_classes(kwargs.get('metainfo'))
-        self.seq_len, self.stride, self.frame_stride, self.seed = seq_len, stride, frame_stride, seed
+        test_mode = kwargs.get('test_mode', False)
+        self.seq_len, self.stride, self.frame_stride = seq_len, stride, frame_stride
+        self.at_sweep_rate, self.num_sweeps, self.aligned = frame_rate == 'sweep', num_sweeps, align == 'loader'
+        self.streams_sweeps = test_mode and self.at_sweep_rate and seq_len == 1
+        check_sweep_loader(pipeline, num_sweeps, self.at_sweep_rate)
+        if seq_len > 1 or self.streams_sweeps:
+            check_same_for_all_frames(pipeline)
+        if self.aligned:
+            check_alignment(pipeline)
+            if test_mode and seq_len == 1:
+                raise ValueError("align='loader' moves frames into a clip's last one, and streaming (test_mode with seq_len=1) "
+                                 "has no clips: set seq_len, or align='none'")
         self.on_bad_frame, self.num_dropped_frames = on_bad_frame, 0
-        self._counter = EpochCounter()
         self._fully_initialized = False
-        super().__init__(*args, **kwargs)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Tells all workers which epoch they are in (EpochSeedHook calls it)."""
-        self._counter.set(epoch)
+        super().__init__(data_root=data_root, ann_file=ann_file, pipeline=list(pipeline), seed=seed, keep_seen_s=keep_seen_s,
+                         **kwargs)
 
     # -- the index: which frames make which clip ------------------------------------------------------------------------
-    def load_data_list(self) -> list[dict]:
-        """Infos with their sequence fields; those made by mmdet3d are completed from the tables."""
-        infos, metainfo = load_info_file(self.ann_file)
-        infos = ensure_sequence_fields(infos, metainfo, self.data_root, self.ann_file)
-        for key, value in metainfo.items():
-            self._metainfo.setdefault(key, value)
-        return [self.parse_data_info(info) for info in infos]
-
     def full_init(self) -> None:
-        """Loads the infos and links every frame to its scene."""
+        """Loads and checks the infos and links every frame to its scene."""
         if self._fully_initialized:
             return
         self.data_list = self.load_data_list()
         self.data_list = self.filter_data()
         if self._indices is not None:
             self.data_list = self._get_unserialized_subset(self._indices)
+        keyframes = check_keyframes(self.data_list, self.ann_file)
         self.scene_tokens = [info['scene_token'] for info in self.data_list]
-        self.frame_indices = np.array([info['frame_index'] for info in self.data_list])
-        self.scene_lengths = {info['scene_token']: info['num_frames'] for info in self.data_list}
-        self._position = {key: i for i, key in enumerate(zip(self.scene_tokens, self.frame_indices.tolist()))}
+        self.frame_indices = keyframes.frame
+        self._last_frames = keyframes.num_frames[keyframes.scene] - 1
+        longest = max(len(info.get('lidar_sweeps', ())) for info in self.data_list)
+        self.index: ClipIndex
+        if self.at_sweep_rate:
+            self.index = reading_index(self.data_list, keyframes, self.frame_stride, self.ann_file)
+        else:
+            self.index = keyframe_index(keyframes)
+            self._check_num_sweeps(longest)
+        self._num_listed = max(longest, (self.num_sweeps or 1) - 1)
+        self._stream_length = self.index.most_since_keyframe(self.frame_stride)
         self.clip_ends = self._clip_ends()
         if self.serialize_data:
             self.data_bytes, self.data_address = self._serialize_data()
         self._fully_initialized = True
+
+    def _check_num_sweeps(self, longest: int) -> None:
+        if self.num_sweeps is not None and self.num_sweeps - 1 > longest and (self.frame_indices > 0).any():
+            raise DataError(f'{self.ann_file} lists at most {longest} earlier sweeps of a keyframe, num_sweeps='
+                            f'{self.num_sweeps} takes {self.num_sweeps - 1}: lower it, or make the infos with '
+                            f'tools/create_data.py --max-sweeps {self.num_sweeps - 1}')
 
     def _clip_ends(self) -> np.ndarray:
         """Positions in the data list at which clips end."""
         if self.test_mode:
             return np.arange(len(self.data_list))
         span = (self.seq_len - 1) * self.frame_stride + 1
-        short = {token: length for token, length in self.scene_lengths.items() if length < span}
+        _, firsts = np.unique(self.scene_tokens, return_index=True)
+        short = {self.index.scene_length(first): self.scene_tokens[first] for first in firsts.tolist()
+                 if self.index.scene_length(first) < span}
         if short:
-            token, length = min(short.items(), key=lambda item: item[1])
+            what = 'LiDAR readings' if self.at_sweep_rate else 'keyframes'
             raise ValueError(
                 f'{self.ann_file}: a clip of seq_len={self.seq_len} with frame_stride={self.frame_stride} spans {span} '
-                f'keyframes, but {len(short)} scene(s) are shorter (scene {token} has {length}): lower seq_len or '
+                f'{what}, but some scenes are shorter (scene {short[min(short)]} has {min(short)}): lower seq_len or '
                 'frame_stride')
-        last = np.array([self.scene_lengths[token] - 1 for token in self.scene_tokens])
-        return np.flatnonzero(((self.frame_indices + 1) % self.stride == 0) | (self.frame_indices == last))
+        return np.flatnonzero(((self.frame_indices + 1) % self.stride == 0) | (self.frame_indices == self._last_frames))
 
-    def clip_positions(self, index: int) -> list[int | None]:
-        """Positions of item `index`'s T frames in the data list, oldest first; None is padding."""
+    def clip_rows(self, index: int) -> list[int]:
+        """Rows of the index of item `index`'s frames, oldest first; -1 is padding."""
         end = int(self.clip_ends[index])
-        frames = self.frame_indices[end] - np.arange(self.seq_len - 1, -1, -1) * self.frame_stride
-        return [self._position.get((self.scene_tokens[end], int(frame))) for frame in frames]
+        if self.streams_sweeps:
+            return self.index.since_keyframe(end, self._stream_length, self.frame_stride)
+        return self.index.history(end, self.seq_len, self.frame_stride)
 
     def __len__(self) -> int:
         if not self._fully_initialized:
@@ -121,62 +157,54 @@ class NuScenesSequenceDataset(NuScenesDataset):
         return super().get_cat_ids(int(self.clip_ends[idx]))
 
     # -- items --------------------------------------------------------------------------------------------------------
-    def __getitem__(self, index: int) -> list[dict]:
+    def __getitem__(self, index: int) -> list[dict]:  # type: ignore[override]
         """The packed frames of clip `index`."""
         if not self._fully_initialized:
             self.full_init()
         for candidate in (*range(index, len(self)), *range(index)):  # the next clip, where all frames were dropped
-            clip_seed = self._counter.item_seed(self.seed, candidate)
-            with seeded(clip_seed):
-                frames = [None if p is None else self._frame(p, clip_seed) for p in self.clip_positions(candidate)]
+            # Inside a wrapper (class-balanced sampling), its index has seeded numpy: repeated clips differ.
+            seed = int(np.random.randint(2**31)) if is_seeded() else self._counter.item_seed(self.seed, candidate)
+            num_listed = self._num_listed if self.at_sweep_rate else None
+            clip = Clip(self.index, self.clip_rows(candidate), seed, self.get_data_info, num_listed)
+            with seeded(seed):
+                frames = [None if row < 0 else self._frame(clip, row) for row in clip.rows]
             if any(frame is not None for frame in frames):
-                return self._fill(frames, candidate, clip_seed)
+                return self._fill(frames, clip)
         raise DataError(f'{self.ann_file}: every frame of every clip was dropped; see the warnings above for the files')
 
-    def _fill(self, frames: list[dict | None], index: int, clip_seed: int) -> list[dict]:
-        """The frames of clip `index` with padding where there is none."""
-        if any(frame is None for frame in frames):
-            metainfo = self._describe(self.get_data_info(int(self.clip_ends[index])), clip_seed)
-            padding = self._pad({**metainfo, 'is_scene_start': False})
-            return [padding if frame is None else frame for frame in frames]
-        return [frame for frame in frames if frame is not None]
-
-    def _describe(self, info: dict, clip_seed: int) -> dict[str, Any]:
-        """The metainfo of META_KEYS for one info."""
-        return {
-            'sample_idx': info['sample_idx'],
-            'sample_token': info['token'],
-            'scene_token': info['scene_token'],
-            'frame_index': info['frame_index'],
-            'is_scene_start': info['frame_index'] == 0,
-            'is_scene_end': info['frame_index'] == info['num_frames'] - 1,
-            'timestamp_s': float(info['lidar_points']['timestamp']),
-            'global_from_lidar': np.asarray(info['global_from_lidar'], dtype=np.float64),
-            'bev_aug': np.eye(4),
-            'is_keyframe': True,
-            'frame_valid': True,
-            'clip_seed': clip_seed,
-            'box_type_3d': self.box_type_3d,
-            'box_mode_3d': self.box_mode_3d,
-        }
-
-    def _frame(self, position: int, clip_seed: int) -> dict | None:
+    def _frame(self, clip: Clip, row: int) -> dict | None:
         """One frame through the pipeline; None where it is dropped."""
-        info = self.get_data_info(position)
+        info = clip.info(row)
+        results = {**info, **self._metainfo_of(clip, row, info), 'clip_seed': clip.seed, 'point_files': clip.files}
+        if not results['is_keyframe'] and (self.load_eval_anns or not self.test_mode):
+            results['eval_ann_info' if self.test_mode else 'ann_info'] = self.parse_ann_info(info)  # no boxes
+        if self.num_sweeps is not None:
+            results['num_sweeps'] = self.num_sweeps
+        if self.aligned:
+            results['clip_end_from_lidar'] = clip.end_from(info)
         try:
-            return self.pipeline({**info, **self._describe(info, clip_seed)})
+            return self.pipeline(results)
         except BadFrameError as error:
             if self.on_bad_frame == 'error':
                 raise
             self.num_dropped_frames += 1
             print_log(f'dropped frame {self.num_dropped_frames} of this worker: {error}', 'current', level=30)
-            if not self.test_mode:
-                return None
-            # A test frame still owes a prediction: it keeps its place and its truth, and has no points.
-            return self._pad(self._describe(info, clip_seed))
+            # A test frame still owes a prediction: it keeps its place and its name, and has no points.
+            return self._pad(clip, row, {}) if self.test_mode else None
 
-    def _pad(self, metainfo: dict[str, Any]) -> dict:
+    def _fill(self, frames: list[dict | None], clip: Clip) -> list[dict]:
+        """The clip's frames with padding where there is none."""
+        padding = self._pad(clip, clip.rows[-1], {'is_scene_start': False}) if None in frames else {}
+        return [padding if frame is None else frame for frame in frames]
+
+    def _pad(self, clip: Clip, row: int, changes: dict[str, Any]) -> dict:
+        info = clip.info(row)
+        metainfo = {**self._metainfo_of(clip, row, info), **changes}
+        if self.aligned:
+            metainfo['bev_aug'] = clip.end_from(info)
         features = next((t.use_dim for t in self.pipeline.transforms if hasattr(t, 'use_dim')), [0] * 5)
-        box_dim = 9 if self.with_velocity else 7
-        metainfo = {k: v for k, v in metainfo.items() if k != 'clip_seed'}
-        return pack_padding(metainfo, len(features), box_dim)
+        return pack_padding(metainfo, len(features), 9 if self.with_velocity else 7)
+
+    def _metainfo_of(self, clip: Clip, row: int, info: dict) -> dict[str, Any]:
+        return {**clip.metainfo(row, info), ALIGNED_KEY: self.aligned, 'box_type_3d': self.box_type_3d,
+                'box_mode_3d': self.box_mode_3d}

@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from mmdet3d.datasets import CBGSDataset, NuScenesDataset
 from mmdet3d.registry import DATASETS
+from mmengine.logging import print_log
 
-from .sequence_fields import load_info_file
+from .seen_labels import SEEN_KEY, mark_seen
+from .sequence_fields import ensure_sequence_fields, load_info_file
 
 
 def item_seed(seed: int, epoch: int, index: int) -> int:
@@ -47,6 +49,11 @@ def seeded(seed: int) -> Iterator[None]:
         torch.random.set_rng_state(states[2])
 
 
+def is_seeded() -> bool:
+    """Whether this runs inside `seeded`: a wrapper's index decides, not one's own."""
+    return _active
+
+
 class EpochCounter:
     """The epoch in shared memory: persistent workers hold a copy of the data set, but see this number change."""
 
@@ -73,23 +80,43 @@ class SeededNuScenesDataset(NuScenesDataset):
 
     Args:
         seed: part of the seed of every item.
+        keep_seen_s: boxes without points are kept where the same object was valid (see `use_valid_flag`) in a keyframe of
+            its scene at most that many seconds before; 0 is off, as in mmdet3d.
         kwargs: NuScenesDataset's own arguments.
     """
 
-    def __init__(self, *args: Any, seed: int = 0, **kwargs: Any) -> None:
-        self.seed, self._counter = seed, EpochCounter()
+    _needs_sequence_fields = False
+
+    def __init__(self, *args: Any, seed: int = 0, keep_seen_s: float = 0.0, **kwargs: Any) -> None:
+        if not keep_seen_s >= 0:
+            raise ValueError(f'keep_seen_s must be a time of 0 s or more, got {keep_seen_s}')
+        self.seed, self.keep_seen_s, self._counter = seed, keep_seen_s, EpochCounter()
         check_classes(kwargs.get('metainfo'))
         super().__init__(*args, **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """The infos; DataError names a file that is missing, unreadable or of another version."""
+        """The infos; DataError names a file that is missing, unreadable or of another version.
+
+        Where sequence fields are needed and missing (infos made by mmdet3d), they are completed from the tables.
+        """
         infos, metainfo = load_info_file(self.ann_file)
+        if self._needs_sequence_fields or self.keep_seen_s > 0:
+            infos = ensure_sequence_fields(infos, metainfo, self.data_root, self.ann_file)
+        if self.keep_seen_s > 0:
+            mark_seen(infos, self.keep_seen_s, self.use_valid_flag, self.ann_file)
         for key, value in metainfo.items():
             self._metainfo.setdefault(key, value)
         return [self.parse_data_info(info) for info in infos]
 
+    def _filter_with_mask(self, ann_info: dict) -> dict:
+        """mmdet3d's filter of boxes without points, and `keep_seen_s`."""
+        if SEEN_KEY not in ann_info:
+            return super()._filter_with_mask(ann_info)
+        kept = ann_info[SEEN_KEY]  # True for what is valid now, too
+        return {key: value if key == 'instances' else value[kept] for key, value in ann_info.items()}
+
     def set_epoch(self, epoch: int) -> None:
-        """Tells all workers which epoch they are in."""
+        """Tells all workers which epoch they are in (EpochSeedHook calls it)."""
         self._counter.set(epoch)
 
     def __getitem__(self, index: int) -> dict:
@@ -102,9 +129,13 @@ class SeededNuScenesDataset(NuScenesDataset):
 
 @DATASETS.register_module()
 class SeededCBGSDataset(CBGSDataset):
-    """mmdet3d's CBGSDataset: the same resampling for a given seed, and repeated items get different augmentations."""
+    """mmdet3d's CBGSDataset: the same resampling for a given seed, and repeated items get different augmentations.
 
-    def __init__(self, dataset: dict, seed: int = 0) -> None:
+    Around NuScenesSequenceDataset it draws clips by the classes in their last frames. A class that occurs nowhere is left
+    out, with a warning; mmdet3d's divides by zero there.
+    """
+
+    def __init__(self, dataset: dict | NuScenesDataset, seed: int = 0) -> None:
         self.seed, self._counter = seed, EpochCounter()
         super().__init__(dataset=dataset)
 
@@ -113,8 +144,31 @@ class SeededCBGSDataset(CBGSDataset):
         self._counter.set(epoch)
 
     def _get_sample_indices(self, dataset: NuScenesDataset) -> list[int]:
+        names = self.metainfo['classes']
+        indices_of: dict[int, list[int]] = {label: [] for label in range(len(names))}
+        for index in range(len(dataset)):
+            for label in dataset.get_cat_ids(index) - {-1}:
+                indices_of[label].append(index)
+        total = sum(map(len, indices_of.values()))
+        if not total:
+            raise ValueError(f'{dataset.ann_file} has no object of the classes {list(names)}: there is nothing to balance')
+        absent = [names[label] for label, indices in indices_of.items() if not indices]
+        if absent:
+            print_log(f'{dataset.ann_file} has no {", ".join(absent)}: class-balanced sampling leaves them out', 'current',
+                      level=30)
+        chosen: list[int] = []
         with seeded(item_seed(self.seed, 0, 0)):
-            return super()._get_sample_indices(dataset)
+            for indices in filter(None, indices_of.values()):
+                # mmdet3d's order of rounding, so that the counts are the same
+                ratio = (1.0 / len(names)) / (len(indices) / total)
+                chosen += np.random.choice(indices, int(len(indices) * ratio)).tolist()
+        return chosen
+
+    def get_data_info(self, idx: int) -> dict:
+        """The info of item `idx`; of a clip, that of its last frame."""
+        index = self._get_ori_dataset_idx(idx)
+        ends = getattr(self.dataset, 'clip_ends', None)
+        return self.dataset.get_data_info(index if ends is None else int(ends[index]))
 
     def __getitem__(self, index: int) -> dict:
         with seeded(self._counter.item_seed(self.seed, index)):

@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 import mmdet3d
+import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 MINI = 'v1.0-mini'
 
@@ -55,3 +57,71 @@ def edit_table():
         path = root / version / f'{name}.json'
         path.write_text(json.dumps(change(json.loads(path.read_text()))))
     return edit
+
+
+class Tables:
+    """A world's JSON tables, read without any of the project's code: the oracle for poses, chains and annotations."""
+
+    def __init__(self, root):
+        self.root = root
+        names = ('scene', 'sample', 'sample_data', 'sensor', 'calibrated_sensor', 'ego_pose', 'sample_annotation')
+        self.of = {name: {r['token']: r for r in json.loads((root / MINI / f'{name}.json').read_text())} for name in names}
+        lidar = {r['token'] for r in self.of['calibrated_sensor'].values()
+                 if self.of['sensor'][r['sensor_token']]['channel'] == 'LIDAR_TOP'}
+        records = [r for r in self.of['sample_data'].values() if r['calibrated_sensor_token'] in lidar]
+        self.lidar = sorted(records, key=lambda r: r['timestamp'])
+
+    def chain(self, scene_token):
+        """LiDAR readings of a scene in time order."""
+        samples = {r['token'] for r in self.of['sample'].values() if r['scene_token'] == scene_token}
+        return [r for r in self.lidar if r['sample_token'] in samples]
+
+    def pose(self, record):
+        """(4, 4) global_from_lidar of a sample_data record."""
+        total = np.eye(4)
+        for part in (self.of['ego_pose'][record['ego_pose_token']],
+                     self.of['calibrated_sensor'][record['calibrated_sensor_token']]):
+            matrix = np.eye(4)
+            matrix[:3, :3] = Rotation.from_quat(np.roll(part['rotation'], -1)).as_matrix()
+            matrix[:3, 3] = part['translation']
+            total = total @ matrix
+        return total
+
+    def points(self, record):
+        return np.fromfile(self.root / record['filename'], np.float32).reshape(-1, 5)
+
+
+@pytest.fixture(scope='session')
+def tables(nano_infos_root):
+    return Tables(nano_infos_root)
+
+
+LOADERS = [dict(type='LoadLidarPoints', load_dim=5, use_dim=5),
+           dict(type='LoadLidarSweeps', sweeps_num=9, use_dim=5, pad_empty_sweeps=True, remove_close=True)]
+ANNOTATIONS = dict(type='LoadAnnotations3D', with_bbox_3d=True, with_label_3d=True)
+TRAIN_PIPELINE = [*LOADERS, ANNOTATIONS, dict(type='AlignToClipEnd'),
+                  dict(type='PackClipFrame', keys=['points', 'gt_bboxes_3d', 'gt_labels_3d'])]
+TEST_PIPELINE = [LOADERS[0], dict(**LOADERS[1], test_mode=True), dict(type='AlignToClipEnd'),
+                 dict(type='PackClipFrame', keys=['points'])]
+AUGMENT = dict(type='ClipBEVAugmentation', rot_range=[-3.1, 3.1], translation_std=[0.5, 0.5, 0.2])
+
+
+@pytest.fixture(scope='session')
+def clips(nano_infos_root):
+    """Builds a NuScenesSequenceDataset on the nano world: clips(split, **arguments); no augmentation unless asked."""
+    from projects.memfusion.runtime.launch import init_registry
+    init_registry()
+    from mmdet3d.registry import DATASETS
+
+    def make(split='train', kind='NuScenesSequenceDataset', augment=False, **changes):
+        test = changes.get('test_mode', split == 'val')
+        pipeline = list(TEST_PIPELINE if test else TRAIN_PIPELINE)
+        if augment:
+            pipeline.insert(-1, AUGMENT)
+        arguments = dict(
+            type=kind, data_root=f'{nano_infos_root}/', ann_file=f'nuscenes_infos_{split}.pkl', pipeline=pipeline,
+            modality=dict(use_lidar=True, use_camera=False), use_valid_flag=True, test_mode=test,
+            data_prefix=dict(pts='samples/LIDAR_TOP', img='', sweeps='sweeps/LIDAR_TOP'))
+        return DATASETS.build({**arguments, **changes})
+
+    return make

@@ -9,8 +9,8 @@ from mmdet3d.registry import TRANSFORMS
 from torch._utils import ExceptionWrapper
 
 from projects.memfusion.data.errors import BadFrameError
+from projects.memfusion.data.point_files import PointFiles, ReadOptions
 from projects.memfusion.data.transforms import LoadLidarPoints, LoadLidarSweeps
-from projects.memfusion.data.transforms.loading import read_points
 
 POINTS = np.arange(50, dtype=np.float32).reshape(10, 5)
 
@@ -83,10 +83,14 @@ def test_unknown_option():
             transform(on_bad_points='ignore')
 
 
-def test_returned_points_can_be_written_to(point_file):
-    points, _ = read_points(str(point_file), 5)
-    points[:] = 0  # a view of the file's bytes would refuse
-    assert read_points(str(point_file), 5)[0].max() == 49
+def test_loaded_points_can_be_written_to_and_the_shared_ones_stay(point_file):
+    files = PointFiles()
+    for _ in range(2):
+        results = dict(lidar_points=dict(lidar_path=str(point_file)), timestamp=0.0, point_files=files)
+        points = LoadLidarPoints().transform(results)['points'].tensor
+        np.testing.assert_array_equal(points.numpy(), POINTS)
+        points[:] = 0
+    assert files.points(dict(lidar_path=str(point_file)), ReadOptions(5))[0].max() == 49
 
 
 def test_error_survives_processes():

@@ -12,6 +12,8 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
 
+from .clip_alignment import move_points
+
 
 @TRANSFORMS.register_module()
 class ClipBEVAugmentation(BaseTransform):
@@ -57,9 +59,7 @@ class ClipBEVAugmentation(BaseTransform):
         bev_aug[:3, :3] = scale * rotation @ flip
         bev_aug[:3, 3] = translation
 
-        points = results['points'].tensor
-        moved = points[:, :3].double() @ points.new_tensor(bev_aug[:3, :3].T).double() + points.new_tensor(bev_aug[:3, 3])
-        points[:, :3] = moved.to(points.dtype)
+        move_points(results['points'].tensor, bev_aug)
         if 'gt_bboxes_3d' in results:
             boxes = results['gt_bboxes_3d']
             if flip_y:

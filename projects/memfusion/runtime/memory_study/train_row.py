@@ -27,7 +27,6 @@ def build_row(cfg: Config, weights: dict[str, torch.Tensor], seed: int) -> Any:
     """The row's model with the plain detector's weights; only the temporal module and the head will train."""
     torch.manual_seed(seed)
     model = MODELS.build(copy.deepcopy(cfg.model))
-    model.init_weights()
     missing = model.load_state_dict(weights, strict=False).missing_keys
     wrong = [key for key in missing if not key.startswith('temporal.')]
     if wrong:

@@ -1,0 +1,83 @@
+"""Stage data: checks at construction that a pipeline can load clips. In: its config. Out: nothing, or an error with why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from mmdet3d.datasets.transforms import (
+    GlobalRotScaleTrans,
+    LoadAnnotations3D,
+    LoadPointsFromFile,
+    LoadPointsFromMultiSweeps,
+    ObjectNoise,
+    ObjectRangeFilter,
+    ObjectSample,
+    Pack3DDetInputs,
+    PointsRangeFilter,
+    RandomFlip3D,
+)
+from mmdet3d.registry import TRANSFORMS
+
+from .transforms.clip_alignment import AlignToClipEnd
+from .transforms.clip_augmentation import ClipBEVAugmentation
+from .transforms.loading import LoadLidarSweeps
+
+Pipeline = Sequence[Any]
+_PER_FRAME_DRAWS = (GlobalRotScaleTrans, RandomFlip3D, ObjectNoise)
+_BEFORE_ALIGNMENT = (LoadPointsFromFile, LoadPointsFromMultiSweeps, LoadAnnotations3D)
+_AFTER_ALIGNMENT = (ClipBEVAugmentation, PointsRangeFilter, ObjectRangeFilter, Pack3DDetInputs, *_PER_FRAME_DRAWS)
+
+
+def check_same_for_all_frames(pipeline: Pipeline) -> None:
+    """Raises ValueError for transforms that would treat the frames of one clip differently."""
+    for kind in transform_types(pipeline):
+        if issubclass(kind, ObjectSample):
+            raise ValueError(f'pipeline has {kind.__name__} (GT-paste): it pastes other objects into every frame of a clip, '
+                             'which then appear and vanish instead of moving; leave it out, or set seq_len=1')
+        if issubclass(kind, _PER_FRAME_DRAWS):
+            raise ValueError(f'pipeline has {kind.__name__}: it draws anew for every frame, so that frames of one clip no '
+                             'longer fit together; use ClipBEVAugmentation (one draw for the whole clip), or set seq_len=1')
+
+
+def check_sweep_loader(pipeline: Pipeline, num_sweeps: int | None, sweep_rate: bool) -> None:
+    """Raises ValueError where `num_sweeps` or sweep rate do not go with the pipeline's loaders."""
+    kinds = list(transform_types(pipeline))
+    ours = any(issubclass(kind, LoadLidarSweeps) for kind in kinds)
+    if num_sweeps is not None and not ours:
+        raise ValueError(f'num_sweeps={num_sweeps} needs a LoadLidarSweeps in the pipeline, after LoadLidarPoints')
+    for kind in kinds:
+        if sweep_rate and issubclass(kind, LoadPointsFromMultiSweeps) and not issubclass(kind, LoadLidarSweeps):
+            raise ValueError(f"frame_rate='sweep' cannot go with {kind.__name__}, which knows sweeps relative to keyframes "
+                             'only: use LoadLidarSweeps')
+
+
+def check_alignment(pipeline: Pipeline) -> None:
+    """Raises ValueError unless AlignToClipEnd comes after what loads and before what augments, filters or packs."""
+    kinds = list(transform_types(pipeline))
+    places = [number for number, kind in enumerate(kinds) if issubclass(kind, AlignToClipEnd)]
+    if len(places) != 1:
+        raise ValueError(f"align='loader' needs AlignToClipEnd once in the pipeline, it is there {len(places)} times: add "
+                         "dict(type='AlignToClipEnd') after LoadAnnotations3D (or the last loader)")
+    for number, kind in enumerate(kinds):
+        if number > places[0] and issubclass(kind, _BEFORE_ALIGNMENT):
+            raise ValueError(f'AlignToClipEnd must come after {kind.__name__} in the pipeline: it moves what is loaded')
+        if number < places[0] and issubclass(kind, _AFTER_ALIGNMENT):
+            raise ValueError(f'AlignToClipEnd must come before {kind.__name__} in the pipeline: augmentation and ranges are '
+                             "those of the clip's last frame")
+
+
+def transform_types(pipeline: Pipeline) -> Iterator[type]:
+    """The classes of a pipeline's transforms, those inside wrappers included; unknown names are left to the builder."""
+    for step in pipeline:
+        if isinstance(step, Mapping):
+            kind = step['type'] if 'type' in step else None
+            found = TRANSFORMS.get(kind) if isinstance(kind, str) else kind
+            inner = step.get('transforms', ())
+        elif isinstance(step, (list, tuple)):
+            found, inner = None, step
+        else:
+            found, inner = type(step), getattr(step, 'transforms', ())
+        if isinstance(found, type):
+            yield found
+        yield from transform_types(inner if isinstance(inner, (list, tuple)) else [inner])
