@@ -7,7 +7,9 @@ train_dataloader = dict(
 val_dataloader = dict(dataset=dict(data_root=data_root, num_sweeps=1))
 test_dataloader = val_dataloader
 model = dict(
-    temporal=dict(alpha=1.0, loss_occ=dict(warmup_iters=(200, 400)), readout=dict(type='ResidualReadout')),
+    temporal=dict(
+        network=dict(key_dim=16, value_dim=48, hidden_dim=32, feature_dim=48),
+        alpha=1.0, loss_occ=dict(warmup_iters=(100, 200)), readout=dict(type='ResidualReadout')),
     train_cfg=dict(
         loss_frames='last', frozen=['pts_voxel_encoder', 'pts_middle_encoder', 'pts_backbone', 'pts_neck']))
 test_evaluator = [

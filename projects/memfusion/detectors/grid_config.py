@@ -30,6 +30,9 @@ def fill_grid(grid: BEVGrid, **parts: Config | None) -> None:
         'data_preprocessor.voxel_layer': (_part(parts, 'data_preprocessor', 'voxel_layer'), cells)}
     if parts.get('temporal') is not None:
         wanted['temporal'] = (parts['temporal'], dict(point_cloud_range=list(grid.point_cloud_range)))
+        network = _part(parts, 'temporal', 'network')
+        if network is not None and network.get('type') == 'ImageMemoryNetwork':
+            wanted['temporal.network'] = (network, dict(bev_shape=list(grid.bev_shape)))
     encoder = parts.get('pts_voxel_encoder')
     if encoder is not None and encoder.get('type') in NEEDS_RANGE:
         wanted['pts_voxel_encoder'] = (encoder, cells)

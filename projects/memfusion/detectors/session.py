@@ -84,12 +84,13 @@ def recall(session: Session, firsts: tuple[FrameMeta, ...], fresh: TemporalState
         fresh: an empty state of B rows.
         tile: frames after which memory starts anew.
     """
-    rows = []
+    rows: list[TemporalState] = []
     for index, meta in enumerate(firsts):
-        state = session.get(meta.scene_token)
+        state: TemporalState | None = session.get(meta.scene_token)
         check_order(meta, state is not None, None if state is None or not int(state.num_frames) else float(state.time_s))
-        begins = state is None or meta.is_scene_start or (tile is not None and int(state.num_frames) >= tile)
-        rows.append(fresh.select([index]) if begins else state)
+        if state is None or meta.is_scene_start or (tile is not None and int(state.num_frames) >= tile):
+            state = fresh.select([index])
+        rows.append(state)
     return TemporalState.cat(rows)
 
 

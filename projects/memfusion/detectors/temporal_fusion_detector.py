@@ -25,7 +25,7 @@ from projects.memfusion.geometry import BEVGrid, rasterize_boxes
 from projects.memfusion.structures import FrameBatch, FrameMeta
 
 from .grid_config import fill_grid
-from .modes import choose_voxels, evaluating, freeze, keep_frozen_in_eval
+from .modes import choose_voxels, evaluating, freeze, keep_frozen_in_eval, zero_of
 from .session import FrameHistory, Session, TestMode, check_order, recall, remember, window_of
 
 LOSS_FRAMES = ('all', 'last')
@@ -135,6 +135,9 @@ class TemporalFusionDetector(MVXTwoStageDetector):
             encoded = self.encode_points(voxels, int(wanted.sum()))
             bev = encoded if wanted.all() else bev.to(encoded.dtype).index_copy(0, wanted.nonzero()[:, 0], encoded)
             observed[wanted] = self._observed_cells(voxels, int(wanted.sum()))
+        elif torch.is_grad_enabled():  # every frame was dropped, but other processes wait for this one's gradients
+            neck = self.pts_neck if self.with_pts_neck else None
+            bev = bev + zero_of(self.pts_voxel_encoder, self.pts_middle_encoder, self.pts_backbone, neck)
         shape = (clips, length)
         return EncodedClip(bev.view(*shape, *bev.shape[1:]), observed.view(*shape, *observed.shape[1:]), wanted.view(shape))
 
@@ -144,7 +147,7 @@ class TemporalFusionDetector(MVXTwoStageDetector):
         if len(voxels['coors']):
             features = self.pts_voxel_encoder(voxels['voxels'], voxels['num_points'], voxels['coors'], None, None)
         else:
-            features = voxels['voxels'].new_zeros(0, self.pts_middle_encoder.in_channels)
+            features = voxels['voxels'].new_zeros(0, self.pts_middle_encoder.in_channels) + zero_of(self.pts_voxel_encoder)
         levels = self.pts_backbone(self.pts_middle_encoder(features, voxels['coors'], num_frames))
         if self.with_pts_neck:
             levels = self.pts_neck(levels)
@@ -192,8 +195,10 @@ class TemporalFusionDetector(MVXTwoStageDetector):
             return self.pts_bbox_head.predict_by_feat(self.pts_bbox_head([bev.detach()]), metas)
 
     def _confident(self, found: list[InstanceData]) -> list[Tensor]:
-        threshold = self.temporal.masks.score_threshold
-        return [one.bboxes_3d.tensor[one.scores_3d >= threshold].to(self.data_preprocessor.device) for one in found]
+        """The boxes that score enough, B x (n, 9), the surest first."""
+        threshold, device = self.temporal.masks.score_threshold, self.data_preprocessor.device
+        found = [one[one.scores_3d.argsort(descending=True, stable=True)] for one in found]  # the head's order is by task
+        return [one.bboxes_3d.tensor[one.scores_3d >= threshold].to(device) for one in found]
 
     def _truth(self, samples: Sequence[Det3DDataSample] | None) -> list[Tensor] | None:
         if samples is None or not self.training:
@@ -294,6 +299,9 @@ class TemporalFusionDetector(MVXTwoStageDetector):
         steps = [self._frames(samples[t::length], clip.bev.device, clip.valid[:, t]) for t in range(length)]
         memory = self.temporal.init_state(clip.bev[:, 0])
         if self._loader_aligned:
+            if length != self.test_mode.seq_len:
+                raise ValueError(f'model.test_cfg.seq_len={self.test_mode.seq_len}, but the clips of the test set hold {length} '
+                                 "frames: with align='loader' a window is a clip, so set the same seq_len in the test dataset")
             steps = [self._within_tile(step, steps[-1]) for step in steps]
             return self._walk(steps, clip.bev.unbind(1), clip.observed.unbind(1), memory)
         if self.test_mode.rolling:

@@ -16,6 +16,10 @@ from torch import Tensor
 QUERY_CHUNK = 128
 """Queries handled at once: keeps the affinity at chunk x N instead of M x N, and small enough to be reused from cache."""
 
+FAINTEST = 1e-13
+"""Weights below this do not answer: they vanish in float32 beside the others, which sum to 1, and arithmetic on the denormal
+numbers further down is many times slower on a CPU."""
+
 
 def expand_query(query_key: Tensor, query_selection: Tensor) -> Tensor:
     """(B, CK, M), (B, CK, M) -> (B, M, 2 CK + 1), the query side of the dot product."""
@@ -30,9 +34,10 @@ def expand_memory(memory_key: Tensor, memory_shrinkage: Tensor) -> Tensor:
 
 
 def _expand(query_key: Tensor, query_selection: Tensor, memory_key: Tensor, memory_shrinkage: Tensor) -> tuple[Tensor, Tensor]:
-    """Both sides of the dot product in float32, scaled. Distances do not change when all keys move by their mean, and the
-    expanded square loses less to rounding."""
-    center = memory_key.detach().float().mean(dim=2, keepdim=True)
+    """Both sides of the dot product in float32, scaled. Distances do not change when all keys move alike, and the expanded
+    square loses less to rounding around the queries. Memory's own mean would not do: invalid elements, which may lie
+    anywhere, would take part, so that a sample's answer depended on how full the others of its batch are."""
+    center = query_key.detach().float().mean(dim=2, keepdim=True)
     query = expand_query(query_key.float() - center, query_selection.float()) / math.sqrt(memory_key.shape[1])
     return query, expand_memory(memory_key.float() - center, memory_shrinkage.float())
 
@@ -130,8 +135,11 @@ def _chunked_read(query: Tensor, memory: Tensor, value: Tensor, bias: Tensor | N
         similarity = part @ memory.transpose(1, 2)
         if bias is not None:
             similarity = similarity + bias
-        # Without gradient the softmax may overwrite its input: a fifth faster, and half the memory.
-        affinity = torch.softmax(similarity, -1, out=similarity) if in_place else similarity_to_affinity(similarity, top_k)
+        if in_place:  # without gradient the softmax may overwrite its input: a fifth faster, and half the memory
+            affinity = F.threshold_(torch.softmax(similarity, -1, out=similarity), FAINTEST, 0.0)
+        else:
+            best = similarity.detach().amax(dim=-1, keepdim=True)
+            affinity = similarity_to_affinity(similarity.masked_fill(similarity < best + math.log(FAINTEST), -torch.inf), top_k)
         parts.append(affinity @ value)
         if count_usage:
             usage = usage + affinity.detach().sum(dim=1)

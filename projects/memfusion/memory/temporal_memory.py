@@ -125,8 +125,8 @@ class TemporalMemory(TemporalSlot):
         if self.long_term is not None:
             self.long_term.check(shape)
         sizes = MemorySizes(
-            map_shape=shape, mask_shape=net.mask_shape(bev_shape), key_dim=net.key_dim, value_dim=net.value_dim, hidden_dim=net.hidden_dim,
-            num_slots=self.max_mem_frames, num_agents=self.masks.num_agents,
+            map_shape=shape, mask_shape=net.mask_shape(bev_shape), key_dim=net.key_dim, value_dim=net.value_dim,
+            hidden_dim=net.hidden_dim, num_slots=self.max_mem_frames, num_agents=self.masks.num_agents,
             feature_dim=net.feature_dim if self._compares_features else 0,
             long_term=0 if self.long_term is None else self.long_term.max_elements)
         return MemoryState.empty(bev.shape[0], sizes, like=bev)
@@ -265,7 +265,8 @@ class TemporalMemory(TemporalSlot):
             raise ValueError("temporal.mask_source='truth' is for training only: testing has no truth. Test with "
                              "--cfg-options model.temporal.mask_source=occupancy (or detections, none)")
         if policy.source == 'truth':
-            unlabelled = [m.sample_token for m, valid in zip(frames.metas, frames.valid.tolist()) if valid and not m.is_keyframe]
+            unlabelled = [meta.sample_token for meta, valid in zip(frames.metas, frames.valid.tolist())
+                          if valid and not meta.is_keyframe]
             if unlabelled:
                 raise ValueError(f"temporal.mask_source='truth', but frame {unlabelled[0]} is a sweep without labels: train on "
                                  "keyframes, or set mask_source='occupancy' and masks.teacher_forcing=1")

@@ -104,6 +104,7 @@ class MemorySizes:
         num_agents: K, masks that are remembered side by side.
         feature_dim: D, channels of the last frame's feature; 0 where nobody compares features.
         long_term: L, elements of long-term memory; 0 is none.
+        mask_shape: (Hk, Wk) of the masks; None is map_shape.
     """
 
     map_shape: tuple[int, int]
@@ -114,6 +115,7 @@ class MemorySizes:
     num_agents: int = 1
     feature_dim: int = 0
     long_term: int = 0
+    mask_shape: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ class MemoryState(TemporalState):
 
     Attributes:
         sensory: (B, K, Ch, Hm, Wm) recurrent state, in the last frame's grid.
-        mask: (B, K, Hm, Wm) the mask that the last frame wrote, probabilities, in the last frame's grid.
+        mask: (B, K, Hk, Wk) the mask that the last frame wrote, probabilities, in the last frame's grid.
         feature: (B, D, Hm, Wm) the last frame's feature, in its grid.
         key: (B, F, CK, Hm, Wm).
         shrinkage: (B, F, 1, Hm, Wm), at least 1 where valid.
@@ -185,7 +187,7 @@ class MemoryState(TemporalState):
         return cls(
             **empty_clock(batch_size, like),
             sensory=zeros(agents, sizes.hidden_dim, *sizes.map_shape),
-            mask=zeros(agents, *sizes.map_shape),
+            mask=zeros(agents, *(sizes.mask_shape or sizes.map_shape)),
             feature=zeros(sizes.feature_dim, *sizes.map_shape),
             key=zeros(slots, sizes.key_dim, *sizes.map_shape),
             shrinkage=zeros(slots, 1, *sizes.map_shape),

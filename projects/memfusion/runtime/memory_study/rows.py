@@ -36,8 +36,8 @@ class Budget:
         variants: augmented passes over the training frames in the cache.
     """
 
-    iterations: int = 600
-    clips: int = 8
+    iterations: int = 200
+    clips: int = 4
     lr: float = 2e-3
     variants: int = 4
 
