@@ -300,8 +300,8 @@ class TemporalFusionDetector(MVXTwoStageDetector):
         memory = self.temporal.init_state(clip.bev[:, 0])
         if self._loader_aligned:
             if length != self.test_mode.seq_len:
-                raise ValueError(f'model.test_cfg.seq_len={self.test_mode.seq_len}, but the clips of the test set hold {length} '
-                                 "frames: with align='loader' a window is a clip, so set the same seq_len in the test dataset")
+                raise ValueError(f'model.test_cfg.seq_len={self.test_mode.seq_len}, but the test set\'s clips hold {length} '
+                                 "frames: with align='loader' a window is a clip, so set the test dataset's seq_len alike")
             steps = [self._within_tile(step, steps[-1]) for step in steps]
             return self._walk(steps, clip.bev.unbind(1), clip.observed.unbind(1), memory)
         if self.test_mode.rolling:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from projects.memfusion.memory.similarity import read_memory
+from projects.memfusion.memory.similarity import affinity_of, read_memory
 
 
 def direct_read(qk, qe, mk, ms, mv, top_k=None, valid=None):
@@ -81,3 +81,42 @@ def test_bad_arguments_name_what_is_wrong():
         read_memory(*args, top_k=0)
     with pytest.raises(ValueError, match='memory_shrinkage'):
         read_memory(args[0], args[1], args[2], args[3][..., :5], args[4])
+
+
+def test_elements_that_hold_nothing_change_nothing_wherever_they_are():
+    """Empty slots have no pose: their positions, kilometres away, must not cost the others their digits."""
+    qk, qe, mk, ms, mv = inputs(batch=1)
+    expected, _ = direct_read(qk, qe, mk, ms, mv)
+    far = torch.full_like(mk[..., :40], 1e4)
+    args = (qk, qe, torch.cat([far, mk], 2), torch.cat([0 * ms[..., :40], ms], 2), torch.cat([0 * mv[..., :40], mv], 2))
+    valid = torch.arange(110)[None] >= 40
+    readout = read_memory(*(a.float() for a in args), memory_valid=valid)
+    assert (readout - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+def test_keys_far_from_zero_keep_their_digits():
+    """Positions are part of the keys; the expanded square must not lose small differences of great numbers."""
+    qk, qe, mk, ms, mv = inputs(batch=1)
+    expected, _ = direct_read(qk + 300, qe, mk + 300, ms, mv)
+    readout = read_memory(*(a.float() for a in (qk + 300, qe, mk + 300, ms, mv)))
+    assert (readout - expected).abs().max() < 1e-3 * expected.abs().max()  # float32 itself has 3e-5 at 300
+
+
+def test_a_sample_reads_the_same_whatever_else_its_batch_holds():
+    args = [a.float() for a in inputs(batch=2)]
+    valid = torch.ones(2, 70, dtype=torch.bool)
+    valid[0, :50] = False
+    args[2][0, :, :50] = 500.0
+    both = read_memory(*args, memory_valid=valid)
+    alone = read_memory(*(a[:1, ..., 50:] if i > 1 else a[:1] for i, a in enumerate(args)))
+    assert (both[0] - alone[0]).abs().max() < 1e-6
+
+
+def test_the_weights_shown_are_those_read_with():
+    args = [a.float() for a in inputs()]
+    valid = torch.rand(2, 70, generator=torch.Generator().manual_seed(1)) > 0.3
+    for top_k in (None, 4):
+        affinity = affinity_of(*args[:4], top_k=top_k, memory_valid=valid)
+        expected = torch.einsum('bmn,bcn->bcm', affinity, args[4])
+        assert (read_memory(*args, top_k=top_k, memory_valid=valid) - expected).abs().max() < 1e-5
+        assert (affinity.sum(-1) - 1).abs().max() < 1e-5 and affinity.transpose(1, 2)[~valid].abs().max() == 0

@@ -1,14 +1,17 @@
-"""MemoryState: select, cat, where, reset and detach on numbers that can be told apart."""
+"""MemoryState: select, put, cat, where, reset and detach on numbers that can be told apart."""
 
 from dataclasses import fields
 
 import torch
 
-from projects.memfusion.structures import MemoryState
+from projects.memfusion.structures import MemorySizes, MemoryState
+
+SIZES = MemorySizes(map_shape=(2, 3), key_dim=4, value_dim=5, hidden_dim=6, num_slots=2, num_agents=2, feature_dim=7,
+                    long_term=8)
 
 
-def filled(batch=3, seed=0):
-    state = MemoryState.empty(batch, (2, 3), key_dim=4, value_dim=5, hidden_dim=6, num_slots=2, like=torch.zeros(1))
+def filled(batch=3, seed=0, sizes=SIZES):
+    state = MemoryState.empty(batch, sizes, like=torch.zeros(1))
     g = torch.Generator().manual_seed(seed)
 
     def draw(tensor):
@@ -30,12 +33,25 @@ def test_select_and_cat_are_inverse():
     assert_same(state.select([2, 0]).select([1]), state.select([0]))
 
 
+def test_put_replaces_only_the_chosen():
+    state, other = filled(seed=1), filled(batch=2, seed=2)
+    mixed = state.put(torch.tensor([2, 0]), other)
+    assert_same(mixed.select([1]), state.select([1]))
+    assert_same(mixed.select([2, 0]), other)
+
+
+def test_a_selection_is_a_copy():
+    state = filled()
+    part = state.select([0])
+    part.key.zero_()
+    assert state.key[0].abs().max() > 0
+
+
 def test_reset_forgets_only_the_chosen_and_equals_a_fresh_state():
     state = filled()
     after = state.reset(torch.tensor([False, True, False]))
     assert_same(after.select([0, 2]), state.select([0, 2]))
-    fresh = MemoryState.empty(1, (2, 3), 4, 5, 6, 2, like=torch.zeros(1))
-    assert_same(after.select([1]), fresh)
+    assert_same(after.select([1]), MemoryState.empty(1, SIZES, like=torch.zeros(1)))
     assert state.reset(torch.zeros(3, dtype=torch.bool)) is state
 
 
@@ -51,8 +67,38 @@ def test_detach_cuts_the_graph():
     assert state.key.requires_grad and not state.detach().key.requires_grad
 
 
+def test_zero_is_nothing_that_depends_on_everything_stored():
+    state = filled()._map(lambda t: t.requires_grad_() if t.dtype == torch.float32 else t)
+    zero = state.zero()
+    zero.backward()
+    assert zero == 0
+    for f in fields(MemoryState):
+        tensor = getattr(state, f.name)
+        assert tensor.dtype != torch.float32 or (tensor.grad == 0).all(), f.name
+    assert filled().zero() == 0
+
+
+def test_poses_of_an_empty_state_are_identities_and_the_rest_is_zero():
+    for f in fields(MemoryState):
+        tensor = getattr(MemoryState.empty(2, SIZES, like=torch.zeros(1, dtype=torch.bfloat16)), f.name)
+        if 'global_from' in f.name:
+            assert torch.equal(tensor, torch.eye(4, dtype=torch.float64).expand_as(tensor)), f.name
+        else:
+            assert not tensor.any() and tensor.dtype != torch.bfloat16, f.name
+
+
 def test_bytes_are_those_of_the_tensors():
-    state = MemoryState.empty(1, (2, 3), key_dim=4, value_dim=5, hidden_dim=6, num_slots=2, like=torch.zeros(1))
-    maps = 6 * (6 + 2 * (4 + 1 + 5) + 1) * 4
-    slots = 2 * (1 + 8 + 16 * 8)
-    assert state.num_bytes == maps + slots + 8 + 8 + 16 * 8
+    state = MemoryState.empty(1, SIZES, like=torch.zeros(1))
+    cells, agents, slots, long = 6, 2, 2, 8
+    now = cells * (agents * (6 + 1) + 7) * 4  # sensory, mask, feature
+    slot_maps = slots * cells * ((4 + 1 + 4 + agents * 5 + 1) * 4 + 1)  # key, shrinkage, selection, value, usage; cell_valid
+    slot_rest = slots * (1 + 8 + 16 * 8 + 4)  # valid, time, pose, life
+    long_term = long * ((4 + 1 + agents * 5 + 2) * 4 + 3 * 8 + 1)  # key, shrinkage, value, usage, life; position; valid
+    clock = 8 + 8 + 2 * 16 * 8
+    assert state.num_bytes == now + slot_maps + slot_rest + long_term + clock + agents * 3 * 8
+
+
+def test_what_is_switched_off_takes_no_bytes():
+    small = MemoryState.empty(1, MemorySizes((2, 3), 4, 5, 6, 2), like=torch.zeros(1))
+    for name in ('feature', 'selection', 'long_key', 'long_value', 'long_position', 'long_valid', 'long_usage'):
+        assert getattr(small, name).nbytes == 0, name
