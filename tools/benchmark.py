@@ -33,8 +33,10 @@ def main() -> None:
 
     from projects.memfusion import register  # noqa: F401
     from projects.memfusion.runtime import benchmark, benchmark_memory
+    from projects.memfusion.runtime.allocator import keep_large_blocks
 
     init_default_scope('mmdet3d')
+    keep_large_blocks()
     wanted = args.only or PARTS
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f'CPU, {torch.get_num_threads()} threads'
     parts = [f'Measured with `{" ".join(["python", *sys.argv])}` on {device}, torch {torch.__version__}.\n']

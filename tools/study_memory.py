@@ -29,10 +29,12 @@ def main() -> None:
     args = parser.parse_args()
 
     from projects.memfusion import register  # noqa: F401
+    from projects.memfusion.runtime.allocator import keep_large_blocks
     from projects.memfusion.runtime.memory_study.report import write_report
     from projects.memfusion.runtime.memory_study.rows import choose_rows
     from projects.memfusion.runtime.memory_study.run import make_data, run_seed
 
+    keep_large_blocks()
     rows = choose_rows(args.rows)
     make_data(args.data_root)
     for seed in args.seeds:

@@ -39,7 +39,7 @@ model = dict(
             dense_reg=1, gaussian_overlap=0.1, max_objs=500, min_radius=2,
             code_weights=[1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.2, 0.2])),
     test_cfg=dict(
-        mode='streaming',
+        mode='streaming', seq_len=8, stride=1,  # seq_len and stride are those of mode='window'
         pts=dict(
             post_center_limit_range=[-61.2, -61.2, -10.0, 61.2, 61.2, 10.0], max_per_img=500, max_pool_nms=False,
             min_radius=[4, 12, 10, 1, 0.85, 0.175], score_threshold=0.1, nms_type='rotate', pre_max_size=1000,

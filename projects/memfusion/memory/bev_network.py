@@ -106,7 +106,7 @@ class BEVMemoryNetwork(BaseModule):
         if memory_stride < 1:
             raise ValueError(f'memory_stride must be at least 1, got {memory_stride}')
         self.in_channels, self.key_dim, self.value_dim, self.hidden_dim = in_channels, key_dim, value_dim, hidden_dim
-        self.feature_dim, self.memory_stride = feature_dim, memory_stride
+        self.feature_dim, self.memory_stride, self.decoded_stride = feature_dim, memory_stride, memory_stride
         self.encoder = nn.Sequential(
             _conv(in_channels + extra_channels, feature_dim, kernel=memory_stride, stride=memory_stride),
             _conv(feature_dim, feature_dim))

@@ -44,7 +44,9 @@ class ImageMemoryNetwork(BaseModule):
     """
 
     feature_dim = 256
-    """D of the decoded features: the decoder's at stride 4."""
+    """D of the decoded features: the decoder's at stride 4, resized."""
+    decoded_stride = 1
+    """BEV cells per cell of the decoded features."""
 
     def __init__(
         self,

@@ -22,17 +22,24 @@ def gate_bev(bev: Tensor, occ_logits: Tensor, alpha: float) -> Tensor:
     return bev * (1 - alpha + alpha * resize(occ_logits, bev.shape[-2:]).sigmoid())
 
 
+def spread_cells(in_channels: int, out_channels: int, upscale: int) -> nn.Sequential:
+    """(B, Cin, h, w) -> (B, Cout, h * upscale, w * upscale), every fine cell with weights of its own."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels * upscale ** 2, 1), nn.PixelShuffle(upscale), nn.ReLU(inplace=True))
+
+
 class Readout(BaseModule):
     """How memory changes the features.
 
     Args:
         in_channels: C of the BEV features; the slot fills it in.
         decoded_channels: D of the decoded memory; the slot fills it in.
+        upscale: BEV cells per decoded cell along each axis; the slot fills it in.
     """
 
-    def __init__(self, in_channels: int, decoded_channels: int, init_cfg: dict | None = None) -> None:
+    def __init__(self, in_channels: int, decoded_channels: int, upscale: int, init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
-        self.in_channels, self.decoded_channels = in_channels, decoded_channels
+        self.in_channels, self.decoded_channels, self.upscale = in_channels, decoded_channels, upscale
 
     def forward(self, bev: Tensor, decoded: Tensor, occ_logits: Tensor, alpha: float) -> Tensor:
         """bev (B, C, H, W), decoded (B, D, Hm, Wm), occ_logits (B, 1, Hm, Wm) -> (B, C, H, W)."""
@@ -53,28 +60,43 @@ class GateReadout(Readout):
 class ResidualReadout(Readout):
     """Adds the projected decoder feature: `bev + alpha * proj(decoded)`.
 
-    The projection starts at zero, so training starts from the plain detector.
+    Memory cells are larger than BEV cells, and the head places boxes by single BEV cells, so each memory cell is spread
+    over its BEV cells by a sub-pixel convolution (Shi et al., CVPR 2016) before the projection. The projection starts at
+    zero, so training starts from the plain detector.
+
+    Args:
+        in_channels, decoded_channels: as in Readout.
+        hidden_channels: channels between the two convolutions.
+        upscale: BEV cells per decoded cell along each axis; the slot fills it in.
     """
 
-    def __init__(self, in_channels: int, decoded_channels: int, init_cfg: dict | None = None) -> None:
-        super().__init__(in_channels, decoded_channels, init_cfg)
-        self.proj = nn.Conv2d(decoded_channels, in_channels, 3, padding=1)
+    def __init__(self, in_channels: int, decoded_channels: int, upscale: int, hidden_channels: int = 32,
+                 init_cfg: dict | None = None) -> None:
+        super().__init__(in_channels, decoded_channels, upscale, init_cfg)
+        self.spread = spread_cells(decoded_channels, hidden_channels, upscale)
+        self.proj = nn.Conv2d(hidden_channels, in_channels, 3, padding=1)
         nn.init.zeros_(self.proj.weight)
         nn.init.zeros_(self.proj.bias)
 
     def forward(self, bev: Tensor, decoded: Tensor, occ_logits: Tensor, alpha: float) -> Tensor:
         """As Readout.forward; the logits have their own loss and are not used here."""
         del occ_logits
-        return bev + alpha * resize(self.proj(decoded), bev.shape[-2:])
+        return bev + alpha * self.proj(self.spread(decoded))
 
 
 @MODELS.register_module()
 class ConcatReadout(Readout):
-    """A convolution over [bev, decoded], blended with bev by alpha. It starts as the identity of bev."""
+    """A convolution over [bev, decoded], blended with bev by alpha. It starts as the identity of bev.
 
-    def __init__(self, in_channels: int, decoded_channels: int, init_cfg: dict | None = None) -> None:
-        super().__init__(in_channels, decoded_channels, init_cfg)
-        self.conv = nn.Conv2d(in_channels + decoded_channels, in_channels, 3, padding=1)
+    Args:
+        in_channels, decoded_channels, hidden_channels, upscale: as in ResidualReadout, whose spreading it shares.
+    """
+
+    def __init__(self, in_channels: int, decoded_channels: int, upscale: int, hidden_channels: int = 32,
+                 init_cfg: dict | None = None) -> None:
+        super().__init__(in_channels, decoded_channels, upscale, init_cfg)
+        self.spread = spread_cells(decoded_channels, hidden_channels, upscale)
+        self.conv = nn.Conv2d(in_channels + hidden_channels, in_channels, 3, padding=1)
         nn.init.zeros_(self.conv.weight)
         nn.init.zeros_(self.conv.bias)
         with torch.no_grad():
@@ -83,5 +105,4 @@ class ConcatReadout(Readout):
     def forward(self, bev: Tensor, decoded: Tensor, occ_logits: Tensor, alpha: float) -> Tensor:
         """As Readout.forward; the logits have their own loss and are not used here."""
         del occ_logits
-        mixed = self.conv(torch.cat([bev, resize(decoded, bev.shape[-2:])], dim=1))
-        return (1 - alpha) * bev + alpha * mixed
+        return (1 - alpha) * bev + alpha * self.conv(torch.cat([bev, self.spread(decoded)], dim=1))

@@ -102,10 +102,11 @@ class TemporalMemory(TemporalSlot):
         self.network = MODELS.build({**network, 'extra_channels': NUM_EGO_CHANNELS if ego_channels else 0})
         self.map_range = self.network.map_range(self.point_cloud_range)
         self.readout = MODELS.build(
-            {**readout, 'in_channels': self.network.in_channels, 'decoded_channels': self.network.feature_dim})
+            {**readout, 'in_channels': self.network.in_channels, 'decoded_channels': self.network.feature_dim,
+             'upscale': self.network.decoded_stride})
         self.loss_occ = MODELS.build(loss_occ)
         self.motion_gate = None if motion_gate is None else MotionGate(**motion_gate)
-        self.log_locality = nn.Parameter(torch.tensor(1.0)) if key_position else None
+        self.log_locality = nn.Parameter(torch.tensor(2.0)) if key_position else None
         self.max_mem_frames, self.mem_every, self.top_k = max_mem_frames, mem_every, top_k
 
     @property

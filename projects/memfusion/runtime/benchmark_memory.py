@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import math
 import multiprocessing
-import resource
+import os
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +63,24 @@ def _peak_bytes(name: str, elements: int, answer: Any) -> None:
         READS[name](*inputs)
         answer.put(torch.cuda.max_memory_allocated() - before)
         return
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before, peak = _resident_bytes(), [0]
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            peak[0] = max(peak[0], _resident_bytes())
+            time.sleep(0.001)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
     READS[name](*inputs)
-    answer.put(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
+    done.set()
+    watcher.join()
+    answer.put(max(peak[0] - before, 0))
+
+
+def _resident_bytes() -> int:
+    return int(Path('/proc/self/statm').read_text().split()[1]) * os.sysconf('SC_PAGE_SIZE')
 
 
 def peak_bytes(name: str, elements: int) -> int:
@@ -83,7 +100,7 @@ def measure_reads(repeats: int) -> list[Row]:
     rows = []
     for elements in READ_ELEMENTS:
         inputs = read_inputs(elements)
-        seconds = interleave({name: lambda read=read: read(*inputs) for name, read in READS.items()}, repeats)
+        seconds = interleave({name: partial(read, *inputs) for name, read in READS.items()}, repeats)
         peaks = {name: peak_bytes(name, elements) for name in READS}
         base = next(iter(READS))
         for row in rows_of(seconds, base):
@@ -128,7 +145,8 @@ def measure_clips(data_root: Path, repeats: int) -> list[Row]:
     """A training step on one frame and on clips of 4, with loss on the last and gradient through one frame, and through all."""
     cfg = load_config(GATED, data_root)
     dataset = DATASETS.build({**cfg.train_dataloader.dataset, 'seq_len': 4})
-    clip = dataset[len(dataset) // 2]
+    clip = next(clip for clip in (dataset[i] for i in range(len(dataset)))
+                if all(frame['data_samples'].metainfo['frame_valid'] for frame in clip))
     cases = {'1 frame': (1, dict()), '4 frames, gradient through the last': (4, dict(loss_frames='last', grad_frames=1)),
              '4 frames, gradient through all': (4, dict(loss_frames='all', grad_frames=None))}
     calls = {}

@@ -18,6 +18,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from .allocator import keep_large_blocks
 from .checkpoint import install_safe_loading
 from .errors import UserError
 from .runner import MemFusionRunner
@@ -270,4 +271,6 @@ def _set_rendezvous(launcher: str) -> None:
 def build_runner(cfg: Config, trust_checkpoint: bool = False) -> Runner:
     """The config's Runner: MemFusionRunner unless `runner_type` says otherwise. Checkpoints load safely."""
     install_safe_loading(trust_checkpoint)
+    if not torch.cuda.is_available():
+        keep_large_blocks()
     return RUNNERS.build(cfg) if 'runner_type' in cfg else MemFusionRunner.from_cfg(cfg)

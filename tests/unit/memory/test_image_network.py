@@ -65,7 +65,8 @@ def test_in_the_slot_with_a_padded_grid_a_static_world_stays_in_place(frame, pos
     """Two frames, the second one 16 m (a memory cell) ahead: what was written is read at its new place."""
     torch.manual_seed(1)
     slot = MODELS.build(dict(
-        type='TemporalMemory', point_cloud_range=RANGE, readout=dict(type='ResidualReadout'), loss_occ=dict(type='OccupancyLoss'),
+        type='TemporalMemory', point_cloud_range=RANGE,
+        readout=dict(type='ResidualReadout'), loss_occ=dict(type='OccupancyLoss'),
         network=dict(type='ImageMemoryNetwork', in_channels=6, bev_shape=(40, 20), key_dim=8, value_dim=16, hidden_dim=4)))
     slot.eval()
     bev = torch.rand(1, 6, 40, 20)

@@ -86,7 +86,9 @@ def encode_split(model: Any, dataset_cfg: Config, variants: int, seed: int, batc
     for position in np.lexsort((dataset.frame_indices, dataset.scene_tokens)).tolist():
         scenes.setdefault(dataset.scene_tokens[position], []).append(position)
     number = {token: i for i, token in enumerate(sorted(scenes))}
-    bev, observed, samples = [], [], []
+    bev: list[list[Tensor]] = []
+    observed: list[list[Tensor]] = []
+    samples: list[list[Det3DDataSample]] = []
     for variant in range(variants):
         bev.append([])
         observed.append([])
@@ -103,7 +105,8 @@ def encode_split(model: Any, dataset_cfg: Config, variants: int, seed: int, batc
             observed[-1].append(clip.observed[:, 0])
             samples[-1] += data['data_samples']
         print_log(f'encoded pass {variant + 1} of {variants}: {len(samples[-1])} frames', 'current')
-    return FeatureCache(torch.stack([torch.cat(v) for v in bev]), torch.stack([torch.cat(v) for v in observed]), samples, scenes)
+    stacked = [torch.stack([torch.cat(one) for one in kind]) for kind in (bev, observed)]
+    return FeatureCache(stacked[0], stacked[1], samples, scenes)
 
 
 def load_or_encode(path: Path, model: Any, dataset_cfg: Config, variants: int, seed: int) -> FeatureCache:

@@ -54,7 +54,7 @@ ROWS = (
     Row('residual_ego123', 'residual, ego 1+2+3', 'ego motion'),
     Row('residual_seq1', 'residual, seq_len 1', 'clip length'),
     Row('residual_seq2', 'residual, seq_len 2', 'clip length'),
-    Row('residual_seq8', 'residual, seq_len 8', 'clip length'),
+    Row('residual_seq8', 'residual, seq_len 8 (gradient through 4)', 'clip length'),
 )
 
 

@@ -58,10 +58,10 @@ def train_plain(data_root: Path, folder: Path, seed: int) -> dict[str, torch.Ten
     return torch.load(last.read_text().strip(), map_location='cpu', weights_only=False)['state_dict']
 
 
-def run_seed(data_root: Path, out: Path, seed: int, rows: Sequence[Row] = ROWS, budget: Budget = Budget()) -> None:
+def run_seed(data_root: Path, out: Path, seed: int, rows: Sequence[Row] = ROWS) -> None:
     """Everything of one seed; what is finished is skipped."""
     init_default_scope('mmdet3d')
-    folder = out / f'seed{seed}'
+    budget, folder = Budget(), out / f'seed{seed}'
     folder.mkdir(parents=True, exist_ok=True)
     missing = [row for row in rows if not (folder / f'{row.name}.json').is_file()]
     if not missing:

@@ -48,7 +48,8 @@ def train(model: Any, cfg: Config, cache: FeatureCache, budget: Budget, seed: in
         # The same draws for every row: the labelled frames do not depend on seq_len.
         variants = torch.randint(len(cache.samples), (budget.clips,), generator=draw).tolist()
         ends = torch.randint(len(cache.samples[0]), (budget.clips,), generator=draw).tolist()
-        losses = model.loss_on_clip(*cache.batch(variants, ends, length))
+        context = 0 if model.grad_frames is None else max(length - model.grad_frames, 0)
+        losses = model.loss_on_clip(*cache.batch(variants, ends, length), context)
         loss, _ = model.parse_losses(losses)
         optimizer.zero_grad()
         loss.backward()
