@@ -9,7 +9,7 @@ test_dataloader = val_dataloader
 model = dict(
     temporal=dict(
         network=dict(key_dim=16, value_dim=48, hidden_dim=32, feature_dim=48),
-        alpha=1.0, loss_occ=dict(warmup_iters=(100, 200)), readout=dict(type='ResidualReadout')),
+        alpha=1.0, loss_occ=dict(bce_weight=1.0, warmup_iters=(100, 200)), readout=dict(type='ResidualReadout')),
     train_cfg=dict(
         loss_frames='last', frozen=['pts_voxel_encoder', 'pts_middle_encoder', 'pts_backbone', 'pts_neck']))
 test_evaluator = [
