@@ -13,7 +13,8 @@ os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # read when torch is loaded
 os.chdir(Path(__file__).resolve().parents[1])
 
 
-PARTS = ['generation', 'loading', 'inference', 'training', 'memory_read', 'windows', 'scene_length', 'clips']
+MODEL_PARTS = ['inference', 'training', 'windows', 'scene_length', 'clips']
+PARTS = ['generation', 'loading', 'clip_loading', 'memory_read', *MODEL_PARTS]
 
 
 def parse_args() -> argparse.Namespace:
@@ -36,7 +37,6 @@ def main() -> None:
     from projects.memfusion.runtime.allocator import keep_large_blocks
 
     init_default_scope('mmdet3d')
-    keep_large_blocks()
     wanted = args.only or PARTS
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f'CPU, {torch.get_num_threads()} threads'
     parts = [f'Measured with `{" ".join(["python", *sys.argv])}` on {device}, torch {torch.__version__}.\n']
@@ -46,11 +46,14 @@ def main() -> None:
         'inference': ('Inference, streaming', lambda: benchmark.measure_models(args.data_root, args.repeats, training=False)),
         'training': ('Training step', lambda: benchmark.measure_models(args.data_root, args.repeats, training=True)),
         'memory_read': ('Memory read, CK 64, CV 256, 4096 queries', lambda: benchmark_memory.measure_reads(args.repeats)),
+        'clip_loading': ('Loading of clips', lambda: benchmark_memory.measure_clip_loading(args.data_root, 3 * args.repeats)),
         'windows': ('Testing modes', lambda: benchmark_memory.measure_windows(args.data_root, args.repeats)),
         'scene_length': ('Temporal step over scene length', lambda: benchmark_memory.measure_scene_length(args.data_root)),
         'clips': ('Training step on clips', lambda: benchmark_memory.measure_clips(args.data_root, args.repeats)),
     }
     for name in wanted:
+        if name in MODEL_PARTS:
+            keep_large_blocks()  # as tools/train.py and tools/test.py do; the read stands alone, so it is measured without
         title, measure = measurements[name]
         parts.append(benchmark.to_markdown(title, measure()))
         print(parts[-1], flush=True)

@@ -129,21 +129,38 @@ def _validity(memory_valid: Tensor | None, query: Tensor) -> tuple[Tensor | None
 def _chunked_read(query: Tensor, memory: Tensor, value: Tensor, bias: Tensor | None, top_k: int | None,
                   count_usage: bool) -> tuple[Tensor, Tensor]:
     """(B, M, D), (B, N, D), (B, N, CV) -> (B, M, CV) readout and (B, N) usage, 0 where it is not counted."""
-    parts, usage = [], value.new_zeros(memory.shape[:2])
-    in_place = top_k is None and not (torch.is_grad_enabled() and (query.requires_grad or memory.requires_grad))
+    usage = value.new_zeros(memory.shape[:2])
+    wants_gradient = torch.is_grad_enabled() and any(part.requires_grad for part in (query, memory, value))
+    if top_k is None and not wants_gradient:
+        return _buffered_read(query, memory, value, bias, usage, count_usage)
+    parts = []
     for part in query.split(QUERY_CHUNK, dim=1):
         similarity = part @ memory.transpose(1, 2)
         if bias is not None:
             similarity = similarity + bias
-        if in_place:  # without gradient the softmax may overwrite its input: a fifth faster, and half the memory
-            affinity = F.threshold(torch.softmax(similarity, -1, out=similarity), FAINTEST, 0.0, inplace=True)
-        else:
-            best = similarity.detach().amax(dim=-1, keepdim=True)
-            affinity = similarity_to_affinity(similarity.masked_fill(similarity < best + math.log(FAINTEST), -torch.inf), top_k)
+        best = similarity.detach().amax(dim=-1, keepdim=True)
+        affinity = similarity_to_affinity(similarity.masked_fill(similarity < best + math.log(FAINTEST), -torch.inf), top_k)
         parts.append(affinity @ value)
         if count_usage:
             usage = usage + affinity.detach().sum(dim=1)
     return torch.cat(parts, dim=1), usage
+
+
+def _buffered_read(query: Tensor, memory: Tensor, value: Tensor, bias: Tensor | None, usage: Tensor,
+                   count_usage: bool) -> tuple[Tensor, Tensor]:
+    """The same where no gradient is wanted: one buffer takes the similarities of every chunk and then their weights."""
+    readout = value.new_empty(*query.shape[:2], value.shape[2])
+    buffer = value.new_empty(query.shape[0], min(QUERY_CHUNK, query.shape[1]), memory.shape[1])
+    for part, answer in zip(query.split(QUERY_CHUNK, dim=1), readout.split(QUERY_CHUNK, dim=1)):
+        affinity = torch.bmm(part, memory.transpose(1, 2), out=buffer[:, :part.shape[1]])
+        if bias is not None:
+            affinity += bias
+        torch.softmax(affinity, -1, out=affinity)
+        F.threshold(affinity, FAINTEST, 0.0, inplace=True)
+        torch.bmm(affinity, value, out=answer)
+        if count_usage:
+            usage += affinity.sum(dim=1)
+    return readout, usage
 
 
 def _fused_read(query: Tensor, memory: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:

@@ -23,7 +23,7 @@ from torch import Tensor
 from projects.memfusion.memory.similarity import read_memory
 from projects.memfusion.structures import FrameBatch, FrameMeta
 
-from .benchmark import GATED, Row, interleave, load_config, rows_of
+from .benchmark import FRAME, GATED, Row, interleave, load_config, rows_of
 
 READ_ELEMENTS = (4096, 20480, 40960, 81920)
 _CK, _CV, _HW = 64, 256, 4096
@@ -56,7 +56,7 @@ def read_inputs(elements: int) -> list[Tensor]:
 @torch.no_grad()
 def _peak_bytes(name: str, elements: int, answer: Any) -> None:
     inputs = read_inputs(elements)
-    READS[name](*[part[..., :256] for part in inputs])  # threads and workspaces exist before the count starts
+    READS[name](*inputs[:2], *[part[..., :2048] for part in inputs[2:]])  # libraries and threads are there before the count
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -108,6 +108,21 @@ def measure_reads(repeats: int) -> list[Row]:
             rows.append(Row(f'{row.name}, N {elements}', row.seconds, row.low, row.high, base, row.ratio,
                             f'{peaks[row.name] / 1e6:.0f} MB beyond its inputs ({share:.2f}x)'))
     return rows
+
+
+def measure_clip_loading(data_root: Path, repeats: int) -> list[Row]:
+    """A 10 Hz clip of 8 frames with 10 sweeps each, against 8 frames loaded one by one, with our loaders and mmdet3d's."""
+    single = load_config(FRAME, data_root).val_dataloader.dataset
+    stock = copy.deepcopy(single)
+    names = {'LoadLidarPoints': 'LoadPointsFromFile', 'LoadLidarSweeps': 'LoadPointsFromMultiSweeps'}
+    stock.pipeline = [{**step, 'type': names.get(step['type'], step['type'])} for step in stock.pipeline]
+    clip = dict(load_config(GATED, data_root).val_dataloader.dataset, frame_rate='sweep', frame_stride=2, num_sweeps=10, seq_len=8)
+    singles = {"8 single frames, mmdet3d's loaders": DATASETS.build(stock), '8 single frames': DATASETS.build(single)}
+    clips = DATASETS.build(clip)
+    calls: dict[str, Callable[[], Any]] = {
+        name: partial(lambda dataset: [dataset[i] for i in range(5, 13)], dataset) for name, dataset in singles.items()}
+    calls['clip of 8 frames at 10 Hz'] = lambda: clips[8]
+    return rows_of(interleave(calls, repeats), next(iter(calls)), '10 sweeps each')
 
 
 def measure_windows(data_root: Path, repeats: int, seq_len: int = 8) -> list[Row]:
