@@ -116,7 +116,8 @@ def measure_clip_loading(data_root: Path, repeats: int) -> list[Row]:
     stock = copy.deepcopy(single)
     names = {'LoadLidarPoints': 'LoadPointsFromFile', 'LoadLidarSweeps': 'LoadPointsFromMultiSweeps'}
     stock.pipeline = [{**step, 'type': names.get(step['type'], step['type'])} for step in stock.pipeline]
-    clip = dict(load_config(GATED, data_root).val_dataloader.dataset, frame_rate='sweep', frame_stride=2, num_sweeps=10, seq_len=8)
+    frames = load_config(GATED, data_root).val_dataloader.dataset
+    clip = dict(frames, frame_rate='sweep', frame_stride=2, num_sweeps=10, seq_len=8)
     singles = {"8 single frames, mmdet3d's loaders": DATASETS.build(stock), '8 single frames': DATASETS.build(single)}
     clips = DATASETS.build(clip)
     calls: dict[str, Callable[[], Any]] = {
