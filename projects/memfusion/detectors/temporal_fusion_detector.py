@@ -128,16 +128,19 @@ class TemporalFusionDetector(MVXTwoStageDetector):
         device = self.data_preprocessor.device
         valid = torch.tensor(inputs['frame_valid'], device=device)
         wanted = valid if frames is None else valid & torch.tensor(frames, device=device)
-        bev = torch.zeros(clips * length, self._bev_channels(), *self.grid.bev_shape, device=device)
+        size = (clips * length, self._bev_channels(), *self.grid.bev_shape)
         observed = torch.zeros(clips * length, 1, *self.grid.bev_shape, dtype=torch.bool, device=device)
         if wanted.any():
             voxels = inputs['voxels'] if frames is None else choose_voxels(inputs['voxels'], wanted[valid])
-            encoded = self.encode_points(voxels, int(wanted.sum()))
-            bev = encoded if wanted.all() else bev.to(encoded.dtype).index_copy(0, wanted.nonzero()[:, 0], encoded)
+            bev = self.encode_points(voxels, int(wanted.sum()))
             observed[wanted] = self._observed_cells(voxels, int(wanted.sum()))
-        elif torch.is_grad_enabled():  # every frame was dropped, but other processes wait for this one's gradients
-            neck = self.pts_neck if self.with_pts_neck else None
-            bev = bev + zero_of(self.pts_voxel_encoder, self.pts_middle_encoder, self.pts_backbone, neck)
+            if not wanted.all():
+                bev = bev.new_zeros(size).index_copy(0, wanted.nonzero()[:, 0], bev)
+        else:
+            bev = torch.zeros(size, device=device)
+            if torch.is_grad_enabled():  # every frame was dropped, but other processes wait for this one's gradients
+                neck = self.pts_neck if self.with_pts_neck else None
+                bev = bev + zero_of(self.pts_voxel_encoder, self.pts_middle_encoder, self.pts_backbone, neck)
         shape = (clips, length)
         return EncodedClip(bev.view(*shape, *bev.shape[1:]), observed.view(*shape, *observed.shape[1:]), wanted.view(shape))
 
@@ -209,7 +212,7 @@ class TemporalFusionDetector(MVXTwoStageDetector):
     def loss(self, batch_inputs_dict: dict[str, Any], batch_data_samples: list[Det3DDataSample]) -> dict[str, Tensor]:
         """Detection loss on the last or on all frames, and the memory's own loss on all frames that have gradients."""
         length = batch_inputs_dict['clip_shape'][1]
-        context = 0 if self.grad_frames is None else max(length - self.grad_frames, 0)
+        context = self.context_frames(length)
         if context == 0:
             return self.loss_on_clip(self.encode(batch_inputs_dict), batch_data_samples)
         is_context = [i % length < context for i in range(len(batch_data_samples))]
@@ -219,6 +222,10 @@ class TemporalFusionDetector(MVXTwoStageDetector):
         clip = EncodedClip(*[torch.cat([old[:, :context], new[:, context:]], dim=1) for old, new in
                              ((before.bev, learned.bev), (before.observed, learned.observed), (before.valid, learned.valid))])
         return self.loss_on_clip(clip, batch_data_samples, context)
+
+    def context_frames(self, length: int) -> int:
+        """How many of a clip's `length` frames come before those with gradients."""
+        return 0 if self.grad_frames is None else max(length - self.grad_frames, 0)
 
     def loss_on_clip(self, clip: EncodedClip, samples: list[Det3DDataSample], context: int = 0) -> dict[str, Tensor]:
         """Losses of encoded clips.
@@ -258,7 +265,7 @@ class TemporalFusionDetector(MVXTwoStageDetector):
         memory = self.temporal.init_state(clip.bev[:, 0])
         outputs, logits = [], []
         for t in range(length):
-            frames = self._frames(samples[t::length], clip.bev.device, clip.valid[:, t])
+            frames = self.frames_of(samples[t::length], clip.bev.device, clip.valid[:, t])
             with torch.no_grad() if t < context else nullcontext():
                 out = self.step(clip.bev[:, t], memory, frames, clip.observed[:, t], samples[t::length])
             memory = out.memory
@@ -296,7 +303,7 @@ class TemporalFusionDetector(MVXTwoStageDetector):
     def _recollect(self, clip: EncodedClip, samples: list[Det3DDataSample]) -> StepOutput:
         """The last frame's step, after whatever history the test mode gives it."""
         length = clip.bev.shape[1]
-        steps = [self._frames(samples[t::length], clip.bev.device, clip.valid[:, t]) for t in range(length)]
+        steps = [self.frames_of(samples[t::length], clip.bev.device, clip.valid[:, t]) for t in range(length)]
         memory = self.temporal.init_state(clip.bev[:, 0])
         if self._loader_aligned:
             if length != self.test_mode.seq_len:
@@ -344,7 +351,8 @@ class TemporalFusionDetector(MVXTwoStageDetector):
             del self.session[last.scene_token]
         return history
 
-    def _frames(self, samples: Sequence[Det3DDataSample], device: torch.device, valid: Tensor) -> FrameBatch:
+    def frames_of(self, samples: Sequence[Det3DDataSample], device: torch.device, valid: Tensor) -> FrameBatch:
+        """One frame of each of B clips, as the temporal module takes it; `valid` (B,) bool says which are no padding."""
         metas = [FrameMeta.from_metainfo(sample.metainfo) for sample in samples]
         frames = FrameBatch.from_metas(metas, device)
         self._check_alignment(samples)

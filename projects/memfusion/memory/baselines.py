@@ -17,13 +17,7 @@ from projects.memfusion.geometry import warp_bev
 from projects.memfusion.structures import FrameBatch, TemporalState, empty_clock
 
 from .channel_norm import LOCAL_NORM
-from .slot import TemporalReadout, TemporalSlot
-
-
-def clock(frames: FrameBatch, memory: TemporalState) -> dict[str, Tensor]:
-    """The fields of TemporalState after this frame."""
-    return dict(num_frames=memory.num_frames + 1, time_s=frames.time_s, global_from_bev=frames.global_from_bev,
-                global_from_lidar=frames.global_from_lidar)
+from .slot import TemporalReadout, TemporalSlot, clock
 
 
 def zero_conv(in_channels: int, out_channels: int) -> nn.Conv2d:

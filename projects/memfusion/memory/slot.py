@@ -35,6 +35,12 @@ class TemporalReadout:
     carried: Any
 
 
+def clock(frames: FrameBatch, memory: TemporalState) -> dict[str, Tensor]:
+    """The fields of TemporalState after this frame."""
+    return dict(num_frames=memory.num_frames + 1, time_s=frames.time_s, global_from_bev=frames.global_from_bev,
+                global_from_lidar=frames.global_from_lidar)
+
+
 class TemporalSlot(BaseModule):
     """Base of the modules for the slot `temporal`.
 

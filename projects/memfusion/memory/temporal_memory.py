@@ -22,7 +22,7 @@ from .long_term import LongTermPolicy, consolidate_oldest
 from .masks import MaskPolicy, assign_agents, boxes_to_masks, drop_blocks
 from .motion import NUM_EGO_CHANNELS, MotionGate, append_ego_channels, ego_values
 from .similarity import affinity_of, read_memory
-from .slot import TemporalReadout, TemporalSlot
+from .slot import TemporalReadout, TemporalSlot, clock
 
 STORED_CELLS = ('all', 'observed')
 
@@ -148,8 +148,7 @@ class TemporalMemory(TemporalSlot):
     # -- read ---------------------------------------------------------------------------------------------------------
     def read(self, bev: Tensor, memory: MemoryState, frames: FrameBatch) -> TemporalReadout:
         """bev (B, C, H, W) -> what memory makes of it."""
-        ego = ego_values(memory, frames)
-        query = self.network.encode_query(append_ego_channels(bev, ego) if self.ego_channels else bev)
+        query = self._ask(bev, memory, frames)
         elements = self._elements(memory, frames)
         query_key, query_selection = self._locate_query(query)
         count_usage = self.long_term is not None
@@ -159,12 +158,18 @@ class TemporalMemory(TemporalSlot):
         remembered = remembered.view(*memory.sensory.shape[:2], -1, *memory.sensory.shape[-2:])
         sensory = memory.sensory
         if self.motion_gate is not None:
-            factor = self.motion_gate(query.feature, memory.feature, ego, memory.num_frames > 0)[:, None]
+            ego, has_history = ego_values(memory, frames), memory.num_frames > 0
+            factor = self.motion_gate(query.feature, memory.feature, ego, has_history)[:, None]
             remembered, sensory = remembered * factor, sensory * factor
         decoded, agent_logits, sensory = self.network.decode(query, remembered, sensory)
         occ_logits = self.network.crop(union_logits(agent_logits))
         return TemporalReadout(self.readout(bev, decoded, occ_logits, self.alpha), occ_logits,
                                ReadCarry(query, sensory, agent_logits, usage))
+
+    def _ask(self, bev: Tensor, memory: MemoryState, frames: FrameBatch) -> MemoryQuery:
+        """The frame's query, of the features with the ego channels where they are wanted."""
+        seen = append_ego_channels(bev, ego_values(memory, frames)) if self.ego_channels else bev
+        return self.network.encode_query(seen)
 
     def _elements(self, memory: MemoryState, frames: FrameBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Everything that may answer, long-term first: key (B, CK', N), shrinkage, value (B, K CV, N), valid (B, N)."""
@@ -217,10 +222,13 @@ class TemporalMemory(TemporalSlot):
 
     def _in_cells(self, position_m: Tensor, like: Tensor | MemoryState) -> Tensor:
         """Positions (B, 2, ...) in metres -> float32, in memory cells."""
-        map_shape = (like.key if isinstance(like, MemoryState) else like).shape[-2:]
-        x_min, y_min, _, x_max, y_max, _ = self.map_range
-        size = position_m.new_tensor([(x_max - x_min) / map_shape[1], (y_max - y_min) / map_shape[0]])
+        size = position_m.new_tensor(self._cell_m((like.key if isinstance(like, MemoryState) else like).shape[-2:]))
         return (position_m / size.view(1, 2, *[1] * (position_m.dim() - 2))).float()
+
+    def _cell_m(self, map_shape: Sequence[int]) -> tuple[float, float]:
+        """Size of a memory cell along x and y, metres."""
+        x_min, y_min, _, x_max, y_max, _ = self.map_range
+        return (x_max - x_min) / map_shape[1], (y_max - y_min) / map_shape[0]
 
     def _cur_from_global(self, frames: FrameBatch) -> Tensor:
         """(B, 4, 4); the identity where memory is not aligned, whose positions are then those of the frames' own grids."""
@@ -239,8 +247,7 @@ class TemporalMemory(TemporalSlot):
         Returns:
             Affinities that sum to 1 (with what long-term memory got); 0 where nothing is stored.
         """
-        query = self.network.encode_query(
-            append_ego_channels(bev, ego_values(memory, frames)) if self.ego_channels else bev)
+        query = self._ask(bev, memory, frames)
         index = cell[0] * query.key.shape[-1] + cell[1]
         key, selection = (part[..., index:index + 1] for part in self._locate_query(query))
         memory_key, shrinkage, _, valid = self._elements(memory, frames)
@@ -328,15 +335,10 @@ class TemporalMemory(TemporalSlot):
             slot_global_from_bev=push(memory.slot_global_from_bev, frames.global_from_bev),
             usage=push(memory.usage, torch.zeros_like(memory.usage[:, 0])),
             life=push(memory.life, torch.zeros_like(memory.life[:, 0])),
-            agent_position=mask.agent_position, agent_time_s=mask.agent_time_s,
-            num_frames=memory.num_frames + 1, time_s=frames.time_s,
-            global_from_bev=frames.global_from_bev, global_from_lidar=frames.global_from_lidar,
-        )
+            agent_position=mask.agent_position, agent_time_s=mask.agent_time_s, **clock(frames, memory))
         if self.long_term is None:
             return memory
-        x_min, y_min, _, x_max, y_max, _ = self.map_range
-        height, width = memory.cell_valid.shape[-2:]
-        cell_m = ((x_max - x_min) / width + (y_max - y_min) / height) / 2
+        cell_m = sum(self._cell_m(memory.cell_valid.shape[-2:])) / 2
         return consolidate_oldest(memory, self.long_term, self._global_positions(memory), cell_m,
                                   None if self.log_locality is None else self.log_locality.exp())
 

@@ -126,7 +126,7 @@ def measure_models(data_root: Path, repeats: int, training: bool) -> list[Row]:
               'XMem-gated, one frame': build_model(gated_cfg)}
     calls: dict[str, Callable[[], Any]] = {}
     for name, model in models.items():
-        run = _train_step if training else _predict
+        run = train_step if training else _predict
         items = [dataset[i] for i in range(min(4, len(dataset)))]
         calls[name] = run(model, items if hasattr(model, 'temporal') else [item[0] for item in items])
     return rows_of(interleave(calls, repeats), next(iter(calls)),
@@ -147,7 +147,8 @@ def _predict(model: torch.nn.Module, items: list[Any]) -> Callable[[], None]:
     return call
 
 
-def _train_step(model: torch.nn.Module, items: list[Any]) -> Callable[[], None]:
+def train_step(model: torch.nn.Module, items: list[Any]) -> Callable[[], None]:
+    """A call that trains on the next of the items (frames, or clips): forward, backward, AdamW."""
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     position = [0]

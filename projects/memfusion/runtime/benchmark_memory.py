@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmdet3d.registry import DATASETS, MODELS
+from mmdet3d.registry import DATASETS
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from torch import Tensor
@@ -23,7 +23,7 @@ from torch import Tensor
 from projects.memfusion.memory.similarity import read_memory
 from projects.memfusion.structures import FrameBatch, FrameMeta
 
-from .benchmark import FRAME, GATED, Row, interleave, load_config, rows_of
+from .benchmark import FRAME, GATED, Row, build_model, interleave, load_config, rows_of, train_step
 
 READ_ELEMENTS = (4096, 20480, 40960, 81920)
 _CK, _CV, _HW = 64, 256, 4096
@@ -139,7 +139,7 @@ def measure_windows(data_root: Path, repeats: int, seq_len: int = 8) -> list[Row
 
 def measure_scene_length(data_root: Path, lengths: tuple[int, ...] = (5, 40, 120)) -> list[Row]:
     """Seconds of a temporal step after so many frames of a scene, at the full grid's feature size; and the state's bytes."""
-    model = _build(load_config(GATED, data_root)).eval()
+    model = build_model(load_config(GATED, data_root))
     channels, shape = model.temporal.network.in_channels, model.grid.bev_shape
     bev = torch.randn(1, channels, *shape, device=next(model.parameters()).device)
     memory, seconds, sizes = model.temporal.init_state(bev), [], []
@@ -169,7 +169,7 @@ def measure_clips(data_root: Path, repeats: int) -> list[Row]:
     for name, (length, options) in cases.items():
         leaf = copy.deepcopy(cfg)
         leaf.model.train_cfg.update(options)
-        calls[name] = _trainer(_build(leaf), clip[-length:])
+        calls[name] = train_step(build_model(leaf), [clip[-length:]])
     return rows_of(interleave(calls, repeats), '1 frame', 'batch 1, full nuScenes grid, forward, backward, AdamW')
 
 
@@ -191,7 +191,7 @@ class _Scene:
 
 
 def _tester(cfg: Config, warm_frames: int) -> Callable[[], None]:
-    model = _build(cfg).eval()
+    model = build_model(cfg)
     dataset = DATASETS.build({**cfg.val_dataloader.dataset, 'seq_len': 1})
     scene = _Scene([dataset[i] for i in range(min(4, len(dataset)))])
 
@@ -202,25 +202,6 @@ def _tester(cfg: Config, warm_frames: int) -> Callable[[], None]:
     for _ in range(warm_frames):
         call()
     return call
-
-
-def _trainer(model: Any, clip: list[Any]) -> Callable[[], None]:
-    model.train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-
-    def call() -> None:
-        data = model.data_preprocessor(pseudo_collate([copy.deepcopy(clip)]), True)
-        loss, _ = model.parse_losses(model(**data, mode='loss'))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-
-    return call
-
-
-def _build(cfg: Config) -> Any:
-    torch.manual_seed(0)
-    return MODELS.build(copy.deepcopy(cfg.model)).to('cuda' if torch.cuda.is_available() else 'cpu')
 
 
 def _frame(index: int, device: torch.device) -> Any:

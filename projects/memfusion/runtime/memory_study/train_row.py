@@ -48,8 +48,7 @@ def train(model: Any, cfg: Config, cache: FeatureCache, budget: Budget, seed: in
         # The same draws for every row: the labelled frames do not depend on seq_len.
         variants = torch.randint(len(cache.samples), (budget.clips,), generator=draw).tolist()
         ends = torch.randint(len(cache.samples[0]), (budget.clips,), generator=draw).tolist()
-        context = 0 if model.grad_frames is None else max(length - model.grad_frames, 0)
-        losses = model.loss_on_clip(*cache.batch(variants, ends, length), context)
+        losses = model.loss_on_clip(*cache.batch(variants, ends, length), model.context_frames(length))
         loss, _ = model.parse_losses(losses)
         optimizer.zero_grad()
         loss.backward()
@@ -98,7 +97,7 @@ def _step_with_other(model: Any, clip: EncodedClip, samples: Sequence[Det3DDataS
     """Each scene reads what the next scene wrote; poses and stamps are its own throughout."""
     if len(samples) < 2:
         raise ValueError("history='other' needs two scenes of the same length")
-    frames: FrameBatch = model._frames(samples, clip.bev.device, clip.valid[:, 0])
+    frames: FrameBatch = model.frames_of(samples, clip.bev.device, clip.valid[:, 0])
     bev, observed = clip.bev[:, 0], clip.observed[:, 0]
     memory = model.temporal.init_state(bev) if memory is None else memory
     out = model.step(bev, memory, frames, observed)
