@@ -26,6 +26,7 @@ class Calibration:
         img_aug: (B, N, 4, 4) raw pixel to network pixel, a padded homography.
         img_hw_raw, img_hw: (B, N, 2) int64 height and width of the raw and of the network image, padding excluded.
         bev_aug: (B, 4, 4) raw LiDAR frame to augmented LiDAR frame.
+        calib_noise: (B, N, 4, 4) rigid error on the left of cam_from_lidar; the identity where none was put in.
         distortion_model: (B, N) int64, position in geometry.distortion.MODELS.
         distortion: (B, N, 5) coefficients, zeros beyond those of the model.
         max_radius: (B, N) largest normalised radius that the lens model maps.
@@ -41,6 +42,7 @@ class Calibration:
     img_hw_raw: Tensor
     img_hw: Tensor
     bev_aug: Tensor
+    calib_noise: Tensor
     distortion_model: Tensor
     distortion: Tensor
     max_radius: Tensor
@@ -82,7 +84,7 @@ class Calibration:
         aug = torch.eye(4) if bev_aug is None else torch.as_tensor(bev_aug).float()
         return cls(
             cam_names=names, img_aug=torch.eye(4).repeat(1, len(names), 1, 1), img_hw=columns['img_hw_raw'].clone(),
-            bev_aug=aug[None], t_lidar=torch.tensor([t_lidar], dtype=torch.float64), **columns)
+            bev_aug=aug[None], calib_noise=torch.eye(4).repeat(1, len(names), 1, 1), t_lidar=torch.tensor([t_lidar], dtype=torch.float64), **columns)
 
     @staticmethod
     def cat(calibrations: Sequence[Calibration]) -> Calibration:
@@ -97,13 +99,27 @@ class Calibration:
         """The same on another device."""
         return replace(self, **{name: getattr(self, name).to(device) for name in _tensor_names()})
 
+    def select(self, frames: Tensor) -> Calibration:
+        """The frames at `frames`, (K,) positions or a (B,) bool mask along B."""
+        return replace(self, **{name: getattr(self, name)[frames] for name in _tensor_names()})
+
+    def take_cameras(self, order: Sequence[int]) -> Calibration:
+        """The cameras at these positions, in this order."""
+        rows = torch.as_tensor(order, device=self.bev_aug.device)
+        return replace(self, cam_names=tuple(self.cam_names[i] for i in order),
+                       **{name: getattr(self, name)[:, rows] for name in _tensor_names() if name not in _PER_FRAME})
+
+    def with_noise(self, noise: Tensor) -> Calibration:
+        """The rig with one more rigid error (B, N, 4, 4) on the left of every cam_from_lidar (and of the noise so far)."""
+        return replace(self, calib_noise=noise.to(self.calib_noise) @ self.calib_noise)
+
     @property
     def img_from_lidar(self) -> Tensor:
         """(B, N, 4, 4) augmented LiDAR frame to network pixels (times depth); ValueError unless all are pinholes."""
         bent = [name for i, name in enumerate(self.cam_names) if (self.distortion_model[:, i] != PINHOLE).any()]
         if bent:
             raise ValueError(f'cameras {bent} have lens distortion, so no matrix maps them: use Calibration.project')
-        return (self.img_aug.double() @ self.img_from_cam.double() @ self._cam_from_bev()).float()
+        return (self.img_aug.double() @ self.img_from_cam.double() @ self.cam_from_bev).float()
 
     def project(self, points_m: Tensor, min_depth_m: float = MIN_DEPTH_M) -> tuple[Tensor, Tensor, Tensor]:
         """Points to network pixels of every camera.
@@ -122,7 +138,7 @@ class Calibration:
     def to_cam(self, points_m: Tensor) -> Tensor:
         """(B, P, 3) in the augmented LiDAR frame -> (B, N, P, 3) float32 in the camera frames (z forward)."""
         with torch.autocast(points_m.device.type, enabled=False):  # half precision is off by pixels
-            return transform_points(self._cam_from_bev().float(), points_m.float()[:, None])
+            return transform_points(self.cam_from_bev.float(), points_m.float()[:, None])
 
     def project_cam(self, points_cam_m: Tensor, min_depth_m: float = MIN_DEPTH_M) -> tuple[Tensor, Tensor, Tensor]:
         """(B, N, P, 3) in the camera frames -> uv_px, depth_m and has_pixel (whether inside the image or not)."""
@@ -132,9 +148,13 @@ class Calibration:
                 min_depth_m)
             return apply_homography(self.img_aug, uv_px), depth_m, has_pixel & self.cam_valid[..., None]
 
-    def _cam_from_bev(self) -> Tensor:
+    @property
+    def cam_from_bev(self) -> Tensor:
         """(B, N, 4, 4) float64: augmented LiDAR frame to camera. bev_aug may scale and mirror, so it is not rigid."""
-        return self.cam_from_lidar.double() @ torch.linalg.inv(self.bev_aug.double())[:, None]
+        return self.calib_noise.double() @ self.cam_from_lidar.double() @ torch.linalg.inv(self.bev_aug.double())[:, None]
+
+
+_PER_FRAME = ('bev_aug', 't_lidar')
 
 
 def _tensor_names() -> list[str]:
