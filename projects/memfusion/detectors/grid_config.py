@@ -8,6 +8,7 @@ from typing import Any
 from projects.memfusion.geometry import BEVGrid
 
 Config = MutableMapping[str, Any]
+NEED_RANGE_ON_BEV = ('BEVSegHead',)
 NEEDS_RANGE = ('PillarFeatureNet', 'DynamicPillarFeatureNet', 'HardVFE', 'DynamicVFE')
 
 
@@ -16,8 +17,8 @@ def fill_grid(grid: BEVGrid, **parts: Config | None) -> None:
 
     Args:
         grid: the cells.
-        parts: data_preprocessor, pts_voxel_encoder, pts_middle_encoder, pts_bbox_head, temporal, train_cfg, test_cfg; None is
-            skipped.
+        parts: data_preprocessor, pts_voxel_encoder, pts_middle_encoder, pts_bbox_head, fusion_layer, task_heads, temporal,
+            train_cfg, test_cfg; None is skipped.
 
     Raises:
         ValueError: where a part already says something else; names its key.
@@ -28,8 +29,12 @@ def fill_grid(grid: BEVGrid, **parts: Config | None) -> None:
                 out_size_factor=grid.out_size_factor)
     wanted: dict[str, tuple[Config | None, dict[str, Any]]] = {
         'data_preprocessor.voxel_layer': (_part(parts, 'data_preprocessor', 'voxel_layer'), cells)}
+    reach = dict(point_cloud_range=list(grid.point_cloud_range))
+    wanted.update({name: (parts.get(name), reach) for name in ('temporal', 'fusion_layer')})
+    for name, task in (parts.get('task_heads') or {}).items():
+        if task.get('type') in NEED_RANGE_ON_BEV:
+            wanted[f'task_heads.{name}'] = (task, reach)
     if parts.get('temporal') is not None:
-        wanted['temporal'] = (parts['temporal'], dict(point_cloud_range=list(grid.point_cloud_range)))
         network = _part(parts, 'temporal', 'network')
         if network is not None and network.get('type') == 'ImageMemoryNetwork':
             wanted['temporal.network'] = (network, dict(bev_shape=list(grid.bev_shape)))

@@ -1,32 +1,36 @@
-"""READ FIRST. Detector. In: clips of points. Out: boxes of every frame, in that frame's (augmented) LiDAR frame.
+"""READ FIRST. Detector. In: clips of points and images. Out: boxes of every frame, in that frame's (augmented) LiDAR frame.
 
-    encode(clip)          all frames at once: voxels -> pillars -> backbone -> neck          bev (B, T, C, H, W)
+    encode(clip)          all frames at once, in clip_encoder.py: points, images, fusion     bev (B, T, C, H, W)
     step(bev_t, memory)   one frame: align, read, choose_mask, write                         bev_temporal (B, C, H, W)
     pts_bbox_head         mmdet3d's head on bev_temporal
+    task_heads            further heads, on bev_temporal or on the image features
 
-Without the slot `temporal` it is the plain single-frame detector.
+Without the slot `temporal` it is the plain single-frame detector, without `img_backbone` LiDAR only.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from mmdet3d.models.detectors import MVXTwoStageDetector
 from mmdet3d.registry import MODELS
 from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
+from mmengine.model import ModuleDict
 from mmengine.structures import InstanceData
 from torch import Tensor
 
 from projects.memfusion.geometry import BEVGrid, rasterize_boxes
-from projects.memfusion.structures import FrameBatch, FrameMeta
+from projects.memfusion.structures import Calibration, FrameBatch, FrameMeta
 
+from .clip_encoder import ClipEncoder, EncodedClip, EncodedImages
 from .grid_config import fill_grid
-from .modes import choose_voxels, evaluating, freeze, keep_frozen_in_eval, zero_of
+from .modes import evaluating, freeze, keep_frozen_in_eval
 from .session import FrameHistory, Session, TestMode, check_order, recall, remember, window_of
+from .targets import center_heatmap
 
 LOSS_FRAMES = ('all', 'last')
 
@@ -41,22 +45,16 @@ class StepOutput:
     found: list[InstanceData] | None
 
 
-@dataclass(frozen=True)
-class EncodedClip:
-    """What the single-frame stack makes of B clips: bev (B, T, C, H, W), observed (B, T, 1, H, W) bool, valid (B, T) bool."""
-
-    bev: Tensor
-    observed: Tensor
-    valid: Tensor
-
-
 @MODELS.register_module()
-class TemporalFusionDetector(MVXTwoStageDetector):
-    """A BEV detector with memory. Slots have mmdet3d's names, so mmdet3d's checkpoints load unchanged.
+class TemporalFusionDetector(ClipEncoder):
+    """A BEV detector with cameras and memory. Slots have mmdet3d's names, so mmdet3d's checkpoints load unchanged.
 
     Args:
         grid: dict(point_cloud_range, voxel_size, out_size_factor), written once and filled into every sub-config.
         pts_voxel_encoder, pts_middle_encoder, pts_backbone, pts_neck, pts_bbox_head: as in mmdet3d's CenterPoint.
+        img_backbone, img_neck: any of mmdet's; None is LiDAR only.
+        fusion_layer: the camera slot, e.g. dict(type='FuTrPlusPlus', ...); needs img_backbone. The fused BEV goes into memory.
+        task_heads: further heads by name, e.g. dict(img_seg=dict(type='ImageSegHead', ...)); each says what it `needs`.
         temporal: the memory slot, e.g. dict(type='TemporalMemory', ...); None is the plain detector.
         train_cfg: dict(pts=..., loss_frames='all' | 'last', grad_frames=n, frozen=[prefixes]). Gradients flow through the
             last `grad_frames` frames of a clip (None is all); the frames before them are context: encoded in eval mode,
@@ -75,21 +73,28 @@ class TemporalFusionDetector(MVXTwoStageDetector):
         pts_backbone: dict,
         pts_bbox_head: dict,
         pts_neck: dict | None = None,
+        img_backbone: dict | None = None,
+        img_neck: dict | None = None,
+        fusion_layer: dict | None = None,
+        task_heads: dict[str, dict] | None = None,
         temporal: dict | None = None,
         train_cfg: dict | None = None,
         test_cfg: dict | None = None,
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
-        self.grid = BEVGrid(**grid)
         fill_grid(
-            self.grid, data_preprocessor=data_preprocessor, pts_voxel_encoder=pts_voxel_encoder,
-            pts_middle_encoder=pts_middle_encoder, pts_bbox_head=pts_bbox_head, temporal=temporal, train_cfg=train_cfg,
-            test_cfg=test_cfg)
+            BEVGrid(**grid), data_preprocessor=data_preprocessor, pts_voxel_encoder=pts_voxel_encoder,
+            pts_middle_encoder=pts_middle_encoder, pts_bbox_head=pts_bbox_head, fusion_layer=fusion_layer,
+            task_heads=task_heads, temporal=temporal, train_cfg=train_cfg, test_cfg=test_cfg)
         super().__init__(
-            pts_voxel_encoder=pts_voxel_encoder, pts_middle_encoder=pts_middle_encoder, pts_backbone=pts_backbone,
-            pts_neck=pts_neck, pts_bbox_head=pts_bbox_head, train_cfg=train_cfg, test_cfg=test_cfg,
-            data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+            grid, fusion_layer, pts_voxel_encoder=pts_voxel_encoder, pts_middle_encoder=pts_middle_encoder,
+            pts_backbone=pts_backbone, pts_neck=pts_neck, pts_bbox_head=pts_bbox_head, img_backbone=img_backbone,
+            img_neck=img_neck, train_cfg=train_cfg, test_cfg=test_cfg, data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        self.task_heads = ModuleDict({name: MODELS.build(head) for name, head in (task_heads or {}).items()})
+        seeing = [name for name, head in self.task_heads.items() if head.needs == 'img']
+        if seeing and not self.with_img_backbone:
+            raise ValueError(f'model.task_heads {seeing} need images, but there is no model.img_backbone')
         self.temporal: Any = MODELS.build(temporal) if temporal is not None else None
         train_cfg, test_cfg = train_cfg or {}, test_cfg or {}
         self.loss_frames = train_cfg.get('loss_frames', 'all')
@@ -115,62 +120,6 @@ class TemporalFusionDetector(MVXTwoStageDetector):
         super().train(mode)
         keep_frozen_in_eval(self, getattr(self, 'frozen', ()))
         return self
-
-    # -- one clip: all frames at once -------------------------------------------------------------------------------
-    def encode(self, inputs: dict[str, Any], frames: Sequence[bool] | None = None) -> EncodedClip:
-        """Voxels of the valid frames -> BEV features; zeros where a frame is padding.
-
-        Args:
-            inputs: what ClipDataPreprocessor gives.
-            frames: which of the B x T frames to encode, clip-major; None is all. Others count as padding.
-        """
-        clips, length = inputs['clip_shape']
-        device = self.data_preprocessor.device
-        valid = torch.tensor(inputs['frame_valid'], device=device)
-        wanted = valid if frames is None else valid & torch.tensor(frames, device=device)
-        size = (clips * length, self._bev_channels(), *self.grid.bev_shape)
-        observed = torch.zeros(clips * length, 1, *self.grid.bev_shape, dtype=torch.bool, device=device)
-        if wanted.any():
-            voxels = inputs['voxels'] if frames is None else choose_voxels(inputs['voxels'], wanted[valid])
-            bev = self.encode_points(voxels, int(wanted.sum()))
-            observed[wanted] = self._observed_cells(voxels, int(wanted.sum()))
-            if not wanted.all():
-                bev = bev.new_zeros(size).index_copy(0, wanted.nonzero()[:, 0], bev)
-        else:
-            bev = torch.zeros(size, device=device)
-            if torch.is_grad_enabled():  # every frame was dropped, but other processes wait for this one's gradients
-                neck = self.pts_neck if self.with_pts_neck else None
-                bev = bev + zero_of(self.pts_voxel_encoder, self.pts_middle_encoder, self.pts_backbone, neck)
-        shape = (clips, length)
-        return EncodedClip(bev.view(*shape, *bev.shape[1:]), observed.view(*shape, *observed.shape[1:]), wanted.view(shape))
-
-    def encode_points(self, voxels: dict[str, Tensor], num_frames: int) -> Tensor:
-        """Voxels of `num_frames` frames -> (num_frames, C, H, W)."""
-        # mmdet3d takes the batch size from the last voxel, which is wrong when the last cloud is empty.
-        if len(voxels['coors']):
-            features = self.pts_voxel_encoder(voxels['voxels'], voxels['num_points'], voxels['coors'], None, None)
-        else:
-            features = voxels['voxels'].new_zeros(0, self.pts_middle_encoder.in_channels) + zero_of(self.pts_voxel_encoder)
-        levels = self.pts_backbone(self.pts_middle_encoder(features, voxels['coors'], num_frames))
-        if self.with_pts_neck:
-            levels = self.pts_neck(levels)
-        if len(levels) != 1 or levels[0].shape[-2:] != self.grid.bev_shape:
-            raise ValueError(f'the neck gives {[tuple(level.shape[-2:]) for level in levels]} cells, but model.grid '
-                             f'makes {self.grid.bev_shape}: one level of that size is needed (check strides and '
-                             'out_size_factor)')
-        return levels[0]
-
-    def _observed_cells(self, voxels: dict[str, Tensor], num_frames: int) -> Tensor:
-        """(num_frames, 1, H, W) bool: cells that hold a point."""
-        observed = torch.zeros(num_frames, 1, *self.grid.bev_shape, dtype=torch.bool, device=voxels['coors'].device)
-        frame, _, row, column = voxels['coors'].long().unbind(dim=1)
-        stride = self.grid.out_size_factor
-        observed[frame, 0, row // stride, column // stride] = True
-        return observed
-
-    def _bev_channels(self) -> int:
-        head = self.pts_bbox_head
-        return (head.shared_conv.conv if hasattr(head, 'shared_conv') else head.conv_cls).in_channels
 
     # -- one frame ----------------------------------------------------------------------------------------------------
     def step(self, bev: Tensor, memory: Any, frames: FrameBatch, observed: Tensor | None = None,
@@ -219,8 +168,7 @@ class TemporalFusionDetector(MVXTwoStageDetector):
         with torch.no_grad(), evaluating(self):
             before = self.encode(batch_inputs_dict, is_context)
         learned = self.encode(batch_inputs_dict, [not flag for flag in is_context])
-        clip = EncodedClip(*[torch.cat([old[:, :context], new[:, context:]], dim=1) for old, new in
-                             ((before.bev, learned.bev), (before.observed, learned.observed), (before.valid, learned.valid))])
+        clip = learned.after(before, context)
         return self.loss_on_clip(clip, batch_data_samples, context)
 
     def context_frames(self, length: int) -> int:
@@ -250,13 +198,37 @@ class TemporalFusionDetector(MVXTwoStageDetector):
         keep = labelled
         if self.loss_frames == 'last':
             keep = [label and i % length == length - 1 for i, label in enumerate(labelled)]
-        if not any(keep):
-            # Every last frame of the batch was dropped. The features keep the graph whole for DDP; nothing is learned.
-            outputs = self.pts_bbox_head([bev.flatten(0, 1)])
-            return {**losses, 'loss_no_label': 0.0 * sum(v.sum() for task in outputs for v in task[0].values())}
+        if clip.images is not None:
+            losses.update(self._image_losses(clip.images, samples, labelled))
         chosen = [sample for sample, kept in zip(samples, keep) if kept]
-        losses.update(self.pts_bbox_head.loss([bev.flatten(0, 1)[torch.tensor(keep)]], chosen))
+        features = bev.flatten(0, 1)[torch.tensor(keep)]
+        losses.update(self._task_losses('bev', features, chosen, None))
+        if chosen:
+            return {**losses, **self.pts_bbox_head.loss([features], chosen)}
+        # Every last frame of the batch was dropped. The head runs all the same, on a frame without truth, and counts nothing:
+        # other processes wait for this one's gradients and for its share of the normalisers.
+        unlabelled = copy.copy(samples[0])
+        unlabelled.gt_instances_3d = samples[0].gt_instances_3d[:0]
+        idle = self.pts_bbox_head.loss([bev.flatten(0, 1)[:1]], [unlabelled])
+        return {**losses, **{name: 0.0 * value for name, value in idle.items()}}
+
+    def _image_losses(self, images: EncodedImages, samples: list[Det3DDataSample], labelled: list[bool]) -> dict[str, Tensor]:
+        """The fusion layer's own loss, and those of the heads on images; frames without labels have no images."""
+        rows = torch.tensor([labelled[p] for p in images.position.tolist()])
+        chosen = images.select(rows)
+        frames = [samples[p] for p in chosen.position.tolist()]
+        losses = self._task_losses('img', chosen.levels, frames, chosen.calibration)
+        if self.fusion_layer is not None:
+            centers = [center_heatmap(samples[p].gt_instances_3d.bboxes_3d.tensor, self.grid) for p in images.position.tolist()]
+            truth = dict(heatmap=torch.stack(centers)[:, None].to(images.position.device), labelled=rows)
+            losses.update(self.fusion_layer.loss(images.aux, images.calibration, truth))
         return losses
+
+    def _task_losses(self, needs: str, features: Any, samples: Sequence[Det3DDataSample],
+                     calibration: Calibration | None) -> dict[str, Tensor]:
+        """Losses of the heads on images or on BEV, as `name.loss`; V may be 0."""
+        return {f'{name}.{key}': value for name, head in self.task_heads.items() if head.needs == needs
+                for key, value in head.loss(features, samples, calibration).items()}
 
     def remember_clip(self, clip: EncodedClip, samples: list[Det3DDataSample],
                       context: int = 0) -> tuple[Tensor, Tensor | None, Any]:
@@ -298,6 +270,12 @@ class TemporalFusionDetector(MVXTwoStageDetector):
                     sample.set_field(logits.sigmoid(), 'pred_occupancy')
         results = found if found is not None else self.pts_bbox_head.predict([bev], lasts)
         results = [result if valid else result[:0] for result, valid in zip(results, clip.valid[:, -1].tolist())]
+        for head in self.task_heads.values():
+            if head.needs == 'bev':
+                head.predict(bev, lasts, None)
+            elif clip.images is not None:
+                ends = clip.images.select(clip.images.position % length == length - 1)
+                head.predict(ends.levels, [samples[p] for p in ends.position.tolist()], ends.calibration)
         return self.add_pred_to_datasample(lasts, results)
 
     def _recollect(self, clip: EncodedClip, samples: list[Det3DDataSample]) -> StepOutput:

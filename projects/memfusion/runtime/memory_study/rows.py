@@ -36,7 +36,7 @@ class Budget:
         variants: augmented passes over the training frames in the cache.
     """
 
-    iterations: int = 200
+    iterations: int = 400
     clips: int = 4
     lr: float = 2e-3
     variants: int = 4
@@ -49,6 +49,7 @@ ROWS = (
     Row('gate', 'gate, ego 1', 'method'),
     Row('residual', 'residual, ego 1', 'method'),
     Row('concat', 'concat, ego 1', 'method'),
+    Row('residual_allcells', 'residual, ego 1, empty cells answer too', 'method'),
     Row('residual_ego0', 'residual, ego none', 'ego motion'),
     Row('residual_ego12', 'residual, ego 1+2', 'ego motion'),
     Row('residual_ego123', 'residual, ego 1+2+3', 'ego motion'),

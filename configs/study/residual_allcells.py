@@ -1,0 +1,2 @@
+_base_ = './memory.py'
+model = dict(temporal=dict(stored_cells='all'))
