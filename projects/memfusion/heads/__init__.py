@@ -1,7 +1,14 @@
-"""Losses and heads that mmdet3d lacks."""
+"""Heads and losses that mmdet3d lacks."""
 
+from .bev_seg_head import BEVSegHead
 from .center_head import InitCenterHead
 from .center_losses import SyncGaussianFocalLoss, SyncL1Loss
+from .image_center_head import ImageCenterHead
+from .image_seg_head import ImageSegHead
 from .occupancy_loss import OccupancyLoss
+from .task_head import TaskHead
 
-__all__ = ['InitCenterHead', 'OccupancyLoss', 'SyncGaussianFocalLoss', 'SyncL1Loss']
+__all__ = [
+    'BEVSegHead', 'ImageCenterHead', 'ImageSegHead', 'InitCenterHead', 'OccupancyLoss', 'SyncGaussianFocalLoss', 'SyncL1Loss',
+    'TaskHead',
+]

@@ -1,0 +1,96 @@
+"""Heads. In: BEV features (V, C, H, W), x along W, y along H. Out: probability per class group and cell; losses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from mmdet3d.registry import MODELS
+from mmdet3d.structures import Det3DDataSample
+from mmengine.model import bias_init_with_prob
+from torch import Tensor, nn
+
+from projects.memfusion.geometry import BEVGrid, rasterize_boxes
+from projects.memfusion.structures import Calibration
+
+from .task_head import TaskHead
+
+
+@MODELS.register_module()
+class BEVSegHead(TaskHead):
+    """BEV segmentation, or occupancy where one group holds all classes. The truth is the ground area of the boxes.
+
+    Args:
+        in_channels: C of the BEV features.
+        classes: names of the detection classes, in the order of their labels.
+        groups: K channels, name -> names of the classes in it, e.g. dict(vehicle=['car', 'truck'], person=['pedestrian']).
+        point_cloud_range: what the BEV covers, metres.
+        channels: width of the head.
+        loss_seg: loss of logits and targets (V x K, 1, H, W), every group of every frame by itself.
+        loss_weight: multiplies the losses.
+    """
+
+    needs = 'bev'
+
+    def __init__(
+        self,
+        in_channels: int,
+        classes: Sequence[str],
+        groups: Mapping[str, Sequence[str]],
+        point_cloud_range: Sequence[float],
+        channels: int = 64,
+        loss_seg: dict | None = None,
+        loss_weight: float = 1.0,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(loss_weight, init_cfg)
+        if not groups:
+            raise ValueError('BEVSegHead.groups is empty: name at least one group of classes')
+        for name, members in groups.items():
+            unknown = [member for member in members if member not in classes]
+            if unknown or not members:
+                raise ValueError(f'BEVSegHead.groups[{name!r}]: {unknown or "no class"} given; classes are {list(classes)}')
+        self.group_names = tuple(groups)
+        self.group_labels = tuple(tuple(list(classes).index(member) for member in members) for members in groups.values())
+        self.point_cloud_range = tuple(float(v) for v in point_cloud_range)
+        self.layers = nn.Sequential(nn.Conv2d(in_channels, channels, 3, padding=1), nn.ReLU(inplace=True),
+                                    nn.Conv2d(channels, len(groups), 1))
+        nn.init.constant_(self.layers[-1].bias, bias_init_with_prob(0.01))  # few cells belong to anything
+        self.loss_seg = MODELS.build(dict(type='OccupancyLoss') if loss_seg is None else loss_seg)
+
+    def forward(self, bev: Tensor) -> Tensor:
+        """(V, C, H, W) -> logits (V, K, H, W)."""
+        return self.layers(bev)
+
+    def compute_losses(self, feats: Tensor, samples: Sequence[Det3DDataSample],
+                       calibration: Calibration | None = None) -> dict[str, Tensor]:
+        """loss_bev_seg_bce, loss_bev_seg_dice: means over frames and groups of all ranks; see TaskHead.loss."""
+        logits = self(feats).float()
+        target = self.targets(samples, logits)
+        losses = self.loss_seg(logits.flatten(0, 1)[:, None], target.flatten(0, 1)[:, None])
+        # OccupancyLoss also serves the memory, under these names.
+        return {name.replace('loss_occ', 'loss_bev_seg'): value for name, value in losses.items()}
+
+    @torch.no_grad()
+    def predict(self, feats: Tensor, samples: Sequence[Det3DDataSample], calibration: Calibration | None = None) -> None:
+        """Sets `pred_bev_seg`: (K, H, W) float32 probabilities, groups in the config's order."""
+        for sample, probability in zip(samples, self(feats).float().sigmoid(), strict=True):
+            sample.set_field(probability, 'pred_bev_seg')
+
+    def targets(self, samples: Sequence[Det3DDataSample], like: Tensor) -> Tensor:
+        """Boxes of V frames, in their augmented LiDAR frames -> (V, K, H, W) in `like`'s shape, dtype and device."""
+        grid = self._grid(tuple(like.shape[-2:]))
+        target = torch.zeros_like(like, requires_grad=False)
+        for frame, sample in zip(target, samples, strict=True):
+            boxes = sample.gt_instances_3d.bboxes_3d.tensor.to(like.device)
+            labels = torch.as_tensor(sample.gt_instances_3d.labels_3d, device=like.device)
+            for channel, members in zip(frame, self.group_labels):
+                inside = torch.isin(labels, labels.new_tensor(members))
+                channel.copy_(rasterize_boxes(boxes[inside][:, :7], grid))
+        return target
+
+    def _grid(self, shape: tuple[int, int]) -> BEVGrid:
+        """The cells of a map of this shape (H, W) over the range."""
+        x_min, y_min, z_min, x_max, y_max, z_max = self.point_cloud_range
+        cell = ((x_max - x_min) / shape[1], (y_max - y_min) / shape[0], z_max - z_min)
+        return BEVGrid(self.point_cloud_range, cell, out_size_factor=1)
