@@ -92,6 +92,12 @@ def read_memory(
         empty = memory_value.new_zeros(batch, memory_value.shape[1], query_key.shape[2])
         return (empty, memory_value.new_zeros(batch, 0)) if return_usage else empty
     with torch.autocast(device_type=query_key.device.type, enabled=False):
+        order = None if memory_valid is None else _answering(memory_valid)
+        if memory_valid is not None and order is not None:
+            memory_key, memory_shrinkage, memory_value = (
+                part.gather(2, order[:, None].expand(-1, part.shape[1], -1))
+                for part in (memory_key, memory_shrinkage, memory_value))
+            memory_valid = memory_valid.gather(1, order)
         query, memory = _expand(query_key, query_selection, memory_key, memory_shrinkage)
         value = memory_value.float().transpose(1, 2).contiguous()
         bias, something = _validity(memory_valid, query)
@@ -100,7 +106,10 @@ def read_memory(
             return torch.where(something, readout, readout.new_zeros(())).transpose(1, 2)
         readout, usage = _chunked_read(query, memory, value, bias, top_k, return_usage)
         readout = torch.where(something, readout, readout.new_zeros(())).transpose(1, 2)
-    return (readout, torch.where(something[..., 0], usage, usage.new_zeros(()))) if return_usage else readout
+    if not return_usage:
+        return readout
+    usage = torch.where(something[..., 0], usage, usage.new_zeros(()))
+    return readout, usage if order is None else usage.new_zeros(batch, num_elements).scatter(1, order, usage)
 
 
 def affinity_of(
@@ -114,6 +123,17 @@ def affinity_of(
         bias, something = _validity(memory_valid, query)
         affinity = similarity_to_affinity(similarity if bias is None else similarity + bias, top_k)
     return affinity * something
+
+
+def _answering(memory_valid: Tensor) -> Tensor | None:
+    """(B, N) bool -> (B, N') positions of what may answer, first the valid ones; None where that saves less than a tenth.
+
+    N' is the largest number of valid elements of any sample: what is left out answers nobody, and costs as much as the rest.
+    """
+    count = max(1, int(memory_valid.sum(dim=1).max()))
+    if count > 0.9 * memory_valid.shape[1]:
+        return None
+    return memory_valid.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :count]
 
 
 def _validity(memory_valid: Tensor | None, query: Tensor) -> tuple[Tensor | None, Tensor]:
