@@ -54,7 +54,8 @@ def test_blocks_do_without_compiled_ops(path):
 
 def test_blocks_import_where_mmcv_has_no_compiled_ops():
     script = ('import sys; sys.modules["mmcv._ext"] = None; sys.modules["mmcv.ops"] = None\n'
-              'import projects.memfusion.memory, projects.memfusion.geometry, projects.memfusion.structures')
+              'import projects.memfusion.memory, projects.memfusion.fusion, projects.memfusion.geometry\n'
+              'import projects.memfusion.structures')
     done = subprocess.run([sys.executable, '-W', 'ignore', '-c', script], cwd=REPO, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

@@ -50,11 +50,6 @@ def keep_frozen_in_eval(model: nn.Module, prefixes: Sequence[str]) -> None:
             module.training = False
 
 
-def zero_of(*modules: nn.Module | None) -> Tensor | int:
-    """A scalar 0 that depends on every trainable parameter: distributed training waits for a gradient of each."""
-    return sum(0.0 * p.sum() for module in modules if module is not None for p in module.parameters() if p.requires_grad)
-
-
 def choose_voxels(voxels: dict[str, Tensor], frames: Tensor) -> dict[str, Tensor]:
     """The voxels of the frames where `frames` (V,) bool is True; the frames are counted anew."""
     keep = frames[voxels['coors'][:, 0].long()]

@@ -23,6 +23,7 @@ from mmengine.model import ModuleDict
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from projects.memfusion.fusion import FusionTruth
 from projects.memfusion.geometry import BEVGrid, rasterize_boxes
 from projects.memfusion.structures import Calibration, FrameBatch, FrameMeta
 
@@ -219,9 +220,10 @@ class TemporalFusionDetector(ClipEncoder):
         frames = [samples[p] for p in chosen.position.tolist()]
         losses = self._task_losses('img', chosen.levels, frames, chosen.calibration)
         if self.fusion_layer is not None:
-            centers = [center_heatmap(samples[p].gt_instances_3d.bboxes_3d.tensor, self.grid) for p in images.position.tolist()]
-            truth = dict(heatmap=torch.stack(centers)[:, None].to(images.position.device), labelled=rows)
-            losses.update(self.fusion_layer.loss(images.aux, images.calibration, truth))
+            centers = [center_heatmap(frame.gt_instances_3d.bboxes_3d.tensor, self.grid) for frame in frames]
+            heatmap = torch.stack(centers)[:, None] if centers else torch.zeros(0, 1, *self.grid.bev_shape)
+            truth = FusionTruth(heatmap.to(images.position.device), chosen.calibration.calib_noise)
+            losses.update(self.fusion_layer.loss({name: value[rows] for name, value in images.aux.items()}, truth))
         return losses
 
     def _task_losses(self, needs: str, features: Any, samples: Sequence[Det3DDataSample],

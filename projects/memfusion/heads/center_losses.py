@@ -8,17 +8,10 @@ from __future__ import annotations
 
 from mmdet.models.losses import GaussianFocalLoss, L1Loss
 from mmdet3d.registry import MODELS
-from mmengine.dist import all_reduce, get_world_size
+from mmengine.dist import get_world_size
 from torch import Tensor
 
-
-def mean_over_ranks(value: Tensor) -> Tensor:
-    """Scalar tensor -> its mean over all ranks, without gradient; itself in one process."""
-    if get_world_size() == 1:
-        return value
-    value = value.detach().clone()
-    all_reduce(value, op='mean')
-    return value
+from projects.memfusion.parallel import mean_over_ranks
 
 
 @MODELS.register_module()

@@ -12,10 +12,10 @@ from mmdet3d.registry import MODELS
 from mmdet3d.structures import Det3DDataSample
 from torch import Tensor, nn
 
+from projects.memfusion.parallel import mean_over_ranks
 from projects.memfusion.structures import Calibration
 from projects.memfusion.structures.image_labels import IGNORED, ImageLabels
 
-from .center_losses import mean_over_ranks
 from .image_center_targets import cells_inside
 from .task_head import TaskHead, camera_labels, pick_level
 

@@ -10,6 +10,7 @@ import torch
 from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
 from mmengine.structures import InstanceData
 
+from projects.memfusion import parallel
 from projects.memfusion.heads import center_losses
 from projects.memfusion.structures import Calibration
 from projects.memfusion.structures.image_labels import ImageLabels
@@ -60,7 +61,8 @@ def on_two_ranks(monkeypatch):
 
     def run(*ranks: Callable[[], dict[str, torch.Tensor]]) -> list[dict[str, torch.Tensor]]:
         seen: list[list[torch.Tensor]] = [[], []]
-        monkeypatch.setattr(center_losses, 'get_world_size', lambda: 2)
+        for module in (parallel, center_losses):
+            monkeypatch.setattr(module, 'get_world_size', lambda: 2)
         results = []
         for meeting in (False, True):
             results = []
@@ -75,7 +77,7 @@ def on_two_ranks(monkeypatch):
                         seen[rank].append(value.clone())
                     calls[0] += 1
 
-                monkeypatch.setattr(center_losses, 'all_reduce', all_reduce)
+                monkeypatch.setattr(parallel, 'all_reduce', all_reduce)
                 results.append(function())
             assert len(seen[0]) == len(seen[1]) > 0
         monkeypatch.undo()

@@ -6,6 +6,7 @@ import pytest
 import torch
 from mmdet.models.losses import GaussianFocalLoss, L1Loss
 
+from projects.memfusion import parallel
 from projects.memfusion.heads import OccupancyLoss, SyncGaussianFocalLoss, SyncL1Loss, center_losses
 
 
@@ -67,7 +68,8 @@ def test_two_ranks_average_to_the_loss_of_both(monkeypatch):
     """Rank losses with a shared normaliser have the mean that one process with both samples has."""
     (pred_a, target_a), (pred_b, target_b) = heat(1), heat(6)
     whole = GaussianFocalLoss()(torch.cat([pred_a, pred_b]), torch.cat([target_a, target_b]), avg_factor=2 + 7)
-    monkeypatch.setattr(center_losses, 'get_world_size', lambda: 2)
+    for module in (parallel, center_losses):
+        monkeypatch.setattr(module, 'get_world_size', lambda: 2)
     monkeypatch.setattr(center_losses, 'mean_over_ranks', lambda value: torch.tensor((2 + 7) / 2))
     loss = SyncGaussianFocalLoss()
     ranks = [loss(pred_a, target_a, avg_factor=2), loss(pred_b, target_b, avg_factor=7)]

@@ -1,0 +1,104 @@
+"""Fusion contract. In: bev_lidar (V, C, H, W), image features and the rig. Out: BEV with what the cameras saw, same frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mmengine.model import BaseModule
+from torch import Tensor
+
+from projects.memfusion.parallel import zero_of
+from projects.memfusion.structures import Calibration
+
+
+@dataclass(frozen=True)
+class FusionOutput:
+    """bev (V, C, H, W), and aux: what the losses and the pictures need, by name."""
+
+    bev: Tensor
+    aux: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class FusionTruth:
+    """heatmap (V, 1, H, W) of box centres, 1 at a centre; noise (V, N, 4, 4), the rigid error that was put into the rig."""
+
+    heatmap: Tensor
+    noise: Tensor
+
+
+class FusionLayer(BaseModule):
+    """Base of the modules for the detector's slot `fusion_layer`.
+
+    Args:
+        bev_channels: C of bev_lidar.
+        img_channels: channels of every image level.
+        point_cloud_range: (x_min, y_min, z_min, x_max, y_max, z_max) of the BEV, metres; the detector fills it in.
+        strides: network pixels per feature cell, of each level that is used.
+        levels: positions of those levels in img_feats; None takes the first ones.
+
+    Raises:
+        ValueError: where strides and levels do not match.
+    """
+
+    def __init__(
+        self,
+        bev_channels: int,
+        img_channels: int,
+        point_cloud_range: Sequence[float],
+        strides: Sequence[int],
+        levels: Sequence[int] | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        self.bev_channels, self.img_channels = bev_channels, img_channels
+        self.point_cloud_range = tuple(float(value) for value in point_cloud_range)
+        self.strides = tuple(strides)
+        self.levels = tuple(range(len(self.strides)) if levels is None else levels)
+        if len(self.levels) != len(self.strides) or not self.strides:
+            raise ValueError(f'fusion_layer.strides {self.strides} must name one stride for each of the levels {self.levels}')
+
+    def forward(self, bev_lidar: Tensor, img_feats: Sequence[Tensor], calibration: Calibration) -> Tensor:
+        """The fused BEV (V, C, H, W); see fuse."""
+        return self.fuse(bev_lidar, img_feats, calibration).bev
+
+    def fuse(self, bev_lidar: Tensor, img_feats: Sequence[Tensor], calibration: Calibration) -> FusionOutput:
+        """Fuses V frames of N cameras.
+
+        Args:
+            bev_lidar: (V, C, H, W), x along W and y along H.
+            img_feats: levels of (V, N, Ci, h, w).
+            calibration: of V frames; cameras that are not valid have no effect.
+
+        Raises:
+            ValueError: where the shapes contradict each other or the config.
+        """
+        output = self.fuse_levels(bev_lidar, self._used_levels(bev_lidar, img_feats, calibration), calibration)
+        if not self.training:
+            return output
+        return FusionOutput(output.bev + zero_of(self), output.aux)
+
+    def fuse_levels(self, bev_lidar: Tensor, maps: list[Tensor], calibration: Calibration) -> FusionOutput:
+        """As fuse, with only the levels that are used; features of cameras that are not valid are 0."""
+        raise NotImplementedError
+
+    def loss(self, aux: dict[str, Tensor], truth: FusionTruth) -> dict[str, Tensor]:
+        """Losses of the parts that are told the truth; none in the base class."""
+        del aux, truth
+        return {}
+
+    def _used_levels(self, bev_lidar: Tensor, img_feats: Sequence[Tensor], calibration: Calibration) -> list[Tensor]:
+        if max(self.levels) >= len(img_feats):
+            raise ValueError(f'fusion_layer.levels {self.levels} asks for more than the {len(img_feats)} levels of img_neck')
+        frames, cameras = calibration.cam_valid.shape
+        if bev_lidar.shape[:2] != (frames, self.bev_channels):
+            raise ValueError(f'bev_lidar is {tuple(bev_lidar.shape)}, expected {frames} frames (as the calibration has) of '
+                             f'fusion_layer.bev_channels={self.bev_channels}')
+        maps = [img_feats[level] for level in self.levels]
+        for level, feature_map in zip(self.levels, maps):
+            if feature_map.shape[:3] != (frames, cameras, self.img_channels):
+                raise ValueError(f'img_feats[{level}] is {tuple(feature_map.shape)}, expected {frames} frames of cameras '
+                                 f'{calibration.cam_names} of fusion_layer.img_channels={self.img_channels}')
+        missing = ~calibration.cam_valid[..., None, None, None]
+        return [feature_map.masked_fill(missing, 0) for feature_map in maps]

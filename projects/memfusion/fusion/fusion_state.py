@@ -1,0 +1,71 @@
+"""Fusion contract, no network: what FuTr++ hands from stage to stage. Cells and points are in the augmented LiDAR frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from projects.memfusion.structures import Calibration
+
+
+@dataclass(frozen=True)
+class CameraTokens:
+    """Camera features on a coarse grid of T tokens: features (V, N, T, D), uv_px (V, N, T, 2) the mean network pixel of a
+    token's feature cells, valid (V, N, T) bool: a camera that is there, and a token that holds a part of its image."""
+
+    features: Tensor
+    uv_px: Tensor
+    valid: Tensor
+
+    def mean(self) -> Tensor:
+        """(V, N, D), the mean of a camera's valid tokens; 0 where there is none."""
+        valid = self.valid[..., None]
+        return self.features.masked_fill(~valid, 0).sum(2) / valid.sum(2).clamp(min=1)
+
+
+@dataclass(frozen=True)
+class FusionState:
+    """What the stages read and change.
+
+    Attributes:
+        bev_lidar: (V, C, H, W), as it came in.
+        bev: (V, C, H, W), so far.
+        maps: levels of (V, N, Ci, h, w).
+        tokens: of the cameras.
+        calibration: the rig, corrected by calib_refine.
+        weight: (V, N) float, how much a camera counts: 0 for one that is not there, else the confidence in its calibration.
+        aux: for losses and pictures.
+    """
+
+    bev_lidar: Tensor
+    bev: Tensor
+    maps: list[Tensor]
+    tokens: CameraTokens
+    calibration: Calibration
+    weight: Tensor
+    aux: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ActiveCells:
+    """The cells that ask the cameras: index (V, K) int64 into H x W, None for all of them in order; score (V, K) that their
+    update is multiplied with, None for 1; logits (V, 1, H, W) of the centre heatmap, None where there is none."""
+
+    index: Tensor | None
+    score: Tensor | None = None
+    logits: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What K cells read: features (V, K, D), and trust (V, K, 1) in 0..1, exactly 0 for a cell that no valid camera sees."""
+
+    features: Tensor
+    trust: Tensor
+
+
+def check_kind(stage: str, kind: str, kinds: tuple[str, ...]) -> None:
+    """Raises ValueError naming the stage where `kind` is none of its kinds."""
+    if kind not in kinds:
+        raise ValueError(f'fusion_layer.{stage}.kind must be one of {", ".join(kinds)}, got {kind!r}')

@@ -1,0 +1,114 @@
+"""FuTr++. In: BEV, image features and the rig. Out: BEV with what the cameras saw where it matters; augmented LiDAR frame.
+
+    tokens         a coarse grid of features per camera
+    calib_refine   optional: corrects the rig, weighs the cameras
+    geometry       tells the tokens where they look
+    film           the cameras modulate the BEV
+    select         a few cells ask for more
+    sample         these read the cameras; what they read is scattered back
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmdet3d.registry import MODELS
+from torch import Tensor, nn
+
+from projects.memfusion.structures import Calibration
+
+from .calib_refine import CalibRefine
+from .cell_selection import CellSelection
+from .cell_update import CellUpdate
+from .film import FiLM
+from .fusion_layer import FusionLayer, FusionOutput, FusionTruth
+from .fusion_state import FusionState, check_kind
+from .pillar_sampling import PillarSampling
+from .token_attention import TokenAttention
+from .token_geometry import TokenGeometry
+from .token_grid import TokenGrid
+
+SAMPLE_KINDS = ('off', 'tokens', 'deformable')
+
+
+@MODELS.register_module()
+class FuTrPlusPlus(FusionLayer):
+    """Calibration-aware fusion in five stages, each switched by its `kind`. It starts as the identity, and is the identity
+    wherever no valid camera has a say.
+
+    Args:
+        bev_channels, img_channels, point_cloud_range, strides, levels: as in FusionLayer.
+        tokens: dict(grid=1 | 8 | 16 | (rows, columns), dim=D of all tokens and queries, level=which of the used levels).
+        geometry: dict(kind, ...), see TokenGeometry.
+        film: dict(kind, ...), see FiLM.
+        select: dict(kind, ...), see CellSelection. It serves the stage sample, and is not built where that is off.
+        sample: dict(kind='off' | 'tokens' | 'deformable', ...), see TokenAttention and PillarSampling.
+        calib_refine: dict(kind, confidence, ...), see CalibRefine.
+    """
+
+    def __init__(
+        self,
+        bev_channels: int,
+        img_channels: int,
+        point_cloud_range: Sequence[float],
+        strides: Sequence[int],
+        levels: Sequence[int] | None = None,
+        tokens: Mapping[str, Any] | None = None,
+        geometry: Mapping[str, Any] | None = None,
+        film: Mapping[str, Any] | None = None,
+        select: Mapping[str, Any] | None = None,
+        sample: Mapping[str, Any] | None = None,
+        calib_refine: Mapping[str, Any] | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(bev_channels, img_channels, point_cloud_range, strides, levels, init_cfg)
+        grid, dim, self.token_level = self._token_settings(**dict(tokens or {}))
+        reach, stride = self.point_cloud_range, self.strides[self.token_level]
+        self.tokens = TokenGrid(img_channels, dim, stride, grid)
+        self.calib_refine = CalibRefine(
+            bev_channels, img_channels, stride, self.token_level, reach, **dict(calib_refine or {}))
+        self.geometry = TokenGeometry(dim, **dict(geometry or {}))
+        self.film = FiLM(bev_channels, dim, reach, **dict(film or {}))
+        reader = self._build_reader(dim, **dict(sample or {}))
+        self.select = None if reader is None else CellSelection(bev_channels, **dict(select or {}))
+        self.sample = None if reader is None else CellUpdate(bev_channels, dim, reach, reader)
+        if self.sample is None and self.film.kind == 'off':
+            raise ValueError('fusion_layer: film and sample are both off, so FuTrPlusPlus would do nothing')
+
+    def fuse_levels(self, bev_lidar: Tensor, maps: list[Tensor], calibration: Calibration) -> FusionOutput:
+        """As FusionLayer.fuse_levels. aux holds what the stages leave: heatmap_logits (V, 1, H, W), cells (V, K) int64 and
+        their cell_score (V, K), pose_correction (V, N, 4, 4), confidence_logits (V, N), cam_valid (V, N)."""
+        tokens = self.tokens(maps[self.token_level], calibration)
+        state = FusionState(bev_lidar, bev_lidar, maps, tokens, calibration, calibration.cam_valid.float())
+        state = self.calib_refine(state)
+        state = self.geometry(state)
+        state = self.film(state)
+        aux = dict(state.aux)
+        if self.select is not None and self.sample is not None:
+            cells = self.select(state)
+            state = self.sample(state, cells)
+            found = dict(heatmap_logits=cells.logits, cells=cells.index, cell_score=cells.score)
+            aux.update({name: value for name, value in found.items() if value is not None})
+        return FusionOutput(state.bev, aux)
+
+    def loss(self, aux: dict[str, Tensor], truth: FusionTruth) -> dict[str, Tensor]:
+        """loss_fusion_heatmap, loss_calib_pose, loss_calib_confidence: those of the stages that are on."""
+        losses = self.calib_refine.loss(aux, truth)
+        if self.select is not None:
+            losses.update(self.select.loss(aux, truth))
+        return losses
+
+    def _token_settings(self, grid: int | Sequence[int] = 8, dim: int = 128,
+                        level: int = 0) -> tuple[int | Sequence[int], int, int]:
+        if not 0 <= level < len(self.levels):
+            raise ValueError(f'fusion_layer.tokens.level={level} is none of the {len(self.levels)} used levels')
+        return grid, dim, level
+
+    def _build_reader(self, dim: int, kind: str = 'deformable', num_heads: int = 8, num_points: int = 8,
+                      heights_m: Sequence[float] = (-1.5, -0.5, 0.5, 1.5), radius_px: float = 64.0) -> nn.Module | None:
+        """The reader of the stage sample; num_points, heights_m and radius_px are those of 'deformable'."""
+        check_kind('sample', kind, SAMPLE_KINDS)
+        if kind == 'deformable':
+            return PillarSampling(dim, self.img_channels, self.strides, heights_m, num_heads, num_points, radius_px)
+        return TokenAttention(dim, num_heads) if kind == 'tokens' else None

@@ -1,0 +1,161 @@
+"""Measures fusion. In: BEV sizes, cameras. Out: seconds and peak bytes of FuTr++, dense attention, deformable attention."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from projects.memfusion.fusion import FuTrPlusPlus
+from projects.memfusion.structures import Calibration
+
+from .benchmark import Row, interleave, rows_of
+
+BEV_SIZES = (128, 180)
+_RANGE = (-54.0, -54.0, -5.0, 54.0, 54.0, 3.0)
+_IMAGE_HW, _STRIDE, _CHANNELS, _DIM = (256, 704), 16, 256, 128
+_DENSE = 'dense deformable attention, all cells'
+
+
+@dataclass(frozen=True)
+class Case:
+    """One fusion block: its stages, and how much it is given."""
+
+    stages: dict[str, Any]
+    bev_size: int
+    cameras: int = 6
+    training: bool = False
+
+    def at(self, bev_size: int) -> Case:
+        """The same block at another BEV size."""
+        return Case(self.stages, bev_size, self.cameras, self.training)
+
+
+def ring(cameras: int) -> Calibration:
+    """Cameras all around, each of 70 deg, as on a nuScenes car, in images of 256 x 704 px."""
+    height, width = _IMAGE_HW
+    focal = width / 2 / math.tan(math.radians(35.0))
+    info = {}
+    for i in range(cameras):
+        cos, sin = math.cos(2 * math.pi * i / cameras), math.sin(2 * math.pi * i / cameras)
+        cam_from_lidar = np.eye(4)
+        cam_from_lidar[:3, :3] = [[sin, -cos, 0], [0, 0, -1], [cos, sin, 0]]
+        info[f'CAM_{i}'] = dict(cam2img=[[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]], height=height, width=width,
+                                lidar2cam=cam_from_lidar)
+    return Calibration.from_info(info)
+
+
+def build(case: Case) -> Callable[[], Any]:
+    """A call that runs the block once (with backward in training), on the GPU where there is one."""
+    torch.manual_seed(0)
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    layer = FuTrPlusPlus(_CHANNELS, _CHANNELS, _RANGE, (_STRIDE,), **case.stages).to(device).eval()
+    calibration = ring(case.cameras).to(device)
+    bev = torch.randn(1, _CHANNELS, case.bev_size, case.bev_size, device=device, requires_grad=case.training)
+    feats = torch.randn(1, case.cameras, _CHANNELS, *(size // _STRIDE for size in _IMAGE_HW), device=device,
+                        requires_grad=case.training)
+
+    def call() -> Tensor:
+        with torch.set_grad_enabled(case.training):
+            fused = layer(bev, [feats], calibration)
+            if case.training:
+                fused.backward(torch.ones_like(fused))
+        return fused
+
+    return call
+
+
+def sample_stage(kind: str, cells: str, active_ratio: float = 0.1) -> dict[str, Any]:
+    """The stages where only the sample stage changes the BEV; tokens of single feature cells for attention to tokens."""
+    grid = (_IMAGE_HW[0] // _STRIDE, _IMAGE_HW[1] // _STRIDE) if kind == 'tokens' else 8
+    return dict(tokens=dict(grid=grid, dim=_DIM), film=dict(kind='off'), select=dict(kind=cells, active_ratio=active_ratio),
+                sample=dict(kind=kind))
+
+
+def blocks(bev_size: int, training: bool = False) -> dict[str, Case]:
+    """The blocks that are compared."""
+    gated = {**sample_stage('deformable', 'learned'), 'film': dict(kind='per_camera_gated')}
+    return {
+        _DENSE: Case(sample_stage('deformable', 'all'), bev_size, training=training),
+        'dense attention, all cells to all feature cells': Case(sample_stage('tokens', 'all'), bev_size, training=training),
+        'FuTr++, 10 % active cells': Case(sample_stage('deformable', 'learned'), bev_size, training=training),
+        'FuTr++, 10 % active cells, gated FiLM': Case(gated, bev_size, training=training),
+    }
+
+
+def measure_fusion(repeats: int) -> list[Row]:
+    """Time and peak memory of the blocks, forward and with backward; then FuTr++ over cameras and active cells."""
+    rows = []
+    for bev_size in BEV_SIZES:
+        for training in (False, True):
+            note = f'BEV {bev_size}, forward' + ' and backward' * training
+            rows += _measure(blocks(bev_size, training), _DENSE, note, repeats)
+    few = {f'FuTr++, {count} cameras': Case(sample_stage('deformable', 'learned'), 128, count) for count in (6, 3, 12)}
+    rows += _measure(few, 'FuTr++, 6 cameras', 'BEV 128, forward', repeats)
+    shares = {f'FuTr++, {ratio:.0%} active': Case(sample_stage('deformable', 'learned', ratio), 128)
+              for ratio in (0.1, 0.05, 0.2, 0.4)}
+    return rows + _measure(shares, 'FuTr++, 10% active', 'BEV 128, forward', repeats)
+
+
+def _measure(cases: dict[str, Case], baseline: str, note: str, repeats: int) -> list[Row]:
+    calls = {name: build(case) for name, case in cases.items()}
+    peaks = {name: peak_bytes(partial(build, case.at(16)), partial(build, case)) for name, case in cases.items()}
+    return [Row(row.name, row.seconds, row.low, row.high, baseline, row.ratio,
+                f'{note}; {peaks[row.name] / 1e6:.0f} MB ({peaks[row.name] / max(peaks[baseline], 1):.2f}x)')
+            for row in rows_of(interleave(calls, repeats), baseline)]
+
+
+def peak_bytes(warm_up: Callable[[], Callable[[], Any]], make: Callable[[], Callable[[], Any]]) -> int:
+    """Peak memory of one call beyond its inputs and weights, in a process of its own.
+
+    Args:
+        warm_up: makes a small call, so that libraries and threads are there before the count; can be pickled.
+        make: makes the call that is measured; can be pickled.
+    """
+    context = multiprocessing.get_context('spawn')
+    answer: Any = context.Queue()
+    process = context.Process(target=_peak_bytes, args=(warm_up, make, answer))
+    process.start()
+    value = answer.get()
+    process.join()
+    return int(value)
+
+
+def _peak_bytes(warm_up: Callable[[], Callable[[], Any]], make: Callable[[], Callable[[], Any]], answer: Any) -> None:
+    warm_up()()
+    call = make()
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        call()
+        answer.put(torch.cuda.max_memory_allocated() - before)
+        return
+    before, peak = _resident_bytes(), [0]
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            peak[0] = max(peak[0], _resident_bytes())
+            time.sleep(0.001)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    call()
+    done.set()
+    watcher.join()
+    answer.put(max(peak[0] - before, 0))
+
+
+def _resident_bytes() -> int:
+    return int(Path('/proc/self/statm').read_text().split()[1]) * os.sysconf('SC_PAGE_SIZE')

@@ -1,0 +1,119 @@
+"""Unit: token grid, geometry and FiLM by hand numbers."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from projects.memfusion.fusion.film import FiLM, soft_visibility
+from projects.memfusion.fusion.fusion_state import CameraTokens, FusionState
+from projects.memfusion.fusion.token_geometry import TokenGeometry
+from projects.memfusion.fusion.token_grid import TokenGrid
+from projects.memfusion.structures import Calibration
+
+from .conftest import RANGE, camera, randomise
+
+
+def test_tokens_are_means_of_the_image_without_its_padding():
+    # 40 x 72 px in a canvas of 64 x 96: 5 x 9 feature cells of 8 px; the other camera fills its 8 x 12 cells.
+    calibration = Calibration.from_info(dict(A=camera(0.0, height=40, width=72), B=camera(1.0), C=camera(2.0)))
+    calibration.cam_valid[0, 2] = False
+    layer = TokenGrid(2, 2, 8, (2, 3))
+    with torch.no_grad():
+        layer.proj.weight.copy_(torch.eye(2))
+        layer.proj.bias.zero_()
+    feats = torch.full((1, 3, 2, 8, 12), 1e6)
+    feats[:, :, 0], feats[:, :, 1] = torch.arange(12.0), torch.arange(8.0)[:, None]  # column and row numbers
+    feats[0, 0, :, 5:], feats[0, 0, :, :, 9:] = 1e6, 1e6  # padding
+    tokens = layer(feats, calibration)
+    # full image: rows 0-3 and 4-7, columns 0-3, 4-7, 8-11; the small one has rows 0-3 and 4, and columns up to 8
+    torch.testing.assert_close(tokens.features[0, 1], torch.tensor(
+        [[x, y] for y in (1.5, 5.5) for x in (1.5, 5.5, 9.5)]))
+    torch.testing.assert_close(tokens.features[0, 0], torch.tensor([[x, y] for y in (1.5, 4.0) for x in (1.5, 5.5, 8.0)]))
+    torch.testing.assert_close(tokens.uv_px, tokens.features.masked_fill(~tokens.valid[..., None], -3.5 / 8) * 8 + 3.5)
+    assert tokens.valid.all(-1).tolist() == [[True, True, False]] and tokens.features[0, 2].abs().max() == 0
+    finer = TokenGrid(2, 2, 8, 16)(feats, calibration)  # more tokens than feature cells
+    assert finer.features.shape == (1, 3, 256, 2) and finer.valid[0, 1].all() and not finer.valid[0, 0].all()
+
+
+def numbers(kind: str, calibration: Calibration, uv_px=(47.5, 31.5), **settings) -> torch.Tensor:
+    uv = torch.tensor(uv_px).expand(*calibration.cam_valid.shape, 1, 2)
+    return TokenGeometry(4, kind, scale_m=10.0, **settings).numbers(uv, calibration)[0, 0, 0]
+
+
+def test_geometry_in_numbers():
+    # At (2, 1, 3), looks along +y; 36 px right of the centre at f = 48 is 3 right for 4 ahead: direction (0.6, 0.8, 0).
+    one = Calibration.from_info(dict(A=camera(math.pi / 2, (2.0, 1.0, 3.0))))
+    right = (47.5 + 36, 31.5)
+    torch.testing.assert_close(numbers('ray', one, right), torch.tensor([0.2, 0.1, 0.3, 0.6, 0.8, 0.0]), atol=1e-6, rtol=0)
+    # moment: (0.2, 0.1, 0.3) x (0.6, 0.8, 0) = (-0.24, 0.18, 0.10)
+    line = numbers('pluecker', one, right)
+    torch.testing.assert_close(line, torch.tensor([0.6, 0.8, 0.0, -0.24, 0.18, 0.10]), atol=1e-6, rtol=0)
+    torch.testing.assert_close(numbers('yaw_pitch', one, right), torch.tensor([0.6, 0.8, 0.0, 1.0]), atol=1e-6, rtol=0)
+    down = numbers('yaw_pitch', one, (47.5, 31.5 + 48))  # 45 degrees down
+    torch.testing.assert_close(down, torch.tensor([0.0, 1.0, -math.sqrt(0.5), math.sqrt(0.5)]), atol=1e-6, rtol=0)
+    frustum = numbers('frustum', one, right, depths_m=(4.0, 8.0))  # 3 right and 4 ahead of (2, 1, 3), and twice that
+    torch.testing.assert_close(frustum, torch.tensor([0.5, 0.5, 0.3, 0.8, 0.9, 0.3]), atol=1e-6, rtol=0)
+
+
+def test_geometry_follows_the_augmented_rig():
+    aug = np.eye(4)
+    aug[:2, :2] = [[0, -1], [1, 0]]  # a quarter turn
+    aug[:3, 3] = [0, 0, 0.5]
+    one = Calibration.from_info(dict(A=camera(0.0, (2.0, 0.0, 1.0))), bev_aug=aug)
+    torch.testing.assert_close(numbers('ray', one), torch.tensor([0.0, 0.2, 0.15, 0.0, 1.0, 0.0]), atol=1e-6, rtol=0)
+
+
+def test_camera_id_goes_by_name():
+    layer = TokenGeometry(3, 'camera_id', cam_names=('B', 'A'))
+    calibration = Calibration.from_info(dict(A=camera(0.0), B=camera(1.0)))
+    tokens = CameraTokens(torch.zeros(1, 2, 1, 3), torch.zeros(1, 2, 1, 2), torch.ones(1, 2, 1, dtype=torch.bool))
+    state = FusionState(torch.zeros(1), torch.zeros(1), [], tokens, calibration, torch.ones(1, 2))
+    torch.testing.assert_close(layer(state).tokens.features[0, :, 0], layer.identity.weight[[1, 0]])
+    for names in ((), ('A', 'A')):
+        with pytest.raises(ValueError, match='cam_names'):
+            TokenGeometry(3, 'camera_id', cam_names=names)
+
+
+def test_soft_visibility_in_numbers():
+    calibration = Calibration.from_info(dict(A=camera(0.0), B=camera(0.0)))
+    calibration.cam_valid[0, 1] = False
+    # u = 47.5 - 48 y / 8: y = 8 is u = -0.5, on the border; y = 4 is 24 px inside; (0, 0) is 32 px from top and bottom
+    points = torch.tensor([[[8.0, 8.0, 0.0], [8.0, 4.0, 0.0], [8.0, 0.0, 0.0], [8.0, 12.0, 0.0], [-8.0, 0.0, 0.0]]])
+    seen = soft_visibility(points, calibration, softness_px=8.0)
+    wanted = torch.tensor([0.5, 1 / (1 + math.exp(-3)), 1 / (1 + math.exp(-4)), 1 / (1 + math.exp(3)), 0.0])
+    torch.testing.assert_close(seen[0, 0], wanted, atol=1e-5, rtol=0)
+    assert seen[0, 1].abs().max() == 0
+
+
+def film_state(calibration: Calibration, weight) -> FusionState:
+    frames, cameras = calibration.cam_valid.shape
+    tokens = CameraTokens(torch.randn(frames, cameras, 1, 4), torch.zeros(frames, cameras, 1, 2),
+                          calibration.cam_valid[..., None])
+    bev = torch.randn(frames, 3, 16, 16)
+    return FusionState(bev, bev, [], tokens, calibration, torch.tensor(weight).expand(frames, cameras))
+
+
+def test_gated_film_changes_what_the_camera_sees():
+    calibration = Calibration.from_info(dict(A=camera(0.0), B=camera(math.pi)))
+    layer = randomise(FiLM(3, 4, RANGE, 'per_camera_gated', softness_px=1.0))
+    state = film_state(calibration, [1.0, 0.0])
+    change = (layer(state).bev - state.bev).abs()[0].sum(0)
+    assert change[7:9, 12:].min() > 0.01 and change[:, :8].max() == 0, 'x runs along W; only the front camera has weight'
+    per_camera = layer.output(layer.hidden(state.tokens.features[0, 0, 0]))
+    gate = layer.gate((16, 16), calibration)[0, 0].view(16, 16)
+    wanted = state.bev[0] * (1 + per_camera[:3, None, None] * gate) + per_camera[3:, None, None] * gate
+    torch.testing.assert_close(layer(state).bev[0], wanted, atol=1e-5, rtol=0)
+
+
+def test_film_weighs_cameras_by_confidence():
+    calibration = Calibration.from_info(dict(A=camera(0.0), B=camera(math.pi)))
+    for kind in ('global', 'per_camera_sum', 'per_camera_gated'):
+        layer = randomise(FiLM(3, 4, RANGE, kind))
+        state = film_state(calibration, [0.0, 0.0])
+        assert torch.equal(layer(state).bev, state.bev)
+        full = film_state(calibration, [1.0, 1.0])
+        assert (layer(full).bev - full.bev).abs().max() > 0.05

@@ -1,0 +1,64 @@
+"""Tests a fused detector with wrong calibration, missing sensors and false images; says whether the cameras are used.
+
+Writes robustness.json, robustness.md and robustness.png. Conditions that robustness.json holds already are skipped, so the
+command may be stopped and given again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # read when torch is loaded
+
+from mmengine.config import Config, DictAction
+from mmengine.runner import Runner
+
+from projects.memfusion.runtime import build_runner, prepare_config, run_cli, set_work_dir
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config of a detector with cameras')
+    parser.add_argument('checkpoint', help='its checkpoint')
+    parser.add_argument('--out', type=Path, required=True, help='folder of the results')
+    parser.add_argument('--lidar-only', nargs=2, metavar=('CONFIG', 'CHECKPOINT'),
+                        help='the detector without cameras that it is compared with; default: itself with all cameras masked')
+    parser.add_argument('--grid', action='store_true', help='also every rotation with every translation')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config(s)')
+    parser.add_argument('--trust-checkpoint', action='store_true',
+                        help='read checkpoints without protection: they may run any program')
+    args = parser.parse_args()
+
+    from projects.memfusion.runtime.robustness.report import draw, judge, write_markdown
+    from projects.memfusion.runtime.robustness.run import ResultFile, file_id, run_conditions, test_once
+
+    def runner_of(config: str, checkpoint: str) -> tuple[Runner, Config]:
+        cfg = prepare_config(config, args.cfg_options)
+        set_work_dir(cfg, config, str(args.out / 'logs'))
+        cfg.load_from, cfg.resume = checkpoint, False
+        return build_runner(cfg, args.trust_checkpoint), cfg
+
+    pair = [args.checkpoint] + (args.lidar_only[1:] if args.lidar_only else [])
+    names = dict(config=Path(args.config).name, weights=' '.join(file_id(Path(path)) for path in pair),
+                 options=' '.join(f'{key}={value}' for key, value in sorted((args.cfg_options or {}).items())))
+    results = ResultFile(args.out / 'robustness.json', names)
+    if args.lidar_only and results.content['lidar_only'] is None:
+        runner, cfg = runner_of(*args.lidar_only)
+        results.content['lidar_only'] = test_once(runner, cfg, cfg.test_dataloader)
+        results.save()
+    runner, cfg = runner_of(args.config, args.checkpoint)
+    conditions = run_conditions(runner, cfg, results, args.grid)
+    lidar_only, title = results.content['lidar_only'], Path(args.config).stem
+    write_markdown(args.out / 'robustness.md', title, conditions, results.scores, lidar_only)
+    draw(args.out / 'robustness.png', title, conditions, results.scores, lidar_only)
+    for line in judge(results.scores, lidar_only).lines:
+        print(f'robustness: {line}')
+    print(f'robustness: tables and curves in {args.out}')
+
+
+if __name__ == '__main__':
+    run_cli(main)
