@@ -115,6 +115,10 @@ class ClipEncoder(MVXTwoStageDetector):
                 neck = self.pts_neck if self.with_pts_neck else None
                 bev = bev + zero_of(self.pts_voxel_encoder, self.pts_middle_encoder, self.pts_backbone, neck,
                                     *self._image_branch(), self.fusion_layer)
+                if self.with_img_backbone and valid.any():  # so that the losses, which have no frame, are still called
+                    with evaluating(self):
+                        some = self.encode_images(inputs, (valid.cumsum(0) == 1)[valid], valid.nonzero()[:1, 0])
+                        _, images = self._fuse(bev[:1], some)
         shape = (clips, length)
         return EncodedClip(bev.view(*shape, *bev.shape[1:]), observed.view(*shape, *observed.shape[1:]), wanted.view(shape),
                            images)
@@ -161,7 +165,7 @@ class ClipEncoder(MVXTwoStageDetector):
             levels = list(self.img_neck(levels) if self.with_img_neck else levels)
         else:  # nothing is learned, but other processes wait for this one's gradients
             with evaluating(self):
-                levels = self.img_backbone(imgs[:1, 0])
+                levels = self.img_backbone(inputs['imgs'][:1, 0])
                 levels = [level[:0] for level in (self.img_neck(levels) if self.with_img_neck else levels)]
         spread = [level.new_zeros(*there.shape, *level.shape[1:]).index_put((there,), level) for level in levels]
         return EncodedImages(spread, calibration, position)

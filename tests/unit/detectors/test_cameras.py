@@ -1,0 +1,198 @@
+"""The detector with cameras: the LiDAR path is untouched without them, everything learns, memory holds the fused BEV."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+from mmdet3d.registry import MODELS
+from mmengine.config import Config, ConfigDict
+
+from projects.memfusion.structures import Calibration
+from projects.memfusion.structures.camera_frame import CameraFrame
+from projects.memfusion.structures.image_labels import ImageLabels
+
+CONFIG = 'configs/fusion/futrpp-xmem-residual_r18_pillar04_second_secfpn_tiny-synthetic.py'
+SMALL = dict(
+    grid=dict(voxel_size=[0.8, 0.8, 8.0]),
+    pts_voxel_encoder=dict(feat_channels=[8]), pts_middle_encoder=dict(in_channels=8),
+    pts_backbone=dict(in_channels=8, out_channels=[8, 8, 16], layer_nums=[1, 1, 1]),
+    pts_neck=dict(in_channels=[8, 8, 16], out_channels=[8, 8, 8]),
+    pts_bbox_head=dict(in_channels=24, share_conv_channel=16, separate_head=dict(head_conv=8),
+                       bbox_coder=dict(score_threshold=0.0, max_num=40)),
+    img_backbone=dict(base_channels=8), img_neck=dict(in_channels=[16, 32], out_channels=16),
+    fusion_layer=dict(bev_channels=24, img_channels=16, tokens=dict(grid=2, dim=16), sample=dict(num_heads=2)),
+    temporal=dict(network=dict(in_channels=24, key_dim=8, value_dim=8, hidden_dim=8, feature_dim=16)),
+    test_cfg=dict(pts=dict(pre_max_size=20, post_max_size=10)))
+SIZES = dict(CAM_FRONT=(64, 96), CAM_LEFT=(48, 64))
+
+
+def rig():
+    """A camera that looks forward and one that looks left, 1 m above the LiDAR; images of two sizes."""
+    ahead = np.array([[1.0, 0, 0, 0], [0, 0, -1, 1], [0, 1, 0, 0], [0, 0, 0, 1]])  # LiDAR x right, y forward, z up
+    left = ahead @ np.array([[0.0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    return Calibration.from_info({
+        name: dict(cam2img=[[width / 2, 0, width / 2], [0, width / 2, height / 2], [0, 0, 1]], lidar2cam=matrix, height=height,
+                   width=width)
+        for (name, (height, width)), matrix in zip(SIZES.items(), (ahead, left))})
+
+
+@pytest.fixture
+def make_camera_frame(make_frame):
+    def make(scene, index, masked=(), seed=None, **options):
+        frame = make_frame(scene, index, **options)
+        generator = torch.Generator().manual_seed(100 * index + 7 if seed is None else seed)
+        images = tuple(torch.randint(0, 256, (3, *size), generator=generator, dtype=torch.uint8) for size in SIZES.values())
+        calibration = rig()
+        valid = torch.tensor([[name not in masked for name in SIZES]])
+        frame['inputs']['cameras'] = CameraFrame(images, replace(calibration, cam_valid=valid))
+        frame['data_samples'].set_field(tuple(
+            ImageLabels(torch.tensor([[5.0, 5.0, 30.0, 25.0]]), torch.tensor([1]), torch.tensor([12.0]),
+                        torch.randint(0, 3, size, generator=generator).to(torch.uint8)) for size in SIZES.values()),
+            'gt_img_labels')
+        return frame
+
+    return make
+
+
+@pytest.fixture
+def fused(repo):
+    """fused(changes): reproducible weights, none of which is zero; in eval mode."""
+    from mmengine.registry import init_default_scope
+    init_default_scope('mmdet3d')
+
+    def make(random=True, **changes):
+        cfg = Config.fromfile(repo / CONFIG)
+        cfg.merge_from_dict(dict(model=SMALL))
+        for key, value in changes.items():
+            cfg.model[key] = ConfigDict(value) if isinstance(value, dict) else value
+        torch.manual_seed(0)
+        model = MODELS.build(cfg.model)
+        generator = torch.Generator().manual_seed(1)
+        for name, value in sorted(model.state_dict().items()):
+            if random and value.dtype.is_floating_point and 'log_locality' not in name:
+                noise = torch.rand(value.shape, generator=generator) * 0.2
+                value.add_(noise if 'var' in name else noise - 0.1)
+        return model.eval()
+
+    return make
+
+
+def fused_bev(model, collated, clips):
+    with torch.no_grad():
+        return model.encode(collated(model, clips)['inputs']).bev
+
+
+def test_cameras_change_the_features_and_masked_ones_do_not(fused, collated, make_camera_frame):
+    model = fused()
+    seen = fused_bev(model, collated, [[make_camera_frame('a', 1)]])
+    other = fused_bev(model, collated, [[make_camera_frame('a', 1, seed=3)]])
+    masked = fused_bev(model, collated, [[make_camera_frame('a', 1, masked=SIZES)]])
+    assert (seen - other).abs().max() > 1e-3
+    model.fusion_layer = None
+    lidar_only = fused_bev(model, collated, [[make_camera_frame('a', 1)]])
+    assert torch.equal(masked, lidar_only) and (seen - lidar_only).abs().max() > 1e-3
+
+
+def test_before_training_it_is_the_lidar_only_detector(fused, collated, make_camera_frame):
+    model = fused(random=False)
+    bev = fused_bev(model, collated, [[make_camera_frame('a', 1)]])
+    model.fusion_layer = None
+    assert torch.equal(bev, fused_bev(model, collated, [[make_camera_frame('a', 1)]]))
+
+
+def test_a_batch_is_its_samples(fused, collated, make_camera_frame):
+    model = fused()
+    clips = [[make_camera_frame('a', 1)], [make_camera_frame('b', 2, masked=['CAM_LEFT'])], [make_camera_frame('c', 3)]]
+    together = fused_bev(model, collated, clips)
+    alone = torch.cat([fused_bev(model, collated, [clip]) for clip in clips])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+
+
+def test_streaming_remembers_the_fused_features(fused, collated, predicted, make_camera_frame):
+    model = fused()
+    frames = [make_camera_frame('a', i, masked=['CAM_FRONT'] if i == 1 else ()) for i in range(3)]
+    for frame in frames:
+        last, _ = predicted(model, [[frame]])
+    data = collated(model, [frames])
+    with torch.no_grad():
+        clip = model.encode(data['inputs'])
+        window, _, _ = model.remember_clip(clip, data['data_samples'])
+    torch.testing.assert_close(last, window[:, -1], atol=1e-5, rtol=1e-5)
+    model.session.clear()
+    blind = copy.deepcopy(frames)
+    blind[0]['inputs']['cameras'] = make_camera_frame('a', 0, seed=9)['inputs']['cameras']
+    for frame in blind:
+        changed, _ = predicted(model, [[frame]])
+    assert (changed - last).abs().max() > 1e-4  # the first frame's images are still felt in the third
+
+
+def without_gradient(model, collated, clips):
+    model.train()
+    model.zero_grad()
+    loss, _ = model.parse_losses(model(**collated(model, clips, True), mode='loss'))
+    loss.backward()
+    return [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None], float(loss.detach())
+
+
+TASKS = dict(
+    boxes=dict(type='ImageCenterHead', in_channels=16, num_classes=10, stride=8, feat_channels=8),
+    sem=dict(type='ImageSegHead', in_channels=16, num_classes=3, stride=8, channels=8),
+    occ=dict(type='BEVSegHead', in_channels=24, classes=list('abcdefghij'), groups=dict(all=list('abcdefghij')), channels=8))
+
+
+@pytest.mark.parametrize('case', ['seen', 'masked', 'padded', 'last frame dropped'])
+@pytest.mark.parametrize('film', ['off', 'per_camera_gated'])
+def test_every_parameter_gets_a_gradient(fused, collated, make_camera_frame, case, film):
+    fusion = {**SMALL['fusion_layer'], 'type': 'FuTrPlusPlus', 'strides': (8,), 'film': dict(kind=film),
+              'calib_refine': dict(kind='pose', confidence=True)}
+    model = fused(fusion_layer=fusion, task_heads=TASKS)
+    masked = SIZES if case == 'masked' else ()
+    valid = [case != 'padded', case != 'last frame dropped']
+    clips = [[make_camera_frame('a', i, masked=masked, valid=valid[i]) for i in range(2)]]
+    missing, loss = without_gradient(model, collated, clips)
+    assert missing == [] and np.isfinite(loss)
+
+
+def test_task_heads_have_losses_and_predictions_by_name(fused, collated, make_camera_frame):
+    model = fused(task_heads=TASKS)
+    clips = [[make_camera_frame('a', i) for i in range(2)]]
+    model.train()
+    losses = model(**collated(model, clips, True), mode='loss')
+    for name in ('boxes.loss_img_heatmap', 'sem.loss_img_seg', 'occ.loss_bev_seg_bce', 'loss_fusion_heatmap'):
+        assert torch.as_tensor(losses[name]).sum() > 0, name
+    model.eval()
+    with torch.no_grad():
+        sample, = model(**collated(model, [clips[0][:1]]), mode='predict')
+    assert sample.pred_bev_seg.shape == (1, 32, 32) and len(sample.pred_img_boxes) == 2
+    assert sample.pred_img_sem_seg.shape[0] == 2
+
+
+def test_a_frozen_head_learns_nothing(fused, collated, make_camera_frame):
+    model = fused(task_heads=TASKS, train_cfg=dict(frozen=['task_heads.sem', 'img_backbone'], pts=None))
+    assert not any(p.requires_grad for p in model.task_heads['sem'].parameters())
+    assert not model.train().img_backbone.bn1.training
+
+
+def test_cameras_without_a_backbone_and_a_backbone_without_cameras(fused, collated, make_frame):
+    with pytest.raises(ValueError, match='fusion_layer needs images.*img_backbone'):
+        fused(img_backbone=None, img_neck=None)
+    with pytest.raises(ValueError, match='LoadMultiViewImages'):
+        fused_bev(fused(), collated, [[make_frame('a', 1)]])
+
+
+def test_weights_that_cannot_be_downloaded(fused, monkeypatch):
+    model = fused()
+    checkpoint = 'torchvision://resnet18'
+    model.img_backbone.init_cfg = dict(type='Pretrained', checkpoint=checkpoint)
+
+    def fail(*args, **kwargs):
+        raise URLError('no route to host')
+
+    monkeypatch.setattr('mmengine.model.base_module.initialize', fail)
+    with pytest.raises(ValueError, match=f'{checkpoint}.*img_backbone.init_cfg=None'):
+        model.init_weights()
