@@ -42,6 +42,13 @@ def parse_distortion(model: str, coefficients: Sequence[float], name: str) -> tu
     return MODELS.index(model), values, _max_radius(model, values)
 
 
+def max_radius_of(model: Tensor, coefficients: Tensor) -> Tensor:
+    """What parse_distortion gives as the largest radius, of (...) codes and (..., 5) coefficients: (...) float64."""
+    rows = zip(model.reshape(-1).tolist(), coefficients.reshape(-1, NUM_COEFFICIENTS).tolist())
+    radii = torch.tensor([_max_radius(MODELS[code], values) for code, values in rows], dtype=torch.float64)
+    return radii.reshape(model.shape).to(model.device)
+
+
 def distort(xy: Tensor, model: Tensor, coefficients: Tensor) -> Tensor:
     """Applies each camera's lens model, in OpenCV's order.
 

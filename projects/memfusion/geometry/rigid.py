@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+MAX_TURN_RAD = 3.0
+"""Poses turned further against each other than this have no unambiguous motion between them."""
 
 
 def check_rigid(matrix: Tensor, name: str, tolerance: float = 1e-3) -> None:
-    """Raises ValueError naming `name` unless every (..., 4, 4) matrix is a rotation and a translation."""
+    """Raises ValueError naming `name` unless every (..., 4, 4) matrix is a rotation and a translation.
+
+    Args:
+        matrix: what to check.
+        name: of what, for the error.
+        tolerance: of the entries of R R^T; the determinant must be 1 within 1e-4 whatever this is.
+    """
     rotation = matrix[..., :3, :3].double()
     eye = torch.eye(3, dtype=torch.float64, device=matrix.device)
     off = (rotation @ rotation.transpose(-1, -2) - eye).abs().amax() if matrix.numel() else torch.zeros(())
     bottom = matrix.new_tensor([0.0, 0.0, 0.0, 1.0])
     finite = bool(torch.isfinite(matrix).all())
-    if not finite or off > tolerance or (torch.linalg.det(rotation) < 0).any() or (matrix[..., 3, :] != bottom).any():
-        raise ValueError(f'{name} is not a rigid transform (rotation off by {float(off):.2g}, finite: {finite}): '
-                         'check the pose or calibration it was made from')
+    determinant = torch.linalg.det(rotation)
+    stretched = (determinant - 1).abs() > 1e-4
+    if not finite or off > tolerance or stretched.any() or (matrix[..., 3, :] != bottom).any():
+        worst = determinant[stretched][:1].tolist() or [1.0]
+        raise ValueError(f'{name} is not a rigid transform (rotation off by {float(off):.2g}, determinant {worst[0]:.6g}, '
+                         f'finite: {finite}): check the pose or calibration it was made from (transposed, scaled or mirrored?)')
 
 
 def invert_rigid(dst_from_src: Tensor) -> Tensor:
@@ -30,3 +43,62 @@ def transform_points(dst_from_src: Tensor, points_m: Tensor) -> Tensor:
     """Moves (..., P, 3) points by (..., 4, 4) matrices; returns (..., P, 3) in the destination frame."""
     rotated = points_m @ dst_from_src[..., :3, :3].transpose(-1, -2)
     return rotated + dst_from_src[..., None, :3, 3]
+
+
+def skew(vector: Tensor) -> Tensor:
+    """(..., 3) -> (..., 3, 3), the matrix of the cross product with it."""
+    x, y, z = vector.unbind(-1)
+    zero = torch.zeros_like(x)
+    return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).reshape(*vector.shape[:-1], 3, 3)
+
+
+def rotation_angle_rad(rotation: Tensor) -> Tensor:
+    """(..., 3, 3) -> (...) in 0..pi; exact for small angles too, where the arc cosine of the trace is not."""
+    sine = _axis_times_sine(rotation).norm(dim=-1)
+    cosine = (rotation.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2
+    return torch.atan2(sine, cosine)
+
+
+def interpolate_pose(pose_a: Tensor, t_a: Tensor | float, pose_b: Tensor, t_b: Tensor | float, t: Tensor | float) -> Tensor:
+    """The pose at time t of a body that moves with one constant twist (screw motion) through two poses.
+
+    Args:
+        pose_a, pose_b: (..., 4, 4) float64, e.g. global_from_ego, rigid.
+        t_a, t_b, t: seconds, (...) or numbers; t may lie outside t_a..t_b.
+
+    Returns:
+        (..., 4, 4) float64.
+
+    Raises:
+        ValueError: for equal times, or poses turned by more than MAX_TURN_RAD.
+    """
+    start, end = pose_a.double(), pose_b.double()
+    span, since = (torch.as_tensor(later, dtype=torch.float64, device=start.device)
+                   - torch.as_tensor(t_a, dtype=torch.float64, device=start.device) for later in (t_b, t))
+    if (span == 0).any():
+        raise ValueError(f'cannot tell a motion from two poses of the same time {t_a}')
+    twist = _twist(invert_rigid(start) @ end)
+    return start @ torch.linalg.matrix_exp(twist * (since / span)[..., None, None])
+
+
+def _twist(dst_from_src: Tensor) -> Tensor:
+    """Matrix logarithm of rigid (..., 4, 4) matrices: its exponential gives them back."""
+    rotation = dst_from_src[..., :3, :3]
+    angle = rotation_angle_rad(rotation)
+    if (angle > MAX_TURN_RAD).any():
+        raise ValueError(f'poses are turned by {float(angle.max()):.2f} rad against each other: too far to tell the motion '
+                         'between them')
+    small = angle < 1e-4
+    safe = torch.where(small, torch.ones_like(angle), angle)
+    per_sine = torch.where(small, 1 + angle ** 2 / 6, safe / safe.sin())
+    omega = skew(_axis_times_sine(rotation) * per_sine[..., None])
+    first = torch.where(small, 0.5 - angle ** 2 / 24, (1 - safe.cos()) / safe ** 2)[..., None, None]
+    second = torch.where(small, 1 / 6 - angle ** 2 / 120, (safe - safe.sin()) / safe ** 3)[..., None, None]
+    eye = torch.eye(3, dtype=rotation.dtype, device=rotation.device)
+    velocity = torch.linalg.solve(eye + first * omega + second * omega @ omega, dst_from_src[..., :3, 3:])
+    return F.pad(torch.cat([omega, velocity], dim=-1), (0, 0, 0, 1))
+
+
+def _axis_times_sine(rotation: Tensor) -> Tensor:
+    odd = (rotation - rotation.transpose(-1, -2)) / 2
+    return torch.stack([odd[..., 2, 1], odd[..., 0, 2], odd[..., 1, 0]], dim=-1)

@@ -13,6 +13,7 @@ from torch import Tensor
 from projects.memfusion.geometry.distortion import NUM_COEFFICIENTS, PINHOLE, parse_distortion
 from projects.memfusion.geometry.projection import MIN_DEPTH_M, apply_homography, inside_image, project_to_image
 from projects.memfusion.geometry.rigid import check_rigid, invert_rigid, transform_points
+from projects.memfusion.geometry.undistortion import undistort_points, undistorted_intrinsics
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,11 @@ class Calibration:
 
         Raises:
             ValueError: naming camera and key, for a missing key, a matrix that is no K or no rigid transform, an
-                unknown image size or lens model.
+                unknown image size or lens model, a camera that is there twice. Whether a sound matrix is a likely one is
+                asked by structures.rig_checks.
         """
         names = tuple(info_images) if cam_names is None else tuple(cam_names)
+        _check_unique(names, info_images)
         if not any(name in info_images for name in names):
             raise ValueError(f'none of the cameras {list(names)} is in the info, which has {list(info_images)}')
         rows = [_read_camera(name, info_images.get(name), img_hw, global_from_lidar) for name in names]
@@ -84,7 +87,8 @@ class Calibration:
         aug = torch.eye(4) if bev_aug is None else torch.as_tensor(bev_aug).float()
         return cls(
             cam_names=names, img_aug=torch.eye(4).repeat(1, len(names), 1, 1), img_hw=columns['img_hw_raw'].clone(),
-            bev_aug=aug[None], calib_noise=torch.eye(4).repeat(1, len(names), 1, 1), t_lidar=torch.tensor([t_lidar], dtype=torch.float64), **columns)
+            bev_aug=aug[None], calib_noise=torch.eye(4).repeat(1, len(names), 1, 1),
+            t_lidar=torch.tensor([t_lidar], dtype=torch.float64), **columns)
 
     @staticmethod
     def cat(calibrations: Sequence[Calibration]) -> Calibration:
@@ -113,6 +117,40 @@ class Calibration:
         """The rig with one more rigid error (B, N, 4, 4) on the left of every cam_from_lidar (and of the noise so far)."""
         return replace(self, calib_noise=noise.to(self.calib_noise) @ self.calib_noise)
 
+    def with_img_aug(self, camera_index: int, homography: Tensor, new_hw: tuple[int, int]) -> Calibration:
+        """One camera's image changed once more, in all frames.
+
+        Args:
+            camera_index: which camera.
+            homography: (4, 4) network pixel before to network pixel after, see geometry.homography.
+            new_hw: height and width of the image afterwards, padding on the right and below excluded.
+        """
+        img_aug, img_hw = self.img_aug.clone(), self.img_hw.clone()
+        step = homography.to(device=img_aug.device, dtype=torch.float64)
+        img_aug[:, camera_index] = (step @ img_aug[:, camera_index].double()).to(img_aug.dtype)
+        img_hw[:, camera_index] = torch.tensor(new_hw, device=img_hw.device)
+        return replace(self, img_aug=img_aug, img_hw=img_hw)
+
+    def undistorted(self) -> Calibration:
+        """The rig after its images went through geometry.undistortion.undistort_image: pinholes with their new K.
+
+        Cameras without distortion stay as they are. Raises ValueError where images were changed already: the new K is
+        one of raw pixels, so undistortion comes first.
+        """
+        names = ('img_from_cam', 'distortion_model', 'distortion', 'max_radius')
+        changes = {name: getattr(self, name).clone() for name in names}
+        for frame, camera in (self.distortion_model != PINHOLE).nonzero().tolist():
+            if not torch.equal(self.img_aug[frame, camera].cpu(), torch.eye(4)):
+                raise ValueError(f'camera {self.cam_names[camera]}: undistort an image before it is resized, cropped or turned')
+            height, width = self.img_hw_raw[frame, camera].tolist()
+            changes['img_from_cam'][frame, camera] = undistorted_intrinsics(
+                self.img_from_cam[frame, camera], self.distortion_model[frame, camera], self.distortion[frame, camera],
+                (height, width)).float()
+            changes['distortion_model'][frame, camera] = PINHOLE
+            changes['distortion'][frame, camera] = 0.0
+            changes['max_radius'][frame, camera] = torch.inf
+        return replace(self, **changes)
+
     @property
     def img_from_lidar(self) -> Tensor:
         """(B, N, 4, 4) augmented LiDAR frame to network pixels (times depth); ValueError unless all are pinholes."""
@@ -130,10 +168,31 @@ class Calibration:
 
         Returns:
             uv_px (B, N, P, 2), depth_m (B, N, P), valid (B, N, P) bool: in front of a camera that is there, within its
-            lens model and inside its image. uv_px is finite everywhere and meaningless without a pixel.
+            lens model, inside its network image and not in what padding, cropping beyond the border or rotation left
+            without a raw pixel. uv_px is finite everywhere and meaningless without a pixel.
         """
-        uv_px, depth_m, has_pixel = self.project_cam(self.to_cam(points_m), min_depth_m)
-        return uv_px, depth_m, has_pixel & inside_image(uv_px, self.img_hw)
+        raw_px, depth_m, has_pixel = self._project_raw(self.to_cam(points_m), min_depth_m)
+        uv_px = self._augment(raw_px)
+        return uv_px, depth_m, has_pixel & inside_image(raw_px, self.img_hw_raw) & inside_image(uv_px, self.img_hw)
+
+    def unproject(self, uv_px: Tensor, depth_m: Tensor) -> Tensor:
+        """Network pixels with a depth to points: the inverse of project, for all lens models.
+
+        Args:
+            uv_px: (B, N, P, 2); one beyond the lens model is taken for the nearest on its rim.
+            depth_m: (B, N, P), z in the camera frame (not the length of the ray).
+
+        Returns:
+            (B, N, P, 3) float32 in the augmented LiDAR frame. Finite, with finite gradients, for finite pixels; those of a
+            missing camera mean nothing.
+        """
+        with torch.autocast(uv_px.device.type, enabled=False):
+            raw_px = apply_homography(torch.linalg.inv(self.img_aug.double()), uv_px.double())
+            matrix = self.img_from_cam.double()
+            bent = (raw_px - matrix[..., None, :2, 2]) @ torch.linalg.inv(matrix[..., :2, :2]).transpose(-1, -2)
+            xy = undistort_points(bent, self.distortion_model, self.distortion, self.max_radius)
+            points_cam_m = torch.cat([xy, torch.ones_like(xy[..., :1])], dim=-1) * depth_m.double()[..., None]
+            return transform_points(torch.linalg.inv(self.cam_from_bev), points_cam_m).float()
 
     def to_cam(self, points_m: Tensor) -> Tensor:
         """(B, P, 3) in the augmented LiDAR frame -> (B, N, P, 3) float32 in the camera frames (z forward)."""
@@ -142,11 +201,19 @@ class Calibration:
 
     def project_cam(self, points_cam_m: Tensor, min_depth_m: float = MIN_DEPTH_M) -> tuple[Tensor, Tensor, Tensor]:
         """(B, N, P, 3) in the camera frames -> uv_px, depth_m and has_pixel (whether inside the image or not)."""
+        raw_px, depth_m, has_pixel = self._project_raw(points_cam_m, min_depth_m)
+        return self._augment(raw_px), depth_m, has_pixel
+
+    def _project_raw(self, points_cam_m: Tensor, min_depth_m: float) -> tuple[Tensor, Tensor, Tensor]:
         with torch.autocast(points_cam_m.device.type, enabled=False):
-            uv_px, depth_m, has_pixel = project_to_image(
+            raw_px, depth_m, has_pixel = project_to_image(
                 points_cam_m.float(), self.img_from_cam, self.distortion_model, self.distortion, self.max_radius,
                 min_depth_m)
-            return apply_homography(self.img_aug, uv_px), depth_m, has_pixel & self.cam_valid[..., None]
+        return raw_px, depth_m, has_pixel & self.cam_valid[..., None]
+
+    def _augment(self, raw_px: Tensor) -> Tensor:
+        with torch.autocast(raw_px.device.type, enabled=False):
+            return apply_homography(self.img_aug, raw_px)
 
     @property
     def cam_from_bev(self) -> Tensor:
@@ -159,6 +226,17 @@ _PER_FRAME = ('bev_aug', 't_lidar')
 
 def _tensor_names() -> list[str]:
     return [field.name for field in fields(Calibration) if field.name != 'cam_names']
+
+
+def _check_unique(names: Sequence[str], info_images: Mapping[str, Mapping[str, Any]]) -> None:
+    camera_of: dict[str, str] = {}
+    for position, name in enumerate(names):
+        path = (info_images.get(name) or {}).get('img_path')
+        if name in names[:position]:
+            raise ValueError(f'duplicate cameras: camera {name} is listed twice in {list(names)}')
+        if path and path in camera_of:
+            raise ValueError(f'duplicate cameras: camera {name} has the img_path of camera {camera_of[path]} ({path})')
+        camera_of[path or name] = name
 
 
 def _read_camera(

@@ -1,0 +1,3 @@
+# No FiLM: only the active cells read the images.
+_base_ = '../fusion/futrpp_r18_pillar04_second_secfpn_tiny-synthetic.py'
+model = dict(fusion_layer=dict(film=dict(kind='off')))

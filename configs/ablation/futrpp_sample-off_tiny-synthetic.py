@@ -1,0 +1,3 @@
+# No sampling: FiLM only.
+_base_ = '../fusion/futrpp_r18_pillar04_second_secfpn_tiny-synthetic.py'
+model = dict(fusion_layer=dict(sample=dict(kind='off')))

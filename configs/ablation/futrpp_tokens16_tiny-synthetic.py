@@ -1,0 +1,3 @@
+# 16x16 tokens per camera.
+_base_ = '../fusion/futrpp_r18_pillar04_second_secfpn_tiny-synthetic.py'
+model = dict(fusion_layer=dict(tokens=dict(grid=16)))

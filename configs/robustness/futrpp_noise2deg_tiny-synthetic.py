@@ -1,0 +1,5 @@
+# Trained with calibration errors of 2 deg and 10 cm in every frame.
+_base_ = '../fusion/futrpp_r18_pillar04_second_secfpn_tiny-synthetic.py'
+train_dataloader = dict(dataset=dict(pipeline=[
+    dict(step, rotation_deg=2.0, translation_m=0.1, prob=1.0) if step['type'] == 'CalibrationNoise' else step
+    for step in _base_.train_pipeline]))

@@ -1,0 +1,37 @@
+"""Contract, no network: the images of one frame with their calibration. In: packed frames. Out: the data preprocessor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .calibration import Calibration
+
+
+@dataclass(frozen=True)
+class CameraFrame:
+    """N images and what maps LiDAR points onto them.
+
+    Attributes:
+        images: N tensors (3, h, w) uint8, BGR, each of its own size; what a masked camera shows has no meaning.
+        calibration: of the same N cameras, B is 1; `img_hw` are the sizes of `images`.
+
+    Raises:
+        ValueError: naming the camera, where an image is not what the calibration says.
+    """
+
+    images: tuple[Tensor, ...]
+    calibration: Calibration
+
+    def __post_init__(self) -> None:
+        names = self.calibration.cam_names
+        if len(self.images) != len(names) or len(self.calibration.bev_aug) != 1:
+            raise ValueError(f'{len(self.images)} images and a calibration of {len(self.calibration.bev_aug)} frames of the '
+                             f'cameras {list(names)} are not one frame')
+        for name, image, size in zip(names, self.images, self.calibration.img_hw[0].tolist()):
+            if image.dtype != torch.uint8 or list(image.shape) != [3, *size]:
+                raise ValueError(f'camera {name}: the image is {image.dtype} of shape {tuple(image.shape)}, the calibration '
+                                 f'says uint8 of (3, {size[0]}, {size[1]}): change image and calibration together '
+                                 '(Calibration.with_img_aug)')
