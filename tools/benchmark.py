@@ -14,7 +14,7 @@ os.chdir(Path(__file__).resolve().parents[1])
 
 
 MODEL_PARTS = ['inference', 'training', 'windows', 'scene_length', 'clips']
-PARTS = ['generation', 'loading', 'clip_loading', 'memory_read', *MODEL_PARTS]
+PARTS = ['generation', 'loading', 'clip_loading', 'memory_read', 'fusion', *MODEL_PARTS]
 
 
 def parse_args() -> argparse.Namespace:
@@ -33,7 +33,7 @@ def main() -> None:
     from mmengine.registry import init_default_scope
 
     from projects.memfusion import register  # noqa: F401
-    from projects.memfusion.runtime import benchmark, benchmark_memory
+    from projects.memfusion.runtime import benchmark, benchmark_fusion, benchmark_memory
     from projects.memfusion.runtime.allocator import keep_large_blocks
 
     init_default_scope('mmdet3d')
@@ -46,6 +46,7 @@ def main() -> None:
         'inference': ('Inference, streaming', lambda: benchmark.measure_models(args.data_root, args.repeats, training=False)),
         'training': ('Training step', lambda: benchmark.measure_models(args.data_root, args.repeats, training=True)),
         'memory_read': ('Memory read, CK 64, CV 256, 4096 queries', lambda: benchmark_memory.measure_reads(args.repeats)),
+        'fusion': ('Camera fusion', lambda: benchmark_fusion.measure_fusion(args.repeats)),
         'clip_loading': ('Loading of clips', lambda: benchmark_memory.measure_clip_loading(args.data_root, 3 * args.repeats)),
         'windows': ('Testing modes', lambda: benchmark_memory.measure_windows(args.data_root, args.repeats)),
         'scene_length': ('Temporal step over scene length', lambda: benchmark_memory.measure_scene_length(args.data_root)),

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from mmdet3d.models.data_preprocessors import Det3DDataPreprocessor
 from mmdet3d.registry import MODELS
+from torch import Tensor
+
+from projects.memfusion.structures import Calibration, CameraFrame
 
 
 @MODELS.register_module()
@@ -15,6 +20,10 @@ class ClipDataPreprocessor(Det3DDataPreprocessor):
     Padding is left out before voxelisation, so it never reaches a network or a BatchNorm statistic. The result is
     `inputs`: points and voxels of the V valid frames, plus `clip_shape` (B, T) and `frame_valid` (list of B x T bools);
     `data_samples`: all B x T samples, clip-major.
+
+    Where frames have cameras: `imgs` (V, N, 3, Hp, Wp) float32, normalised (mean, std, bgr_to_rgb), padded on the right and
+    below by pad_value to the largest image, rounded up to pad_size_divisor; a masked camera is all 0. `calibration`: of the
+    V frames, on the same device.
     """
 
     def forward(self, data: dict[str, Any] | list[dict[str, Any]], training: bool = False) -> dict[str, Any]:
@@ -28,6 +37,28 @@ class ClipDataPreprocessor(Det3DDataPreprocessor):
         result: dict[str, Any] = {'inputs': {}, 'data_samples': self.cast_data(samples)}
         if kept:
             inputs = {name: [steps[t]['inputs'][name][b] for t, b in kept] for name in steps[0]['inputs']}
+            cameras = inputs.pop('cameras', None)
             result['inputs'] = super().forward({'inputs': inputs, 'data_samples': None}, training)['inputs']
+            if cameras:
+                result['inputs'].update(self.stack_cameras(cameras))
         result['inputs'].update(clip_shape=(clips, length), frame_valid=frame_valid)
         return result
+
+    def stack_cameras(self, frames: Sequence[CameraFrame]) -> dict[str, Tensor | Calibration]:
+        """`imgs` and `calibration` of V frames; images may be of any sizes.
+
+        Raises:
+            ValueError: where the frames have different cameras.
+        """
+        calibration = Calibration.cat([frame.calibration for frame in frames])
+        divisor = self.pad_size_divisor
+        height, width = (-(-max(image.shape[axis] for frame in frames for image in frame.images) // divisor) * divisor
+                         for axis in (1, 2))
+        cam_valid = calibration.cam_valid.tolist()
+        imgs = torch.zeros(len(frames), len(calibration.cam_names), 3, height, width, device=self.device)
+        for v, frame in enumerate(frames):
+            for n, image in enumerate(frame.images):
+                if cam_valid[v][n]:
+                    imgs[v, n].fill_(self.pad_value)
+                    imgs[v, n, :, :image.shape[1], :image.shape[2]] = self.preprocess_img(self.cast_data(image))
+        return dict(imgs=imgs, calibration=calibration.to(self.device))

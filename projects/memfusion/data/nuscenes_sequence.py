@@ -13,7 +13,7 @@ from .clip_frames import Clip
 from .clip_index import ClipIndex, keyframe_index, reading_index
 from .errors import BadFrameError, DataError
 from .frame_checks import check_keyframes
-from .pipeline_checks import check_alignment, check_same_for_all_frames, check_sweep_loader
+from .pipeline_checks import check_alignment, check_cameras, check_same_for_all_frames, check_sweep_loader
 from .seeding import SeededNuScenesDataset, is_seeded, seeded
 from .transforms.packing import ALIGNED_KEY, pack_padding
 
@@ -39,7 +39,8 @@ class NuScenesSequenceDataset(SeededNuScenesDataset):
         align: 'none', or 'loader': AlignToClipEnd moves all frames into the last one's LiDAR coordinates.
         seed, keep_seen_s: as in SeededNuScenesDataset.
         on_bad_frame: 'error', or 'drop': a frame whose files are broken becomes padding and is counted.
-        kwargs: NuScenesDataset's own arguments.
+        kwargs: NuScenesDataset's own arguments. Images need modality=dict(use_camera=True) and the cameras' folders in
+            data_prefix (CAM_FRONT='samples/CAM_FRONT', ...).
 
     Raises:
         ValueError: naming the key, for a bad value, a clip longer than a scene, unknown classes, a pipeline that cannot make
@@ -81,6 +82,7 @@ class NuScenesSequenceDataset(SeededNuScenesDataset):
         check_sweep_loader(pipeline, num_sweeps, self.at_sweep_rate)
         if seq_len > 1 or self.streams_sweeps:
             check_same_for_all_frames(pipeline)
+        self.has_cameras = check_cameras(pipeline, (kwargs.get('modality') or {}).get('use_camera', False))
         if self.aligned:
             check_alignment(pipeline)
             if test_mode and seq_len == 1:
@@ -203,7 +205,7 @@ class NuScenesSequenceDataset(SeededNuScenesDataset):
         if self.aligned:
             metainfo['bev_aug'] = clip.end_from(info)
         features = next((t.use_dim for t in self.pipeline.transforms if hasattr(t, 'use_dim')), [0] * 5)
-        return pack_padding(metainfo, len(features), 9 if self.with_velocity else 7)
+        return pack_padding(metainfo, len(features), 9 if self.with_velocity else 7, self.has_cameras)
 
     def _metainfo_of(self, clip: Clip, row: int, info: dict) -> dict[str, Any]:
         return {**clip.metainfo(row, info), ALIGNED_KEY: self.aligned, 'box_type_3d': self.box_type_3d,

@@ -19,14 +19,25 @@ from mmdet3d.datasets.transforms import (
 )
 from mmdet3d.registry import TRANSFORMS
 
+from .transforms.calibration_noise import CalibrationNoise
 from .transforms.clip_alignment import AlignToClipEnd
 from .transforms.clip_augmentation import ClipBEVAugmentation
+from .transforms.image_replacement import ReplaceImages
 from .transforms.loading import LoadLidarSweeps
+from .transforms.multiview_appearance import DistortImagesPhotometric, MaskImageGrid
+from .transforms.multiview_augmentation import MultiViewTransform
+from .transforms.multiview_loading import LoadMultiViewImages
+from .transforms.multiview_undistortion import UndistortImages
+from .transforms.packing import PackClipFrame
+from .transforms.sensor_faults import DropCameras
 
 Pipeline = Sequence[Any]
 _PER_FRAME_DRAWS = (GlobalRotScaleTrans, RandomFlip3D, ObjectNoise)
 _BEFORE_ALIGNMENT = (LoadPointsFromFile, LoadPointsFromMultiSweeps, LoadAnnotations3D)
 _AFTER_ALIGNMENT = (ClipBEVAugmentation, PointsRangeFilter, ObjectRangeFilter, Pack3DDetInputs, *_PER_FRAME_DRAWS)
+
+_NEEDS_IMAGES = (UndistortImages, MultiViewTransform, DistortImagesPhotometric, MaskImageGrid, DropCameras, CalibrationNoise,
+                 ReplaceImages)
 
 
 def check_same_for_all_frames(pipeline: Pipeline) -> None:
@@ -65,6 +76,36 @@ def check_alignment(pipeline: Pipeline) -> None:
         if number < places[0] and issubclass(kind, _AFTER_ALIGNMENT):
             raise ValueError(f'AlignToClipEnd must come before {kind.__name__} in the pipeline: augmentation and ranges are '
                              "those of the clip's last frame")
+
+
+def check_cameras(pipeline: Pipeline, use_camera: bool) -> bool:
+    """Whether the pipeline loads images; raises ValueError where it cannot do so rightly.
+
+    Args:
+        pipeline: its config.
+        use_camera: `modality['use_camera']`, with which mmdet3d's data sets complete the images' paths.
+    """
+    kinds = list(transform_types(pipeline))
+    places = [number for number, kind in enumerate(kinds) if issubclass(kind, LoadMultiViewImages)]
+    first = places[0] if places else len(kinds)
+    early = [kind.__name__ for kind in kinds[:first] if issubclass(kind, _NEEDS_IMAGES)]
+    if early:
+        raise ValueError(f'{", ".join(early)} must come after LoadMultiViewImages in the pipeline: it changes what that loads')
+    if not places:
+        return False
+    if len(places) > 1:
+        raise ValueError(f'the pipeline has LoadMultiViewImages {len(places)} times: the last would undo what is between')
+    if not use_camera:
+        raise ValueError("LoadMultiViewImages needs modality=dict(use_camera=True) in the data set, with the cameras' folders "
+                         "in data_prefix (CAM_FRONT='samples/CAM_FRONT', ...)")
+    for kind in kinds:
+        if issubclass(kind, (ObjectSample, *_PER_FRAME_DRAWS)):
+            raise ValueError(f'pipeline has {kind.__name__} and LoadMultiViewImages: it moves points and leaves no bev_aug '
+                             'that would take the cameras along (and its pasted objects are in no image): use '
+                             'ClipBEVAugmentation')
+        if issubclass(kind, Pack3DDetInputs) and not issubclass(kind, PackClipFrame):
+            raise ValueError(f'pipeline has {kind.__name__} and LoadMultiViewImages: it packs no cameras, use PackClipFrame')
+    return True
 
 
 def transform_types(pipeline: Pipeline) -> Iterator[type]:

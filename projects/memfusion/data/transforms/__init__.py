@@ -1,8 +1,22 @@
 """Stage data: the pipeline's transforms; importing this package registers them in mmdet3d's TRANSFORMS."""
 
+from .calibration_noise import CalibrationNoise
 from .clip_alignment import AlignToClipEnd
 from .clip_augmentation import ClipBEVAugmentation
+from .image_labels import LoadImageLabels
+from .image_replacement import ReplaceImages
 from .loading import LoadLidarPoints, LoadLidarSweeps
+from .multiview_appearance import DistortImagesPhotometric, MaskImageGrid
+from .multiview_augmentation import CropImages, FlipImages, ResizeImages, RotateImages
+from .multiview_loading import LoadMultiViewImages
+from .multiview_undistortion import UndistortImages
 from .packing import PackClipFrame
+from .projected_labels import ProjectImageBoxes, ProjectLidarsegLabels
+from .sensor_faults import DropCameras, DropLidar
 
-__all__ = ['AlignToClipEnd', 'ClipBEVAugmentation', 'LoadLidarPoints', 'LoadLidarSweeps', 'PackClipFrame']
+__all__ = [
+    'AlignToClipEnd', 'CalibrationNoise', 'ClipBEVAugmentation', 'CropImages', 'DistortImagesPhotometric', 'DropCameras',
+    'DropLidar', 'FlipImages', 'LoadImageLabels', 'LoadLidarPoints', 'LoadLidarSweeps', 'LoadMultiViewImages', 'MaskImageGrid',
+    'PackClipFrame', 'ProjectImageBoxes', 'ProjectLidarsegLabels', 'ReplaceImages', 'ResizeImages', 'RotateImages',
+    'UndistortImages',
+]

@@ -1,0 +1,37 @@
+"""Data transform. In: `img` as loaded and `calibration` with its lens models. Out: pinhole images, their K in it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmcv.transforms import BaseTransform
+from mmdet3d.registry import TRANSFORMS
+
+from projects.memfusion.geometry.distortion import PINHOLE
+from projects.memfusion.geometry.undistortion import undistort_image
+
+from .image_labels import calibration_of
+
+
+@TRANSFORMS.register_module()
+class UndistortImages(BaseTransform):
+    """Makes each image what a pinhole would have taken, at the same size. Stands right after LoadMultiViewImages.
+
+    The new K is in `calibration.img_from_cam`, the lens model is then the pinhole. Cameras without distortion stay as they
+    are. Image labels are of the images as they were written and cannot go with it (`labels_to_network` says so).
+
+    Raises:
+        ValueError: from `transform`, naming the camera, where its image was changed before.
+    """
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Changes `img` and `calibration`."""
+        old = calibration_of(results, type(self).__name__)
+        new = old.undistorted()
+        images = list(results['img'])
+        for camera in (old.distortion_model[0] != PINHOLE).nonzero()[:, 0].tolist():
+            images[camera] = undistort_image(
+                images[camera], old.img_from_cam[0, camera], old.distortion_model[0, camera], old.distortion[0, camera],
+                new.img_from_cam[0, camera])
+        results['img'], results['calibration'] = images, new
+        return results
