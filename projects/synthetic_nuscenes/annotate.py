@@ -52,7 +52,7 @@ class Annotator:
         for index, count in alone_px.items():
             self.alone_px[keyframe, index] += count
 
-    def _annotated_keyframes(self, index: int) -> range:
+    def annotated_keyframes(self, index: int) -> range:
         """Keyframes from the first to the last within range; none where the LiDAR never met the agent."""
         near = []
         for keyframe, t_s in enumerate(self.times_s):
@@ -62,17 +62,24 @@ class Annotator:
         frames = range(near[0], near[-1] + 1) if near else range(0)
         return frames if len(frames) and self.points[list(frames), index].any() else range(0)
 
+    def instance_token(self, index: int) -> str:
+        """Token of an agent's instance row, which is there if it is annotated in any keyframe."""
+        return token(self.seed, self.scene.name, 'instance', self.scene.agents[index].name)
+
+    def annotation_token(self, index: int, keyframe: int) -> str:
+        """Token of an agent's annotation row in a keyframe, which is there if it is annotated in it."""
+        return token(self.seed, self.scene.name, 'annotation', self.scene.agents[index].name, keyframe)
+
     def records(self) -> tuple[list[Record], list[Record]]:
         """Instance and sample_annotation records."""
         instances: list[Record] = []
         annotations: list[Record] = []
-        name = self.scene.name
         for index, agent in enumerate(self.scene.agents):
-            frames = self._annotated_keyframes(index)
+            frames = self.annotated_keyframes(index)
             if not frames:
                 continue
-            tokens = {frame: token(self.seed, name, 'annotation', agent.name, frame) for frame in frames}
-            instance_token = token(self.seed, name, 'instance', agent.name)
+            tokens = {frame: self.annotation_token(index, frame) for frame in frames}
+            instance_token = self.instance_token(index)
             instances.append(
                 {
                     'token': instance_token,

@@ -27,6 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
         '--distortion', default='none', help=f'lens model: one of {", ".join(DISTORTION_COEFFICIENTS)} (default: none)'
     )
     parser.add_argument('--sweep-motion', action='store_true', help='ego and world move during each LiDAR turn')
+    parser.add_argument('--camera-labels', action='store_true', help='also write pixel classes and 2-D boxes of the keyframes')
     parser.add_argument('--force', action='store_true', help='replace a synthetic data set with other settings')
     return parser
 
@@ -46,6 +47,7 @@ def main(argv: list[str] | None = None) -> int:
             camera_sweeps=args.camera_sweeps,
             distortion=args.distortion,
             sweep_motion=args.sweep_motion,
+            camera_labels=args.camera_labels,
         )
         worked = generate_dataset(args.out, settings, workers=args.workers, force=args.force)
     except ValueError as error:

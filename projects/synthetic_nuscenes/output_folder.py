@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from projects.synthetic_nuscenes.camera_labels import LABELS_FOLDER, write_class_names
 from projects.synthetic_nuscenes.rig import CAMERAS, LIDAR_CHANNEL
 from projects.synthetic_nuscenes.settings import Settings
 
@@ -21,7 +22,7 @@ PARTS_NAME = '.parts'
 # Raised whenever the same settings would give other bytes.
 GENERATOR_VERSION = 1
 # In the order in which they are deleted: what says 'finished' goes first.
-_OWN_FOLDERS = (VERSION, PARTS_NAME, 'samples', 'sweeps', 'maps', 'nuscenes_gt_database')
+_OWN_FOLDERS = (VERSION, PARTS_NAME, 'samples', 'sweeps', 'maps', LABELS_FOLDER, 'nuscenes_gt_database')
 _DERIVED_FILES = ('nuscenes_infos_*.pkl', 'nuscenes_dbinfos_*.pkl')
 
 
@@ -89,6 +90,10 @@ class OutputFolder:
             (self.root / 'samples' / channel).mkdir(parents=True, exist_ok=True)
             (self.root / 'sweeps' / channel).mkdir(parents=True, exist_ok=True)
         (self.root / 'maps').mkdir(exist_ok=True)
+        if self.settings.camera_labels:
+            for camera in CAMERAS:
+                (self.root / LABELS_FOLDER / camera.channel).mkdir(parents=True, exist_ok=True)
+            write_class_names(self.root)
         self.parts.mkdir(exist_ok=True)
 
     def _delete(self) -> None:

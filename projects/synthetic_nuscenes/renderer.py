@@ -11,7 +11,7 @@ import numpy as np
 from projects.synthetic_nuscenes.camera_model import Canvas
 from projects.synthetic_nuscenes.ground_map import GroundPicture
 from projects.synthetic_nuscenes.road import Ground
-from projects.synthetic_nuscenes.snapshot import STATIC_OWNER, Primitives
+from projects.synthetic_nuscenes.snapshot import GROUND_OWNER, SKY_OWNER, UNSEEN_OWNER, Primitives
 from projects.synthetic_nuscenes.textures import texture
 from projects.synthetic_nuscenes.transforms import FloatArray, apply, box_corners, invert
 
@@ -30,15 +30,17 @@ class Rendering:
 
     Attributes:
         bgr: (H, W, 3) uint8.
-        owner: (H, W) int32 agent index, -1 for everything else.
+        owner: (H, W) int32 agent index, or one of the negative owners of `snapshot`.
         depth_m: (H, W) float32 along the camera's z, inf for the sky.
         alone_px: pixels that each agent would cover if nothing hid it, by agent index.
+        seen_share: of these pixels, the share that shows it, by index of each agent in sight; counted before the lens.
     """
 
     bgr: np.ndarray
     owner: np.ndarray
     depth_m: np.ndarray
     alone_px: dict[int, int]
+    seen_share: dict[int, float]
 
 
 def clip_near(polygon: FloatArray, near_m: float = NEAR_M) -> FloatArray:
@@ -66,7 +68,7 @@ class _Painter:
         self.ray_x = (np.arange(self.width) - self.center[0]) / self.focal[0]
         self.ray_y = (np.arange(self.height) - self.center[1]) / self.focal[1]
         self.inverse_depth = np.zeros((self.height, self.width))
-        self.owner = np.full((self.height, self.width), STATIC_OWNER, dtype=np.int32)
+        self.owner = np.full((self.height, self.width), SKY_OWNER, dtype=np.int32)
         self.bgr = np.zeros((self.height, self.width, 3), dtype=np.uint8)
         self.alone: dict[int, list[tuple[int, int, np.ndarray]]] = {}
 
@@ -84,6 +86,7 @@ class _Painter:
         x, y = (sum(rotation[axis, i] * steps[i] for i in range(3)) + origin[axis] for axis in (0, 1))
         self.bgr[rows, columns] = _hazed(picture.colours(x, y).astype(np.float64), depth)
         self.inverse_depth[rows, columns] = inverse[rows, columns]
+        self.owner[rows, columns] = GROUND_OWNER
 
     def face(
         self, quad: FloatArray, shade: float, colour: FloatArray, texture_name: str, owner: int, round_: bool = False
@@ -217,6 +220,9 @@ def _through_lens(painter: _Painter, canvas: Canvas) -> Rendering:
         inside = canvas.lookup >= 0
         flat = np.maximum(canvas.lookup, 0)
         bgr = np.where(inside[..., None], bgr.reshape(-1, 3)[flat], 0).astype(np.uint8)
-        owner = np.where(inside, owner.reshape(-1)[flat], STATIC_OWNER)
+        owner = np.where(inside, owner.reshape(-1)[flat], UNSEEN_OWNER)
         depth = np.where(inside, depth.reshape(-1)[flat], np.inf).astype(np.float32)
-    return Rendering(bgr, owner, depth, painter.alone_counts())
+    alone_px = painter.alone_counts()
+    agents, seen_px = np.unique(painter.owner[painter.owner >= 0], return_counts=True)
+    seen_share = {agent: seen / alone_px[agent] for agent, seen in zip(agents.tolist(), seen_px.tolist())}
+    return Rendering(bgr, owner, depth, alone_px, seen_share)

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from projects.synthetic_nuscenes.annotate import Annotator, Record
+from projects.synthetic_nuscenes.camera_labels import CameraLabelWriter
 from projects.synthetic_nuscenes.camera_model import Canvas, make_canvas
 from projects.synthetic_nuscenes.ground_map import ground_picture, map_mask
 from projects.synthetic_nuscenes.lidar import take_sweep
@@ -19,7 +20,7 @@ from projects.synthetic_nuscenes.rig import CAMERAS, LIDAR_CHANNEL, Camera, dist
 from projects.synthetic_nuscenes.schedule import Reading, scene_readings, scene_time_s
 from projects.synthetic_nuscenes.settings import DISTORTION_COEFFICIENTS, Settings
 from projects.synthetic_nuscenes.snapshot import SceneSnapshots
-from projects.synthetic_nuscenes.transforms import FloatArray, apply, rotation_to_wxyz
+from projects.synthetic_nuscenes.transforms import FloatArray, apply, invert, rotation_to_wxyz
 from projects.synthetic_nuscenes.world import build_scene
 
 JPEG_QUALITY = 92
@@ -78,6 +79,10 @@ class SceneWriter:
 
     def _write_pictures(self) -> None:
         picture = ground_picture(self.scene, self.settings.seed)
+        labels = None
+        if self.settings.camera_labels:
+            lens = 'pinhole' if self.settings.distortion == 'none' else self.settings.distortion
+            labels = CameraLabelWriter(self.root, self.annotator, lens)
         for camera in CAMERAS:
             canvas = self._canvas(camera)
             for reading in self.readings[camera.channel]:
@@ -88,6 +93,8 @@ class SceneWriter:
                 (self.root / self._path(reading)).write_bytes(encoded.tobytes())
                 if reading.is_key_frame:
                     self.annotator.see_picture(reading.keyframe, rendering.owner, rendering.alone_px)
+                    if labels:
+                        labels.write(self._path(reading), rendering, reading.keyframe, t_s, invert(global_from_cam))
 
     def _write_map(self) -> None:
         filename = f'maps/{self._token("map")}.png'

@@ -43,6 +43,7 @@ class Settings:
         distortion: 'none', 'radtan' (k1 k2 p1 p2 k3) or 'fisheye' (Kannala-Brandt, four coefficients).
         sweep_motion: the ego and the world move while a sweep is taken (points stay raw, as a spinning LiDAR gives).
         parked_density: how full the kerb lanes and pavements are, 0 to 1.
+        camera_labels: also write `camera_labels/`: classes of all pixels and 2-D boxes of the cameras' keyframes.
         occlusion: streets of `OcclusionPopulator`, and an ego that stops and goes, instead of the usual ones.
     """
 
@@ -57,6 +58,7 @@ class Settings:
     sweep_motion: bool = False
     parked_density: float = 0.8
     occlusion: bool = False
+    camera_labels: bool = False
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -83,9 +85,10 @@ class Settings:
         values = asdict(self)
         values['scene_names'] = list(self.scene_names)
         values['image_wh_px'] = list(self.image_wh_px)
-        if not self.occlusion:
-            # Left out where it changes nothing, so that folders made before this field existed stay valid.
-            del values['occlusion']
+        for name in ('occlusion', 'camera_labels'):
+            if not values[name]:
+                # Left out where it changes nothing, so that folders made before this field existed stay valid.
+                del values[name]
         return values
 
 

@@ -10,7 +10,8 @@ from projects.synthetic_nuscenes.agents import part_geometry
 from projects.synthetic_nuscenes.transforms import FloatArray, yaw_rotation
 from projects.synthetic_nuscenes.world import Scene
 
-STATIC_OWNER = -1
+# What a pixel shows where it shows no agent: scenery, the ground plane, the sky, or nothing that was rendered.
+STATIC_OWNER, GROUND_OWNER, SKY_OWNER, UNSEEN_OWNER = -1, -2, -3, -4
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,13 @@
-"""Metrics: scoring by the official nuScenes evaluator, and what memory is for."""
+"""Metrics: scoring by the official nuScenes evaluator, what memory is for, and camera and BEV tasks."""
 
 from .bicycle_racks import load_bicycle_racks
 from .class_ap import demo_map
+from .image_bbox_metric import ImageBBoxMetric
 from .memory_metric import MemoryMetric, evaluate_memory
 from .nuscenes_metric import OrderedNuScenesMetric
+from .segmentation_metric import BEVSegMetric, ImageSegMetric
 
-__all__ = ['MemoryMetric', 'OrderedNuScenesMetric', 'demo_map', 'evaluate_memory', 'load_bicycle_racks']
+__all__ = [
+    'BEVSegMetric', 'ImageBBoxMetric', 'ImageSegMetric', 'MemoryMetric', 'OrderedNuScenesMetric', 'demo_map', 'evaluate_memory',
+    'load_bicycle_racks',
+]

@@ -36,7 +36,7 @@ class Budget:
         variants: augmented passes over the training frames in the cache.
     """
 
-    iterations: int = 300
+    iterations: int = 500
     clips: int = 4
     lr: float = 2e-3
     variants: int = 4
