@@ -18,6 +18,7 @@ from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
 from projects.memfusion.runtime import build_runner, prepare_config, run_cli, set_work_dir
+from projects.memfusion.runtime.robustness.conditions import AXES, GROUPS
 
 
 def main() -> None:
@@ -27,7 +28,8 @@ def main() -> None:
     parser.add_argument('--out', type=Path, required=True, help='folder of the results')
     parser.add_argument('--lidar-only', nargs=2, metavar=('CONFIG', 'CHECKPOINT'),
                         help='the detector without cameras that it is compared with; default: itself with all cameras masked')
-    parser.add_argument('--grid', action='store_true', help='also every rotation with every translation')
+    parser.add_argument('--only', nargs='+', choices=GROUPS, default=AXES,
+                        help='faults beside the false images; default: all but grid (every rotation with every translation)')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config(s)')
     parser.add_argument('--trust-checkpoint', action='store_true',
                         help='read checkpoints without protection: they may run any program')
@@ -51,7 +53,7 @@ def main() -> None:
         results.content['lidar_only'] = test_once(runner, cfg, cfg.test_dataloader)
         results.save()
     runner, cfg = runner_of(args.config, args.checkpoint)
-    conditions = run_conditions(runner, cfg, results, args.grid)
+    conditions = run_conditions(runner, cfg, results, args.only)
     lidar_only, title = results.content['lidar_only'], Path(args.config).stem
     write_markdown(args.out / 'robustness.md', title, conditions, results.scores, lidar_only)
     draw(args.out / 'robustness.png', title, conditions, results.scores, lidar_only)

@@ -17,6 +17,8 @@ TIME_OFFSETS_S = (0.025, 0.05, 0.1)
 IMAGES = ('other_scene', 'blank', 'masked')
 LIDAR_DROPS = (0.25, 0.5, 1.0)
 CLEAN = 'clean'
+AXES = ('rotation_deg', 'translation_m', 'time_offset_s', 'cameras_dropped', 'lidar_dropped')
+GROUPS = (*AXES, 'grid')
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,13 @@ def noise(rotation_deg: float = 0.0, translation_m: float = 0.0, time_offset_s: 
                 time_offset_s=time_offset_s, seed=0)
 
 
-def make_conditions(num_cameras: int, ann_file: str, grid: bool) -> list[Condition]:
-    """All conditions, the clean one first.
+def make_conditions(num_cameras: int, ann_file: str, groups: Sequence[str]) -> list[Condition]:
+    """The conditions of these groups after the clean one and the false images, which the verdict needs.
 
     Args:
         num_cameras: of the rig.
         ann_file: the info file that `other_scene` takes images from.
-        grid: also every rotation with every translation.
+        groups: of GROUPS.
     """
     found = [Condition(CLEAN, CLEAN, 0.0)]
     for kind in IMAGES:
@@ -54,14 +56,13 @@ def make_conditions(num_cameras: int, ann_file: str, grid: bool) -> list[Conditi
     found += [Condition(f'rotation {deg:g} deg', 'rotation_deg', deg, (noise(deg),)) for deg in ROTATIONS_DEG]
     found += [Condition(f'translation {100 * m:g} cm', 'translation_m', m, (noise(0.0, m),)) for m in TRANSLATIONS_M]
     found += [Condition(f'time offset {1000 * s:g} ms', 'time_offset_s', s, (noise(0.0, 0.0, s),)) for s in TIME_OFFSETS_S]
-    if grid:
-        found += [Condition(f'rotation {deg:g} deg, translation {100 * m:g} cm', 'grid', deg, (noise(deg, m),))
-                  for deg in ROTATIONS_DEG for m in TRANSLATIONS_M]
+    found += [Condition(f'rotation {deg:g} deg, translation {100 * m:g} cm', 'grid', deg, (noise(deg, m),))
+              for deg in ROTATIONS_DEG for m in TRANSLATIONS_M]
     found += [Condition(f'{n} cameras dropped', 'cameras_dropped', n,
                         (dict(type='DropCameras', prob=1.0, num=(n, n), seed=0),)) for n in range(1, num_cameras + 1)]
     found += [Condition(f'{100 * share:g} % of LiDAR frames dropped', 'lidar_dropped', share,
                         points=(dict(type='DropLidar', prob=share, seed=0),)) for share in LIDAR_DROPS]
-    return found
+    return [condition for condition in found if condition.group in (CLEAN, 'images', *groups)]
 
 
 def with_condition(dataloader: ConfigDict, condition: Condition) -> ConfigDict:

@@ -27,6 +27,11 @@ class Verdict:
     lines: tuple[str, ...]
 
 
+def _measured(conditions: Sequence[Condition]) -> dict[str, tuple[str, str]]:
+    groups = {condition.group for condition in conditions}
+    return {group: text for group, text in AXES.items() if group in groups}
+
+
 def curve(conditions: Sequence[Condition], scores: Mapping[str, Scores], group: str,
           score: str) -> tuple[list[float], list[float]]:
     """Levels and scores of one fault, from no fault on."""
@@ -68,7 +73,7 @@ def write_markdown(path: Path, title: str, conditions: Sequence[Condition], scor
     """The verdict, the break-evens and every condition's scores."""
     floor, name = floor_of(scores, lidar_only)
     lines = [f'# Robustness of {title}', '', *[f'- {line}' for line in judge(scores, lidar_only).lines]]
-    for group, (what, unit) in AXES.items():
+    for group, (what, unit) in _measured(conditions).items():
         level = break_even(*curve(conditions, scores, group, 'mAP'), floor['mAP'])
         said = 'not reached' if level is None else f'at {level:.3g} {unit}'
         lines.append(f'- break-even of {what} with the {name} ({floor["mAP"]:.1f} mAP): {said}')
@@ -88,9 +93,10 @@ def draw(path: Path, title: str, conditions: Sequence[Condition], scores: Mappin
     floor, name = floor_of(scores, lidar_only)
     figure = Figure(figsize=(16, 6), dpi=100, layout='constrained')
     figure.suptitle(f'{title}: {judge(scores, lidar_only).lines[0]}', fontsize=10)
-    rows = figure.subplots(2, len(AXES), sharey='row')
+    measured = _measured(conditions)
+    rows = figure.subplots(2, max(len(measured), 1), sharey='row', squeeze=False)
     for axes, score in zip(rows, ('mAP', 'NDS')):
-        for axis, (group, (what, unit)) in zip(axes, AXES.items()):
+        for axis, (group, (what, unit)) in zip(axes, measured.items()):
             levels, values = curve(conditions, scores, group, score)
             axis.plot(levels, values, 'o-', label='this detector')
             axis.axhline(floor[score], linestyle='--', color='grey', label=name)

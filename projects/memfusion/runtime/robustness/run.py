@@ -87,9 +87,9 @@ def rig_of(cfg: Config) -> tuple[int, str]:
     return len(names), ann_file
 
 
-def run_conditions(runner: Runner, cfg: Config, results: ResultFile, grid: bool) -> list[Condition]:
-    """Tests under every condition that is not stored yet; returns all conditions."""
-    conditions = make_conditions(*rig_of(cfg), grid)
+def run_conditions(runner: Runner, cfg: Config, results: ResultFile, groups: Sequence[str]) -> list[Condition]:
+    """Tests under every condition that is not stored yet; returns all conditions of the groups."""
+    conditions = make_conditions(*rig_of(cfg), groups)
     missing = [condition for condition in conditions if condition.name not in results.scores]
     for number, condition in enumerate(missing):
         print_log(f'condition {number + 1} of {len(missing)}: {condition.name}', 'current')
