@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
-import os
-import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +16,7 @@ from projects.memfusion.fusion import FuTrPlusPlus
 from projects.memfusion.structures import Calibration
 
 from .benchmark import Row, interleave, rows_of
+from .peak_memory import peak_bytes
 
 BEV_SIZES = (128, 180)
 _RANGE = (-54.0, -54.0, -5.0, 54.0, 54.0, 3.0)
@@ -114,48 +110,3 @@ def _measure(cases: dict[str, Case], baseline: str, note: str, repeats: int) -> 
     return [Row(row.name, row.seconds, row.low, row.high, baseline, row.ratio,
                 f'{note}; {peaks[row.name] / 1e6:.0f} MB ({peaks[row.name] / max(peaks[baseline], 1):.2f}x)')
             for row in rows_of(interleave(calls, repeats), baseline)]
-
-
-def peak_bytes(warm_up: Callable[[], Callable[[], Any]], make: Callable[[], Callable[[], Any]]) -> int:
-    """Peak memory of one call beyond its inputs and weights, in a process of its own.
-
-    Args:
-        warm_up: makes a small call, so that libraries and threads are there before the count; can be pickled.
-        make: makes the call that is measured; can be pickled.
-    """
-    context = multiprocessing.get_context('spawn')
-    answer: Any = context.Queue()
-    process = context.Process(target=_peak_bytes, args=(warm_up, make, answer))
-    process.start()
-    value = answer.get()
-    process.join()
-    return int(value)
-
-
-def _peak_bytes(warm_up: Callable[[], Callable[[], Any]], make: Callable[[], Callable[[], Any]], answer: Any) -> None:
-    warm_up()()
-    call = make()
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        call()
-        answer.put(torch.cuda.max_memory_allocated() - before)
-        return
-    before, peak = _resident_bytes(), [0]
-    done = threading.Event()
-
-    def watch() -> None:
-        while not done.is_set():
-            peak[0] = max(peak[0], _resident_bytes())
-            time.sleep(0.001)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    call()
-    done.set()
-    watcher.join()
-    answer.put(max(peak[0] - before, 0))
-
-
-def _resident_bytes() -> int:
-    return int(Path('/proc/self/statm').read_text().split()[1]) * os.sysconf('SC_PAGE_SIZE')

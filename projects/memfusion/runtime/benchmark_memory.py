@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import multiprocessing
-import os
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +21,7 @@ from projects.memfusion.memory.similarity import read_memory
 from projects.memfusion.structures import FrameBatch, FrameMeta
 
 from .benchmark import FRAME, GATED, Row, build_model, interleave, load_config, rows_of, train_step
+from .peak_memory import peak_bytes
 
 READ_ELEMENTS = (4096, 20480, 40960, 81920)
 _CK, _CV, _HW = 64, 256, 4096
@@ -53,45 +51,15 @@ def read_inputs(elements: int) -> list[Tensor]:
             draw(_CV, elements)]
 
 
-@torch.no_grad()
-def _peak_bytes(name: str, elements: int, answer: Any) -> None:
-    inputs = read_inputs(elements)
-    READS[name](*inputs[:2], *[part[..., :2048] for part in inputs[2:]])  # libraries and threads are there before the count
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        READS[name](*inputs)
-        answer.put(torch.cuda.max_memory_allocated() - before)
-        return
-    before, peak = _resident_bytes(), [0]
-    done = threading.Event()
+def read_call(name: str, elements: int) -> Callable[[], Tensor]:
+    """One read of `elements` elements, by the method of that name."""
+    read, inputs = READS[name], read_inputs(elements)
 
-    def watch() -> None:
-        while not done.is_set():
-            peak[0] = max(peak[0], _resident_bytes())
-            time.sleep(0.001)
+    def call() -> Tensor:
+        with torch.no_grad():
+            return read(*inputs)
 
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    READS[name](*inputs)
-    done.set()
-    watcher.join()
-    answer.put(max(peak[0] - before, 0))
-
-
-def _resident_bytes() -> int:
-    return int(Path('/proc/self/statm').read_text().split()[1]) * os.sysconf('SC_PAGE_SIZE')
-
-
-def peak_bytes(name: str, elements: int) -> int:
-    """Peak memory of one read beyond its inputs, in a process of its own."""
-    context = multiprocessing.get_context('spawn')
-    answer: Any = context.Queue()
-    process = context.Process(target=_peak_bytes, args=(name, elements, answer))
-    process.start()
-    value = answer.get()
-    process.join()
-    return int(value)
+    return call
 
 
 @torch.no_grad()
@@ -101,7 +69,7 @@ def measure_reads(repeats: int) -> list[Row]:
     for elements in READ_ELEMENTS:
         inputs = read_inputs(elements)
         seconds = interleave({name: partial(read, *inputs) for name, read in READS.items()}, repeats)
-        peaks = {name: peak_bytes(name, elements) for name in READS}
+        peaks = {name: peak_bytes(partial(read_call, name, 2048), partial(read_call, name, elements)) for name in READS}
         base = next(iter(READS))
         for row in rows_of(seconds, base):
             share = peaks[row.name] / max(peaks[base], 1)

@@ -1,0 +1,58 @@
+"""Benchmark. In: a call, as functions that make it. Out: its peak memory, measured in a process of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def peak_bytes(warm_up: Callable[[], Callable[[], Any]], make: Callable[[], Callable[[], Any]]) -> int:
+    """Peak memory of one call beyond its inputs and weights, in a process of its own.
+
+    Args:
+        warm_up: makes a small call, so that libraries and threads are there before the count; can be pickled.
+        make: makes the call that is measured; can be pickled.
+    """
+    context = multiprocessing.get_context('spawn')
+    answer: Any = context.Queue()
+    process = context.Process(target=_peak_bytes, args=(warm_up, make, answer))
+    process.start()
+    value = answer.get()
+    process.join()
+    return int(value)
+
+
+def _peak_bytes(warm_up: Callable[[], Callable[[], Any]], make: Callable[[], Callable[[], Any]], answer: Any) -> None:
+    warm_up()()
+    call = make()
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        call()
+        answer.put(torch.cuda.max_memory_allocated() - before)
+        return
+    before, peak = _resident_bytes(), [0]
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            peak[0] = max(peak[0], _resident_bytes())
+            time.sleep(0.001)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    call()
+    done.set()
+    watcher.join()
+    answer.put(max(peak[0] - before, 0))
+
+
+def _resident_bytes() -> int:
+    return int(Path('/proc/self/statm').read_text().split()[1]) * os.sysconf('SC_PAGE_SIZE')
