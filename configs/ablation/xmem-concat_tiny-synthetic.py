@@ -1,3 +1,3 @@
 # Readout: a convolution over [bev, decoded].
 _base_ = '../demo/xmem-gate_pillar04_second_secfpn_tiny-synthetic.py'
-model = dict(temporal=dict(readout=dict(type='ConcatReadout'), alpha=1.0))
+model = dict(temporal=dict(readout=dict(type='ConcatReadout')))

@@ -1,3 +1,3 @@
 # Readout: bev + alpha * proj(decoded).
 _base_ = '../demo/xmem-gate_pillar04_second_secfpn_tiny-synthetic.py'
-model = dict(temporal=dict(readout=dict(type='ResidualReadout'), alpha=1.0))
+model = dict(temporal=dict(readout=dict(type='ResidualReadout')))

@@ -7,9 +7,10 @@ model = dict(
     temporal=dict(masks=dict(teacher_forcing=0.0)),
     train_cfg=dict(loss_frames='all', grad_frames=2, frozen=[]))
 optim_wrapper = dict(optimizer=dict(lr=lr), paramwise_cfg=dict(custom_keys=dict(pts_=dict(lr_mult=0.1))))
-param_scheduler = [
-    dict(type='OneCycleLR', eta_max=lr, pct_start=0.3, div_factor=10, by_epoch=True, convert_to_iter_based=True,
-         total_steps=max_epochs)
+param_scheduler = [  # relative to each part's own rate, which OneCycleLR would set alike
+    dict(type='LinearLR', start_factor=0.1, begin=0, end=3, by_epoch=True, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', eta_min_ratio=1e-3, begin=3, end=max_epochs, T_max=max_epochs - 3, by_epoch=True,
+         convert_to_iter_based=True),
 ]
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
 custom_hooks = _base_.custom_hooks[:-2]

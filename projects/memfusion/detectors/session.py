@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -76,19 +77,38 @@ def check_order(meta: FrameMeta, known: bool, last_time_s: float | None) -> None
                          f'not later than the one before it ({last_time_s:.6f} s): testing with memory needs time order')
 
 
-def recall(session: Session, firsts: tuple[FrameMeta, ...], fresh: TemporalState, tile: int | None) -> TemporalState:
-    """The batch's memory: what each scene remembers, or a row of `fresh` where a scene (or its next tile) begins.
+def check_clip(metas: Sequence[FrameMeta]) -> None:
+    """Raises ValueError, naming both frames, where a clip's frames are of two scenes or not in time order."""
+    there = [meta for meta in metas if meta.frame_valid]
+    for before, after in zip(there, there[1:]):
+        names = f'frame {before.sample_token} (scene {before.scene_token}, {before.timestamp_s:.6f} s) and {after.sample_token} ' \
+                f'(scene {after.scene_token}, {after.timestamp_s:.6f} s)'
+        if before.scene_token != after.scene_token:
+            raise ValueError(f'a clip crosses scenes: {names}')
+        if after.timestamp_s <= before.timestamp_s:
+            raise ValueError(f'a clip is not in time order: {names}')
+
+
+def recall(session: Session, firsts: tuple[FrameMeta, ...], fresh: TemporalState) -> TemporalState:
+    """The batch's memory: what each scene remembers, or a row of `fresh` where a scene begins.
 
     Args:
         firsts: each scene's first frame that is not padding.
         fresh: an empty state of B rows.
-        tile: frames after which memory starts anew.
+
+    Raises:
+        ValueError: for a scene that is in the batch twice, and as check_order.
     """
+    tokens = [meta.scene_token for meta in firsts]
+    twice = [token for token in tokens if tokens.count(token) > 1]
+    if twice:
+        raise ValueError(f'scene {twice[0]} is in the batch twice: testing with memory takes each scene in one slot '
+                         "(batch_sampler=dict(type='SceneBatchSampler'))")
     rows: list[TemporalState] = []
     for index, meta in enumerate(firsts):
         state: TemporalState | None = session.get(meta.scene_token)
         check_order(meta, state is not None, None if state is None or not int(state.num_frames) else float(state.time_s))
-        if state is None or meta.is_scene_start or (tile is not None and int(state.num_frames) >= tile):
+        if state is None or meta.is_scene_start:
             state = fresh.select([index])
         rows.append(state)
     return TemporalState.cat(rows)

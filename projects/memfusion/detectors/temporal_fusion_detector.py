@@ -30,7 +30,7 @@ from projects.memfusion.structures import Calibration, FrameBatch, FrameMeta
 from .clip_encoder import ClipEncoder, EncodedClip, EncodedImages
 from .grid_config import fill_grid
 from .modes import evaluating, freeze, keep_frozen_in_eval
-from .session import FrameHistory, Session, TestMode, check_order, recall, remember, window_of
+from .session import FrameHistory, Session, TestMode, check_clip, check_order, recall, remember, window_of
 from .targets import center_heatmap
 
 LOSS_FRAMES = ('all', 'last')
@@ -238,8 +238,7 @@ class TemporalFusionDetector(ClipEncoder):
         length = clip.bev.shape[1]
         memory = self.temporal.init_state(clip.bev[:, 0])
         outputs, logits = [], []
-        for t in range(length):
-            frames = self.frames_of(samples[t::length], clip.bev.device, clip.valid[:, t])
+        for t, frames in enumerate(self._steps_of(clip, samples)):
             with torch.no_grad() if t < context else nullcontext():
                 out = self.step(clip.bev[:, t], memory, frames, clip.observed[:, t], samples[t::length])
             memory = out.memory
@@ -283,7 +282,7 @@ class TemporalFusionDetector(ClipEncoder):
     def _recollect(self, clip: EncodedClip, samples: list[Det3DDataSample]) -> StepOutput:
         """The last frame's step, after whatever history the test mode gives it."""
         length = clip.bev.shape[1]
-        steps = [self.frames_of(samples[t::length], clip.bev.device, clip.valid[:, t]) for t in range(length)]
+        steps = self._steps_of(clip, samples)
         memory = self.temporal.init_state(clip.bev[:, 0])
         if self._loader_aligned:
             if length != self.test_mode.seq_len:
@@ -297,8 +296,8 @@ class TemporalFusionDetector(ClipEncoder):
             return self._walk(frames, bev, observed, memory)
         firsts = tuple(next((s.metas[b] for s in steps if s.metas[b].frame_valid), steps[-1].metas[b])
                        for b in range(len(steps[0].metas)))
-        memory = recall(self.session, firsts, memory, self.test_mode.tile)
-        out = self._walk(steps, clip.bev.unbind(1), clip.observed.unbind(1), memory)
+        memory = recall(self.session, firsts, memory)
+        out = self._walk(steps, clip.bev.unbind(1), clip.observed.unbind(1), memory, self.test_mode.tile)
         remember(self.session, steps[-1], out.memory)
         return out
 
@@ -310,8 +309,11 @@ class TemporalFusionDetector(ClipEncoder):
                 for meta, end in zip(step.metas, last.metas)]
         return step.with_valid(step.valid & torch.tensor(same, device=step.valid.device))
 
-    def _walk(self, steps: Sequence[FrameBatch], bev: Sequence[Tensor], observed: Sequence[Tensor], memory: Any) -> StepOutput:
+    def _walk(self, steps: Sequence[FrameBatch], bev: Sequence[Tensor], observed: Sequence[Tensor], memory: Any,
+              tile: int | None = None) -> StepOutput:
         for frames, bev_t, observed_t in zip(steps, bev, observed):
+            if tile is not None:
+                memory = memory.reset(memory.num_frames >= tile)
             out = self.step(bev_t, memory, frames, observed_t)
             memory = out.memory
         return out
@@ -330,6 +332,14 @@ class TemporalFusionDetector(ClipEncoder):
         if last.is_scene_end:
             del self.session[last.scene_token]
         return history
+
+    def _steps_of(self, clip: EncodedClip, samples: Sequence[Det3DDataSample]) -> list[FrameBatch]:
+        """The T time steps of B clips, each checked for scene and time order."""
+        length = clip.bev.shape[1]
+        steps = [self.frames_of(samples[t::length], clip.bev.device, clip.valid[:, t]) for t in range(length)]
+        for metas in zip(*[step.metas for step in steps]):
+            check_clip(metas)
+        return steps
 
     def frames_of(self, samples: Sequence[Det3DDataSample], device: torch.device, valid: Tensor) -> FrameBatch:
         """One frame of each of B clips, as the temporal module takes it; `valid` (B,) bool says which are no padding."""

@@ -98,7 +98,7 @@ class BEVMemoryNetwork(BaseModule):
         key_dim: CK.
         value_dim: CV.
         hidden_dim: channels Ch of the sensory state.
-        feature_dim: channels D of the frame feature.
+        feature_dim: channels D of the frame feature, and of the query's (query_dim).
         memory_stride: BEV cells per memory cell along each axis.
         extra_channels: channels that are appended to the BEV features (ego motion); TemporalMemory fills it in.
     """
@@ -119,6 +119,7 @@ class BEVMemoryNetwork(BaseModule):
             raise ValueError(f'memory_stride must be at least 1, got {memory_stride}')
         self.in_channels, self.key_dim, self.value_dim, self.hidden_dim = in_channels, key_dim, value_dim, hidden_dim
         self.feature_dim, self.memory_stride, self.decoded_stride = feature_dim, memory_stride, memory_stride
+        self.query_dim = feature_dim
         self.encoder = nn.Sequential(
             nn.Conv2d(in_channels + extra_channels, feature_dim, memory_stride, stride=memory_stride),
             ResidualBlock(feature_dim, feature_dim))

@@ -45,6 +45,8 @@ class ImageMemoryNetwork(BaseModule):
 
     feature_dim = 256
     """D of the decoded features: the decoder's at stride 4, resized."""
+    query_dim = 1024
+    """Channels of a query's feature: XMem's at stride 16."""
     decoded_stride = 1
     """BEV cells per cell of the decoded features."""
 

@@ -50,13 +50,13 @@ class LongTermPolicy:
 
 
 def consolidate_oldest(
-    memory: MemoryState, policy: LongTermPolicy, positions_m: Tensor, cell_m: float, locality: Tensor | None
+    memory: MemoryState, policy: LongTermPolicy, positions_m: Tensor, cells: Tensor, locality: Tensor | None
 ) -> MemoryState:
     """Consolidates the samples whose working memory is full; the others stay as they are.
 
     Args:
         positions_m: (B, F, Hm, Wm, 3) float64, global position of every stored cell.
-        cell_m: side of a memory cell, metres.
+        cells: (B, 2, F Hm Wm) float32, the same in the current frame, in memory cells along its axes.
         locality: weight of the distance between cells, in cells, in the similarity; None is none.
     """
     full = memory.slot_valid.all(dim=1).nonzero()[:, 0]
@@ -71,9 +71,7 @@ def consolidate_oldest(
     key, selection = flat(part.key), flat(part.selection)
     position = positions[:, :oldest].flatten(1, 3).transpose(1, 2)
     if locality is not None:
-        # Relative to their mean: global coordinates are too large for float32.
-        cells = ((position - position.mean(dim=2, keepdim=True))[:, :2] / cell_m).float()
-        key = torch.cat([key, cells], dim=1)
+        key = torch.cat([key, cells[full][..., :key.shape[2]]], dim=1)  # the oldest slots come first
         selection = torch.cat([selection, locality.expand(len(full), 2, key.shape[2])], dim=1)
     usage = (part.usage / part.life.clamp(min=1e-7)[..., None, None])[:, :oldest].flatten(1)
     valid = (part.cell_valid & part.slot_valid[..., None, None])[:, :oldest].flatten(1)

@@ -82,12 +82,15 @@ def read_memory(
     if top_k is not None and top_k < 1:
         raise ValueError(f'top_k must be at least 1 or None, got {top_k}')
     batch, key_dim, num_elements = memory_key.shape
-    if query_key.shape != query_selection.shape or query_key.shape[1] != key_dim \
-            or memory_shrinkage.shape != (batch, 1, num_elements) or memory_value.shape[2] != num_elements:
+    fits = query_key.shape == query_selection.shape and query_key.shape[:2] == (batch, key_dim) \
+        and memory_shrinkage.shape == (batch, 1, num_elements) and memory_value.shape[::2] == (batch, num_elements) \
+        and (memory_valid is None or (memory_valid.shape == (batch, num_elements) and memory_valid.dtype == torch.bool))
+    if not fits:
         raise ValueError('read_memory: shapes do not belong together: query_key '
                          f'{tuple(query_key.shape)}, query_selection {tuple(query_selection.shape)}, memory_key '
                          f'{tuple(memory_key.shape)}, memory_shrinkage {tuple(memory_shrinkage.shape)}, memory_value '
-                         f'{tuple(memory_value.shape)}')
+                         f'{tuple(memory_value.shape)}, memory_valid '
+                         f'{None if memory_valid is None else (memory_valid.dtype, tuple(memory_valid.shape))} (bool)')
     if num_elements == 0:
         empty = memory_value.new_zeros(batch, memory_value.shape[1], query_key.shape[2])
         return (empty, memory_value.new_zeros(batch, 0)) if return_usage else empty
@@ -98,6 +101,10 @@ def read_memory(
                 part.gather(2, order[:, None].expand(-1, part.shape[1], -1))
                 for part in (memory_key, memory_shrinkage, memory_value))
             memory_valid = memory_valid.gather(1, order)
+        if memory_valid is not None and not bool(memory_valid.all()):  # what is not valid may hold anything, NaN included
+            silent = ~memory_valid[:, None]
+            memory_key, memory_value = memory_key.masked_fill(silent, 0), memory_value.masked_fill(silent, 0)
+            memory_shrinkage = memory_shrinkage.masked_fill(silent, 0)
         query, memory = _expand(query_key, query_selection, memory_key, memory_shrinkage)
         value = memory_value.float().transpose(1, 2).contiguous()
         bias, something = _validity(memory_valid, query)

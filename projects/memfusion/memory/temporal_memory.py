@@ -128,7 +128,7 @@ class TemporalMemory(TemporalSlot):
         sizes = MemorySizes(
             map_shape=shape, mask_shape=net.mask_shape(bev_shape), key_dim=net.key_dim, value_dim=net.value_dim,
             hidden_dim=net.hidden_dim, num_slots=self.max_mem_frames, num_agents=self.masks.num_agents,
-            feature_dim=net.feature_dim if self._compares_features else 0,
+            feature_dim=net.query_dim if self._compares_features else 0,
             long_term=0 if self.long_term is None else self.long_term.max_elements)
         return MemoryState.empty(bev.shape[0], sizes, like=bev)
 
@@ -338,8 +338,9 @@ class TemporalMemory(TemporalSlot):
             agent_position=mask.agent_position, agent_time_s=mask.agent_time_s, **clock(frames, memory))
         if self.long_term is None:
             return memory
-        cell_m = sum(self._cell_m(memory.cell_valid.shape[-2:])) / 2
-        return consolidate_oldest(memory, self.long_term, self._global_positions(memory), cell_m,
+        positions_m = self._global_positions(memory)
+        here_m = transform_points(self._cur_from_global(frames), positions_m.flatten(1, 3))
+        return consolidate_oldest(memory, self.long_term, positions_m, self._in_cells(here_m[..., :2].transpose(1, 2), memory),
                                   None if self.log_locality is None else self.log_locality.exp())
 
     def _global_positions(self, memory: MemoryState) -> Tensor:

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from projects.memfusion.geometry.rigid import check_rigid
+
 META_KEYS = (
     'sample_idx',
     'sample_token',
@@ -94,14 +96,16 @@ class FrameBatch:
 
     @classmethod
     def from_metas(cls, metas: Sequence[FrameMeta], device: torch.device) -> FrameBatch:
-        """Stacks B frames; poses and times stay float64."""
+        """Stacks B frames; poses and times stay float64. Raises ValueError, naming the frames, for a pose that is not rigid."""
+        global_from_lidar = torch.from_numpy(np.stack([m.global_from_lidar for m in metas]))
+        check_rigid(global_from_lidar, f'global_from_lidar of one of the frames {[m.sample_token for m in metas]}')
         return cls(
             metas=tuple(metas),
             valid=torch.tensor([m.frame_valid for m in metas], device=device),
             is_scene_start=torch.tensor([m.is_scene_start and m.frame_valid for m in metas], device=device),
             time_s=torch.tensor([m.timestamp_s for m in metas], dtype=torch.float64, device=device),
             global_from_bev=torch.from_numpy(np.stack([m.global_from_bev for m in metas])).to(device),
-            global_from_lidar=torch.from_numpy(np.stack([m.global_from_lidar for m in metas])).to(device),
+            global_from_lidar=global_from_lidar.to(device),
         )
 
     def with_valid(self, valid: Tensor) -> FrameBatch:

@@ -78,3 +78,20 @@ def test_in_the_slot_with_a_padded_grid_a_static_world_stays_in_place(frame, pos
     moved = slot.align(memory, second)
     assert torch.allclose(moved.sensory[..., :2, :], memory.sensory[..., 1:, :], atol=1e-4)  # x right, y along H
     assert torch.allclose(moved.mask[..., :32, :], memory.mask[..., 16:, :], atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_motion_gate_compares_what_the_query_saw(frame, pose):
+    torch.manual_seed(0)
+    temporal = MODELS.build(dict(
+        type='TemporalMemory', point_cloud_range=RANGE, readout=dict(type='GateReadout'), loss_occ=dict(type='OccupancyLoss'),
+        network=dict(type='ImageMemoryNetwork', in_channels=6, bev_shape=(40, 20), key_dim=8, value_dim=16, hidden_dim=4),
+        motion_gate=dict(cues=('difference',)))).eval()
+    bev = torch.rand(1, 6, 40, 20)
+    memory = temporal.init_state(bev)
+    for index in range(2):
+        frames = frame(index, pose())
+        aligned = temporal.align(memory, frames)
+        readout = temporal.read(bev, aligned, frames)
+        memory = temporal.write(aligned, readout, temporal.choose_mask(readout, aligned, frames), frames)
+    assert memory.feature.shape == (1, 1024, 3, 2) and torch.isfinite(readout.bev).all()
