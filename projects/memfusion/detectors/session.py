@@ -81,8 +81,8 @@ def check_clip(metas: Sequence[FrameMeta]) -> None:
     """Raises ValueError, naming both frames, where a clip's frames are of two scenes or not in time order."""
     there = [meta for meta in metas if meta.frame_valid]
     for before, after in zip(there, there[1:]):
-        names = f'frame {before.sample_token} (scene {before.scene_token}, {before.timestamp_s:.6f} s) and {after.sample_token} ' \
-                f'(scene {after.scene_token}, {after.timestamp_s:.6f} s)'
+        names = ' and '.join(f'frame {meta.sample_token} (scene {meta.scene_token}, {meta.timestamp_s:.6f} s)'
+                             for meta in (before, after))
         if before.scene_token != after.scene_token:
             raise ValueError(f'a clip crosses scenes: {names}')
         if after.timestamp_s <= before.timestamp_s:
