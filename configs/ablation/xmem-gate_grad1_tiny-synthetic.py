@@ -1,4 +1,3 @@
-# Gradient through the last frame only.
-_base_ = '../demo/xmem-gate_pillar04_second_secfpn_tiny-synthetic.py'
-model = dict(train_cfg=dict(loss_frames='last', grad_frames=1))
-train_dataloader = dict(batch_size=1, dataset=dict(seq_len=4))
+# Clips of 4 frames with gradient through the last frame only; xmem-gate_seq4 is the same with full gradient.
+_base_ = './xmem-gate_seq4_tiny-synthetic.py'
+model = dict(train_cfg=dict(grad_frames=1))

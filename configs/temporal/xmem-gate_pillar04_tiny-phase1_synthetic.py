@@ -3,7 +3,7 @@ _base_ = '../demo/xmem-gate_pillar04_second_secfpn_tiny-synthetic.py'
 load_from = 'work_dirs/pillar04_second_secfpn_tiny-synthetic/epoch_13.pth'
 max_epochs = 4
 model = dict(
-    temporal=dict(masks=dict(teacher_forcing=1.0, block_dropout=0.1)),
+    temporal=dict(masks=dict(teacher_forcing=1.0, block_dropout=0.1), loss_occ=dict(warmup_iters=(40, 160))),
     train_cfg=dict(
         loss_frames='last',
         frozen=['pts_voxel_encoder', 'pts_middle_encoder', 'pts_backbone', 'pts_neck', 'pts_bbox_head']))

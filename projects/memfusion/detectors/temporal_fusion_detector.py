@@ -58,8 +58,9 @@ class TemporalFusionDetector(ClipEncoder):
         task_heads: further heads by name, e.g. dict(img_seg=dict(type='ImageSegHead', ...)); each says what it `needs`.
         temporal: the memory slot, e.g. dict(type='TemporalMemory', ...); None is the plain detector.
         train_cfg: dict(pts=..., loss_frames='all' | 'last', grad_frames=n, frozen=[prefixes]). Gradients flow through the
-            last `grad_frames` frames of a clip (None is all); the frames before them are context: encoded in eval mode,
-            without losses. Modules whose names start with one of `frozen` are not trained and stay in eval mode.
+            last `grad_frames` frames of a clip (None is all). The frames before them are context: encoded in eval mode
+            without gradient, and what they leave in memory is detached; their own losses train what comes after the
+            encoder. Modules whose names start with one of `frozen` are not trained and stay in eval mode.
         test_cfg: dict(pts=..., mode='streaming' | 'window', seq_len=8, stride=1), see TestMode.
         data_preprocessor: dict(type='ClipDataPreprocessor', ...).
 
@@ -160,7 +161,7 @@ class TemporalFusionDetector(ClipEncoder):
 
     # -- training -----------------------------------------------------------------------------------------------------
     def loss(self, batch_inputs_dict: dict[str, Any], batch_data_samples: list[Det3DDataSample]) -> dict[str, Tensor]:
-        """Detection loss on the last or on all frames, and the memory's own loss on all frames that have gradients."""
+        """Detection loss on the last or on all frames, and the memory's own loss on all frames."""
         length = batch_inputs_dict['clip_shape'][1]
         context = self.context_frames(length)
         if context == 0:
@@ -182,11 +183,10 @@ class TemporalFusionDetector(ClipEncoder):
         Args:
             clip: B clips of T frames.
             samples: their B x T frames, clip-major.
-            context: leading frames without gradient and without loss.
+            context: leading frames that were encoded without gradient; memory passes none back through them.
         """
-        clips, length = clip.bev.shape[:2]
-        labelled = [bool(valid) and sample.metainfo.get('is_keyframe', True) and i % length >= context
-                    for i, (sample, valid) in enumerate(zip(samples, clip.valid.flatten().tolist()))]
+        length = clip.bev.shape[1]
+        labelled = self._labelled(clip, samples)
         bev, losses = clip.bev, {}
         if self.temporal is not None:
             bev, occ_logits, memory = self.remember_clip(clip, samples, context)
@@ -214,7 +214,7 @@ class TemporalFusionDetector(ClipEncoder):
         return {**losses, **{name: 0.0 * value for name, value in idle.items()}}
 
     def _image_losses(self, images: EncodedImages, samples: list[Det3DDataSample], labelled: list[bool]) -> dict[str, Tensor]:
-        """The fusion layer's own loss, and those of the heads on images; frames without labels have no images."""
+        """The fusion layer's own loss, and those of the heads on images, of the labelled frames that have images here."""
         rows = torch.tensor([labelled[p] for p in images.position.tolist()])
         chosen = images.select(rows)
         frames = [samples[p] for p in chosen.position.tolist()]
@@ -232,17 +232,29 @@ class TemporalFusionDetector(ClipEncoder):
         return {f'{name}.{key}': value for name, head in self.task_heads.items() if head.needs == needs
                 for key, value in head.loss(features, samples, calibration).items()}
 
+    @staticmethod
+    def _labelled(clip: EncodedClip, samples: Sequence[Det3DDataSample]) -> list[bool]:
+        """Which of the B x T frames have labels, clip-major: padding and sweeps between keyframes have none."""
+        return [bool(valid) and sample.metainfo.get('is_keyframe', True)
+                for sample, valid in zip(samples, clip.valid.flatten().tolist())]
+
     def remember_clip(self, clip: EncodedClip, samples: list[Det3DDataSample],
                       context: int = 0) -> tuple[Tensor, Tensor | None, Any]:
-        """Steps through clips: bev_temporal (B, T, C, H, W), occ_logits (B, T, 1, Hm, Wm) or None, the last memory."""
+        """Steps through clips: bev_temporal (B, T, C, H, W), occ_logits (B, T, 1, Hm, Wm) or None, the last memory.
+
+        No gradient passes from a frame into the memory of the first `context` frames, nor into features without a loss.
+        """
         length = clip.bev.shape[1]
+        labelled = self._labelled(clip, samples)
         memory = self.temporal.init_state(clip.bev[:, 0])
         outputs, logits = [], []
         for t, frames in enumerate(self._steps_of(clip, samples)):
-            with torch.no_grad() if t < context else nullcontext():
+            learns = t >= context or any(labelled[t::length])
+            with nullcontext() if learns else torch.no_grad():
                 out = self.step(clip.bev[:, t], memory, frames, clip.observed[:, t], samples[t::length])
-            memory = out.memory
-            outputs.append(out.bev)
+            memory = out.memory.detach() if t < context else out.memory
+            has_loss = self.loss_frames == 'all' or t == length - 1
+            outputs.append(out.bev if has_loss else out.bev.detach())
             logits.append(out.occ_logits)
         return torch.stack(outputs, dim=1), None if logits[0] is None else torch.stack(logits, dim=1), memory
 

@@ -118,32 +118,56 @@ def measure_loading(data_root: Path, frames: int) -> list[Row]:
 
 
 def measure_models(data_root: Path, repeats: int, training: bool) -> list[Row]:
-    """Inference (streaming) or a training step of mmdet3d's CenterPoint-pillar and the gated model on the same frames."""
+    """Inference (streaming, memory full) or a training step of mmdet3d's CenterPoint-pillar and the gated model, side by side."""
     gated_cfg = load_config(GATED, data_root)
     split = 'train_dataloader' if training else 'val_dataloader'
     dataset = DATASETS.build({**gated_cfg[split].dataset, 'seq_len': 1})
     models = {"mmdet3d's CenterPoint-pillar": build_model(load_config(BASELINE, data_root)),
-              'XMem-gated, one frame': build_model(gated_cfg)}
+              'XMem-gated, one frame' if training else 'XMem-gated, streaming': build_model(gated_cfg)}
     calls: dict[str, Callable[[], Any]] = {}
     for name, model in models.items():
-        run = train_step if training else _predict
         items = [dataset[i] for i in range(min(4, len(dataset)))]
-        calls[name] = run(model, items if hasattr(model, 'temporal') else [item[0] for item in items])
+        if training:
+            calls[name] = train_step(model, items if hasattr(model, 'temporal') else [item[0] for item in items])
+        else:
+            calls[name] = predict_step(model, items)
     return rows_of(interleave(calls, repeats), next(iter(calls)),
                    'batch 1, full nuScenes grid, ' + ('forward, backward, AdamW' if training else 'from points to boxes'))
 
 
-def _predict(model: torch.nn.Module, items: list[Any]) -> Callable[[], None]:
-    position = [0]
+@dataclass
+class _Scene:
+    """Frames of one scene, again and again, as one long scene."""
+
+    items: list[Any]
+    index: int = 0
+
+    def next(self) -> Any:
+        item = copy.deepcopy(self.items[self.index % len(self.items)])
+        for frame in item:
+            frame['data_samples'].set_metainfo(dict(
+                frame_index=self.index, is_scene_start=self.index == 0, is_scene_end=False,
+                timestamp_s=0.5 * self.index + 1.0))
+        self.index += 1
+        return item
+
+
+def predict_step(model: torch.nn.Module, items: list[Any], warm_frames: int = 8) -> Callable[[], None]:
+    """A call that predicts the next of the items, as frames of one endless scene.
+
+    Args:
+        items: clips of one frame.
+        warm_frames: predicted before the call is returned, so that a memory is full.
+    """
+    scene, streams = _Scene(items), hasattr(model, 'temporal')
 
     @torch.no_grad()
     def call() -> None:
-        if position[0] % len(items) == 0 and hasattr(model, 'session'):
-            model.session.clear()
-        item = copy.deepcopy(items[position[0] % len(items)])
-        position[0] += 1
-        model(**model.data_preprocessor(pseudo_collate([item])), mode='predict')
+        item = scene.next()
+        model(**model.data_preprocessor(pseudo_collate([item if streams else item[0]])), mode='predict')
 
+    for _ in range(warm_frames):
+        call()
     return call
 
 

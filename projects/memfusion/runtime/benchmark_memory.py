@@ -6,7 +6,6 @@ import copy
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,12 @@ from typing import Any
 import torch
 from mmdet3d.registry import DATASETS
 from mmengine.config import Config
-from mmengine.dataset import pseudo_collate
 from torch import Tensor
 
 from projects.memfusion.memory.similarity import read_memory
 from projects.memfusion.structures import FrameBatch, FrameMeta
 
-from .benchmark import FRAME, GATED, Row, build_model, interleave, load_config, rows_of, train_step
+from .benchmark import FRAME, GATED, Row, build_model, interleave, load_config, predict_step, rows_of, train_step
 from .peak_memory import peak_bytes
 
 READ_ELEMENTS = (4096, 20480, 40960, 81920)
@@ -141,35 +139,9 @@ def measure_clips(data_root: Path, repeats: int) -> list[Row]:
     return rows_of(interleave(calls, repeats), '1 frame', 'batch 1, full nuScenes grid, forward, backward, AdamW')
 
 
-@dataclass
-class _Scene:
-    """Frames of one scene, again and again, as one long scene."""
-
-    items: list[Any]
-    index: int = 0
-
-    def next(self) -> Any:
-        item = copy.deepcopy(self.items[self.index % len(self.items)])
-        for frame in item:
-            frame['data_samples'].set_metainfo(dict(
-                frame_index=self.index, is_scene_start=self.index == 0, is_scene_end=False,
-                timestamp_s=0.5 * self.index + 1.0))
-        self.index += 1
-        return item
-
-
 def _tester(cfg: Config, warm_frames: int) -> Callable[[], None]:
-    model = build_model(cfg)
     dataset = DATASETS.build({**cfg.val_dataloader.dataset, 'seq_len': 1})
-    scene = _Scene([dataset[i] for i in range(min(4, len(dataset)))])
-
-    @torch.no_grad()
-    def call() -> None:
-        model(**model.data_preprocessor(pseudo_collate([scene.next()])), mode='predict')
-
-    for _ in range(warm_frames):
-        call()
-    return call
+    return predict_step(build_model(cfg), [dataset[i] for i in range(min(4, len(dataset)))], warm_frames)
 
 
 def _frame(index: int, device: torch.device) -> Any:

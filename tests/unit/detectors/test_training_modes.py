@@ -1,4 +1,4 @@
-"""Training: context frames, frozen parts, frames without labels, and that every parameter takes part in every step."""
+"""Training: truncated back-propagation, frozen parts, frames without labels; every parameter takes part in every step."""
 
 import copy
 
@@ -38,9 +38,9 @@ def gradient_free(model):
 # -- context frames -------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize('temporal', [dict(), dict(type='ConvGRUFusion', in_channels=24, hidden_dim=8)])
 @pytest.mark.parametrize('grad_frames, loss_frames', [(1, 'last'), (2, 'all')])
-def test_losses_are_those_of_earlier_frames_without_gradient(temporal, grad_frames, loss_frames, small_detector, collated,
-                                                             clips):
-    """Against the same done by hand: the context encoded in eval mode and stepped through under no_grad."""
+def test_context_is_encoded_without_gradient_and_leaves_a_detached_memory(temporal, grad_frames, loss_frames, small_detector,
+                                                                         collated, clips):
+    """Against the same written out: context encoded in eval mode under no_grad, memory detached after each of its frames."""
     settings = dict(grad_frames=grad_frames, loss_frames=loss_frames)
     model, other = (small_detector(temporal, train_cfg=settings).train() for _ in range(2))
     given, context = clips(batch=2, length=4), 4 - grad_frames
@@ -52,12 +52,28 @@ def test_losses_are_those_of_earlier_frames_without_gradient(temporal, grad_fram
     other.eval()
     with torch.no_grad():
         before = other.encode(early['inputs'])
-        other.temporal.train()
-        _, _, memory = other.remember_clip(before, early['data_samples'])
     other.train()
-    now, samples = other.encode(late['inputs']), late['data_samples']
-    other.temporal.init_state = lambda bev: memory
-    expected = other.loss_on_clip(now, samples)
+    after = other.encode(late['inputs'])
+    memory, outputs, logits, samples = other.temporal.init_state(after.bev[:, 0]), [], [], []
+    for t in range(4):
+        part, now, length = (before, t, context) if t < context else (after, t - context, grad_frames)
+        frames = (early if t < context else late)['data_samples'][now::length]
+        out = other.step(part.bev[:, now], memory, other.frames_of(frames, part.bev.device, part.valid[:, now]),
+                         part.observed[:, now], frames)
+        memory = out.memory.detach() if t < context else out.memory
+        outputs.append(out.bev)
+        logits.append(out.occ_logits)
+        samples.append(frames)
+    by_clip = [samples[t][b] for b in range(2) for t in range(4)]
+    expected = {}
+    if logits[0] is not None:
+        truth = torch.stack([other._occupancy(sample) for sample in by_clip])[:, None]
+        expected.update(other.temporal.loss(torch.stack(logits, dim=1).flatten(0, 1), truth))
+    if loss_frames == 'all':
+        expected.update(other.pts_bbox_head.loss([torch.stack(outputs, dim=1).flatten(0, 1)], by_clip))
+    else:
+        expected.update(other.pts_bbox_head.loss([outputs[-1]], samples[-1]))
+    expected['loss_unread_memory'] = memory.zero()
     total(other, expected).backward()
     assert set(losses) == set(expected)
     for name in losses:
@@ -95,18 +111,33 @@ def test_context_leaves_batch_norm_as_it_was_and_gets_no_gradient(small_detector
             assert torch.allclose(buffer.double(), statistics[name].double(), atol=1e-6), name
 
 
-def test_context_frames_have_no_losses(small_detector, collated, clips):
-    model = small_detector(train_cfg=dict(grad_frames=1, loss_frames='all')).train()
+@pytest.mark.parametrize('loss_frames', ['last', 'all'])
+def test_labels_of_context_frames_count(loss_frames, small_detector, collated, clips):
+    """Occupancy is learned on every frame; boxes on every frame, or on the last alone."""
     given = clips(length=3)
     without = copy.deepcopy(given)
     for frame in without[0][:2]:
         frame['data_samples'].gt_instances_3d = frame['data_samples'].gt_instances_3d[:0]
-    counts = []
-    model.pts_bbox_head.register_forward_pre_hook(lambda module, inputs: counts.append(inputs[0][0].shape[0]))
-    losses = losses_of(model, collated, given)
-    assert counts == [1]
-    assert total(model, losses).item() == pytest.approx(
-        total(model, losses_of(small_detector(train_cfg=dict(grad_frames=1)).train(), collated, without)).item(), rel=1e-6)
+    counts, answers = [], []
+    for clip in (given, without):
+        model = small_detector(train_cfg=dict(grad_frames=1, loss_frames=loss_frames)).train()
+        model.pts_bbox_head.register_forward_pre_hook(lambda module, inputs: counts.append(inputs[0][0].shape[0]))
+        answers.append({name: torch.as_tensor(value).item() for name, value in losses_of(model, collated, clip).items()})
+    changed = {name for name in answers[0] if answers[0][name] != answers[1][name]}
+    assert counts == ([3, 3] if loss_frames == 'all' else [1, 1])
+    assert any('occ' in name for name in changed)
+    assert any('heatmap' in name for name in changed) == (loss_frames == 'all')
+
+
+@pytest.mark.parametrize('temporal', [dict(), dict(type='ConvGRUFusion', in_channels=24, hidden_dim=8)])
+def test_unlabelled_context_costs_no_graph(temporal, small_detector, collated, clips):
+    model = small_detector(temporal, train_cfg=dict(grad_frames=1, loss_frames='last')).train()
+    given = clips(length=3)
+    given[0][0]['data_samples'].set_metainfo(dict(is_keyframe=False))
+    step, seen = model.step, []
+    model.step = lambda *args, **kwargs: seen.append(torch.is_grad_enabled()) or step(*args, **kwargs)
+    total(model, losses_of(model, collated, given)).backward()
+    assert seen == [False, True, True]
 
 
 def test_more_gradient_than_frames_is_all_of_them(small_detector, collated, clips):
