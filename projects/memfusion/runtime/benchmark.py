@@ -118,7 +118,7 @@ def measure_loading(data_root: Path, frames: int) -> list[Row]:
 
 
 def measure_models(data_root: Path, repeats: int, training: bool) -> list[Row]:
-    """Inference (streaming, memory full) or a training step of mmdet3d's CenterPoint-pillar and the gated model, side by side."""
+    """Inference (streaming, memory full) or a training step of mmdet3d's CenterPoint-pillar and the gated model."""
     gated_cfg = load_config(GATED, data_root)
     split = 'train_dataloader' if training else 'val_dataloader'
     dataset = DATASETS.build({**gated_cfg[split].dataset, 'seq_len': 1})
