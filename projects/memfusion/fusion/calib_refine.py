@@ -106,7 +106,8 @@ class CalibRefine(nn.Module):
         share = self.loss_weight * valid / mean_over_ranks(valid.sum()).clamp(min=1.0)
         left = truth.noise.float()
         if self.kind == 'pose':
-            left = aux['pose_correction'] @ left
+            with torch.autocast(left.device.type, enabled=False):
+                left = aux['pose_correction'] @ left
             angle_deg, shift_m = calibration_error(left)
             losses['loss_calib_pose'] = torch.sum(share * (angle_deg.abs() / _ERROR_DEG + shift_m.abs() / _ERROR_M).sum(-1))
         if self.confidence:
@@ -154,11 +155,13 @@ def rigid_from_twist(twist: Tensor) -> Tensor:
     x, y, z, a, b, c = twist.unbind(-1)
     zero = torch.zeros_like(x)
     rows = [zero, -z, y, a, z, zero, -x, b, -y, x, zero, c, zero, zero, zero, zero]
-    return torch.linalg.matrix_exp(torch.stack(rows, dim=-1).unflatten(-1, (4, 4)))
+    with torch.autocast(twist.device.type, enabled=False):
+        return torch.linalg.matrix_exp(torch.stack(rows, dim=-1).unflatten(-1, (4, 4)))
 
 
 def shift_images(calibration: Calibration, shift_px: Tensor) -> Calibration:
     """The rig whose network pixels are moved by (V, N, 2)."""
-    column = F.pad(shift_px, (0, 2))[..., None]  # u, v, 0, 0
-    moved = torch.eye(4, device=shift_px.device) + F.pad(column, (2, 1))
-    return replace(calibration, img_aug=moved @ calibration.img_aug)
+    column = F.pad(shift_px.double(), (0, 2))[..., None]  # u, v, 0, 0
+    moved = torch.eye(4, dtype=torch.float64, device=shift_px.device) + F.pad(column, (2, 1))
+    with torch.autocast(shift_px.device.type, enabled=False):  # half precision is off by pixels
+        return replace(calibration, img_aug=(moved @ calibration.img_aug.double()).to(calibration.img_aug.dtype))

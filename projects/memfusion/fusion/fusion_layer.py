@@ -11,6 +11,8 @@ from torch import Tensor
 from projects.memfusion.parallel import zero_of
 from projects.memfusion.structures import Calibration
 
+_MOST_PADDING_PX = 32
+
 
 @dataclass(frozen=True)
 class FusionOutput:
@@ -91,14 +93,33 @@ class FusionLayer(BaseModule):
     def _used_levels(self, bev_lidar: Tensor, img_feats: Sequence[Tensor], calibration: Calibration) -> list[Tensor]:
         if max(self.levels) >= len(img_feats):
             raise ValueError(f'fusion_layer.levels {self.levels} asks for more than the {len(img_feats)} levels of img_neck')
+        if not isinstance(calibration, Calibration):
+            raise ValueError(f'fusion_layer needs the Calibration of the images, got {type(calibration).__name__}: it is made '
+                             'in LoadMultiViewImages, ClipDataPreprocessor hands it on')
         frames, cameras = calibration.cam_valid.shape
         if bev_lidar.shape[:2] != (frames, self.bev_channels):
             raise ValueError(f'bev_lidar is {tuple(bev_lidar.shape)}, expected {frames} frames (as the calibration has) of '
                              f'fusion_layer.bev_channels={self.bev_channels}')
         maps = [img_feats[level] for level in self.levels]
-        for level, feature_map in zip(self.levels, maps):
+        for level, stride, feature_map in zip(self.levels, self.strides, maps):
             if feature_map.shape[:3] != (frames, cameras, self.img_channels):
                 raise ValueError(f'img_feats[{level}] is {tuple(feature_map.shape)}, expected {frames} frames of cameras '
                                  f'{calibration.cam_names} of fusion_layer.img_channels={self.img_channels}')
+            _check_stride(level, stride, feature_map, calibration)
         missing = ~calibration.cam_valid[..., None, None, None]
         return [feature_map.masked_fill(missing, 0) for feature_map in maps]
+
+
+def _check_stride(level: int, stride: int, feature_map: Tensor, calibration: Calibration) -> None:
+    """ValueError unless the map, at this stride, covers the images and what padding may add."""
+    if not calibration.cam_valid.any():
+        return
+    height, width = calibration.img_hw.flatten(0, 1).amax(0).tolist()
+    covered_h, covered_w = feature_map.shape[-2] * stride, feature_map.shape[-1] * stride
+    too_small = covered_h <= height - stride or covered_w <= width - stride
+    too_large = all(covered >= 1.9 * size and covered - size >= _MOST_PADDING_PX
+                    for covered, size in ((covered_h, height), (covered_w, width)))
+    if too_small or too_large:
+        raise ValueError(f'img_feats[{level}] has {tuple(feature_map.shape[-2:])} cells, at stride {stride} an image of '
+                         f'{covered_h} x {covered_w} pixels, but the calibration speaks of {height} x {width}: set '
+                         'fusion_layer.strides and levels to those of img_neck')

@@ -33,6 +33,8 @@ class PillarSampling(nn.Module):
 
     One softmax over (camera, level, height, point). Points that have no pixel in a valid camera, or whose offset leads out of
     the image, get no weight. Only pairs of a cell and a camera that sees it are computed, so cost grows with these.
+    Moving a map and its K by whole cells moves what is read with them, exactly while the camera's mean token stays; that
+    also sets offsets and weights, and the geometry in it, and what its grid makes of the map, may change a little.
 
     Args:
         dim: D of queries, tokens and values.

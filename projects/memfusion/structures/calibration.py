@@ -80,15 +80,70 @@ class Calibration:
         """
         names = tuple(info_images) if cam_names is None else tuple(cam_names)
         _check_unique(names, info_images)
+        if not info_images:
+            raise ValueError('the info has no cameras: its `images` is empty')
         if not any(name in info_images for name in names):
             raise ValueError(f'none of the cameras {list(names)} is in the info, which has {list(info_images)}')
         rows = [_read_camera(name, info_images.get(name), img_hw, global_from_lidar) for name in names]
         columns = {key: torch.as_tensor(np.stack([row[key] for row in rows]))[None] for key in rows[0]}
-        aug = torch.eye(4) if bev_aug is None else torch.as_tensor(bev_aug).float()
+        aug = _bev_aug(bev_aug, 1)
         return cls(
             cam_names=names, img_aug=torch.eye(4).repeat(1, len(names), 1, 1), img_hw=columns['img_hw_raw'].clone(),
-            bev_aug=aug[None], calib_noise=torch.eye(4).repeat(1, len(names), 1, 1),
+            bev_aug=aug, calib_noise=torch.eye(4).repeat(1, len(names), 1, 1),
             t_lidar=torch.tensor([t_lidar], dtype=torch.float64), **columns)
+
+    @classmethod
+    def from_matrices(
+        cls,
+        img_from_cam: Tensor,
+        cam_from_lidar: Tensor,
+        img_hw_raw: Tensor,
+        cam_names: Sequence[str] | None = None,
+        lenses: Sequence[tuple[str, Sequence[float]]] | None = None,
+        cam_valid: Tensor | None = None,
+        bev_aug: Tensor | None = None,
+        t_lidar: Tensor | None = None,
+        t_cam: Tensor | None = None,
+    ) -> Calibration:
+        """A rig of one's own, with images as they came from the cameras; with_img_aug and with_noise change it.
+
+        Args:
+            img_from_cam: (B, N, 3, 3) or (B, N, 4, 4) raw K.
+            cam_from_lidar: (B, N, 4, 4) raw LiDAR frame to camera frame (x right, y down, z forward), metres.
+            img_hw_raw: (B, N, 2) height and width.
+            cam_names: N names; None is CAM_0, CAM_1, ...
+            lenses: N pairs of model and coefficients, see geometry.distortion.parse_distortion; None is all pinholes.
+            cam_valid: (B, N) bool; None is all.
+            bev_aug: (B, 4, 4) or (4, 4) raw LiDAR to augmented LiDAR frame; None is the identity.
+            t_lidar, t_cam: (B,) and (B, N) float64 seconds; None is unknown.
+
+        Raises:
+            ValueError: as from_info.
+        """
+        batch, count = img_from_cam.shape[:2]
+        names = tuple(f'CAM_{i}' for i in range(count)) if cam_names is None else tuple(cam_names)
+        _check_unique(names, {})
+        pinhole: tuple[str, Sequence[float]] = ('pinhole', ())
+        models = [pinhole] * count if lenses is None else list(lenses)
+        for key, found in dict(cam_from_lidar=cam_from_lidar.shape[:2], img_hw_raw=img_hw_raw.shape[:2],
+                               cam_names=(batch, len(names)), lenses=(batch, len(models))).items():
+            if tuple(found) != (batch, count):
+                raise ValueError(f'{key} is of {tuple(found)} frames and cameras, img_from_cam of {(batch, count)}')
+        parsed = [parse_distortion(model, coefficients, name) for name, (model, coefficients) in zip(names, models)]
+        matrices = [[_intrinsics(name, dict(cam2img=img_from_cam[b, n].cpu())) for n, name in enumerate(names)]
+                    for b in range(batch)]
+        for n, name in enumerate(names):
+            check_rigid(cam_from_lidar[:, n].double(), f'camera {name}: cam_from_lidar')
+        eye = torch.eye(4).repeat(batch, count, 1, 1)
+        unknown = torch.full((batch, count), torch.nan, dtype=torch.float64)
+        codes, coefficients, radii = (torch.tensor(column)[None].expand(batch, *[-1] * (1 + (i == 1))).clone()
+                                      for i, column in enumerate(zip(*parsed)))
+        return cls(
+            cam_names=names, img_from_cam=torch.as_tensor(np.array(matrices)).float(), cam_from_lidar=cam_from_lidar.float(),
+            img_aug=eye, img_hw_raw=img_hw_raw.long(), img_hw=img_hw_raw.long().clone(), bev_aug=_bev_aug(bev_aug, batch),
+            calib_noise=eye.clone(), distortion_model=codes, distortion=coefficients.float(), max_radius=radii.float(),
+            cam_valid=torch.ones(batch, count, dtype=torch.bool) if cam_valid is None else cam_valid,
+            t_lidar=unknown[:, 0].clone() if t_lidar is None else t_lidar, t_cam=unknown if t_cam is None else t_cam)
 
     @staticmethod
     def cat(calibrations: Sequence[Calibration]) -> Calibration:
@@ -115,7 +170,9 @@ class Calibration:
 
     def with_noise(self, noise: Tensor) -> Calibration:
         """The rig with one more rigid error (B, N, 4, 4) on the left of every cam_from_lidar (and of the noise so far)."""
-        return replace(self, calib_noise=noise.to(self.calib_noise) @ self.calib_noise)
+        with torch.autocast(noise.device.type, enabled=False):  # half precision is off by pixels
+            together = noise.double() @ self.calib_noise.double()
+        return replace(self, calib_noise=together.to(self.calib_noise.dtype))
 
     def with_img_aug(self, camera_index: int, homography: Tensor, new_hw: tuple[int, int]) -> Calibration:
         """One camera's image changed once more, in all frames.
@@ -195,7 +252,14 @@ class Calibration:
             return transform_points(torch.linalg.inv(self.cam_from_bev), points_cam_m).float()
 
     def to_cam(self, points_m: Tensor) -> Tensor:
-        """(B, P, 3) in the augmented LiDAR frame -> (B, N, P, 3) float32 in the camera frames (z forward)."""
+        """(B, P, 3) in the augmented LiDAR frame -> (B, N, P, 3) float32 in the camera frames (z forward).
+
+        Raises:
+            ValueError: for points of another shape.
+        """
+        if points_m.dim() != 3 or points_m.shape[0] != len(self.bev_aug) or points_m.shape[2] != 3:
+            raise ValueError(f'points_m is {tuple(points_m.shape)}, expected (B, P, 3) with B={len(self.bev_aug)} frames, as '
+                             'the calibration has')
         with torch.autocast(points_m.device.type, enabled=False):  # half precision is off by pixels
             return transform_points(self.cam_from_bev.float(), points_m.float()[:, None])
 
@@ -222,6 +286,14 @@ class Calibration:
 
 
 _PER_FRAME = ('bev_aug', 't_lidar')
+
+
+def _bev_aug(given: np.ndarray | Tensor | None, batch: int) -> Tensor:
+    """(batch, 4, 4) float32; ValueError for what cannot be inverted."""
+    matrix = torch.eye(4) if given is None else torch.as_tensor(given).float()
+    if matrix.shape[-2:] != (4, 4) or not matrix.isfinite().all() or (torch.linalg.det(matrix[..., :3, :3]).abs() < 1e-6).any():
+        raise ValueError(f'bev_aug is no invertible 4x4 matrix: {matrix.tolist()}')
+    return matrix.expand(batch, 4, 4).clone()
 
 
 def _tensor_names() -> list[str]:

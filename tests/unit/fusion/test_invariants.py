@@ -130,13 +130,28 @@ def test_after_one_step_gradients_reach_images_selector_and_offsets(case):
     assert torch.equal(layer(bev, feats, masked), bev), 'trained weights as well'
 
 
-def test_half_precision_runs_and_stays_near():
-    layer, calibration = build(calib_refine=dict(kind='pose', confidence=True)), ring(4)
+@pytest.mark.parametrize('kind', ['offsets', 'pose'])
+@pytest.mark.parametrize('sample', ['deformable', 'tokens'])
+def test_half_precision_stays_near_and_spares_the_rig(kind, sample):
+    layer, calibration = build(calib_refine=dict(kind=kind, confidence=True), sample=dict(kind=sample)), ring(4)
+    torch.nn.init.normal_(layer.calib_refine.correct.weight, std=0.1)
     bev, feats = inputs(calibration)
+    seen = []
+    layer.geometry.register_forward_pre_hook(lambda module, given: seen.append(given[0].calibration))
     with torch.autocast('cpu', dtype=torch.bfloat16):
         half = layer(bev, feats, calibration)
         layer(bev.bfloat16(), [f.bfloat16() for f in feats], calibration)
+        output = layer.fuse(bev, feats, calibration)
+        losses = layer.loss(output.aux, FusionTruth(torch.zeros(len(bev), 1, *bev.shape[-2:]), calibration.calib_noise))
+        total = output.bev.float().square().mean() + sum(losses.values())
+    total.backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in layer.parameters())
     assert (half - layer(bev, feats, calibration)).abs().median() < 0.02
+    for refined in seen:
+        assert refined.img_aug.dtype == refined.calib_noise.dtype == torch.float32
+        changed = refined.img_aug if kind == 'offsets' else refined.calib_noise
+        assert not torch.equal(changed, calibration.img_aug if kind == 'offsets' else calibration.calib_noise)
+        assert not torch.equal(changed, changed.bfloat16().float()), 'rounded on the way'
 
 
 def test_errors_name_what_is_wrong():
@@ -148,6 +163,11 @@ def test_errors_name_what_is_wrong():
         build()(bev, [feats[0][:, :2]], calibration)
     with pytest.raises(ValueError, match=r'levels \(0, 1\)'):
         build(strides=(8, 16))(bev, feats, calibration)
+    with pytest.raises(ValueError, match='needs the Calibration'):
+        build()(bev, feats, None)
+    for wrong in (4, 16, 32):
+        with pytest.raises(ValueError, match=f'stride {wrong}.*fusion_layer.strides'):
+            build(strides=(wrong,))(bev, feats, calibration)
     for stage in ('geometry', 'film', 'select', 'sample', 'calib_refine'):
         with pytest.raises(ValueError, match=f'fusion_layer.{stage}.kind'):
             build(**{stage: dict(kind='mlp')})

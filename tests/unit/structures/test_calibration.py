@@ -37,6 +37,40 @@ def test_hand_answer_and_contract() -> None:
     assert calibration.img_hw.tolist() == [[[480, 640]] * 2]
 
 
+def test_matrices_of_ones_own_equal_the_info_and_are_checked() -> None:
+    info = images(distortion=dict(model='radtan', coefficients=[-0.2, 0.05, 0.001, -0.002]))
+    expected = Calibration.cat([Calibration.from_info(info)] * 2)
+    matrices = dict(
+        img_from_cam=torch.tensor(K).repeat(2, 2, 1, 1),
+        cam_from_lidar=torch.tensor([LOOKS_ALONG_Y, LOOKS_BACK], dtype=torch.float64).repeat(2, 1, 1, 1),
+        img_hw_raw=torch.tensor([480, 640]).repeat(2, 2, 1))
+    given = dict(cam_names=('FRONT', 'BACK'), lenses=[('radtan', [-0.2, 0.05, 0.001, -0.002]), ('pinhole', [])])
+    rig = Calibration.from_matrices(**matrices, **given)
+    for name in ('img_from_cam', 'cam_from_lidar', 'img_aug', 'img_hw_raw', 'img_hw', 'bev_aug', 'calib_noise',
+                 'distortion_model', 'distortion', 'max_radius', 'cam_valid'):
+        ours, theirs = getattr(rig, name), getattr(expected, name)
+        assert ours.dtype == theirs.dtype and torch.equal(ours, theirs), name
+    points = torch.tensor(np.random.default_rng(0).uniform(-20, 20, (2, 50, 3))).float()
+    assert all(torch.equal(a, b) for a, b in zip(rig.project(points), expected.project(points)))
+    assert Calibration.from_matrices(**matrices).cam_names == ('CAM_0', 'CAM_1')
+    for key, wrong, message in (('img_from_cam', torch.tensor(K).T.repeat(2, 2, 1, 1), 'FRONT: cam2img'),
+                                ('cam_from_lidar', 2 * matrices['cam_from_lidar'], 'FRONT: cam_from_lidar'),
+                                ('img_hw_raw', matrices['img_hw_raw'][:1], 'img_hw_raw is of'),
+                                ('lenses', [('pinhole', [])], 'lenses is of'),
+                                ('bev_aug', torch.zeros(4, 4), 'bev_aug is no invertible')):
+        with pytest.raises(ValueError, match=message):
+            Calibration.from_matrices(**{**matrices, **given, key: wrong})
+
+
+def test_points_of_a_wrong_shape_and_an_empty_info_are_named() -> None:
+    calibration = Calibration.from_info(images())
+    for wrong in (torch.zeros(5, 3), torch.zeros(2, 5, 3), torch.zeros(1, 5, 4)):
+        with pytest.raises(ValueError, match=r'points_m is .* \(B, P, 3\) with B=1'):
+            calibration.project(wrong)
+    with pytest.raises(ValueError, match='no cameras'):
+        Calibration.from_info({})
+
+
 def test_image_border_is_not_valid_outside() -> None:
     calibration = Calibration.from_info(images())
     # u = 320 + 100 x / 5: x = 16 m is column 640, one past the last
