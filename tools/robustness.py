@@ -35,29 +35,36 @@ def main() -> None:
                         help='read checkpoints without protection: they may run any program')
     args = parser.parse_args()
 
-    from projects.memfusion.runtime.robustness.report import draw, judge, write_markdown
-    from projects.memfusion.runtime.robustness.run import ResultFile, file_id, run_conditions, test_once
+    from projects.memfusion.runtime.robustness.report import draw, summary_of, write_markdown
+    from projects.memfusion.runtime.robustness.run import ResultFile, config_id, file_id, rig_of, run_conditions, test_once
 
-    def runner_of(config: str, checkpoint: str) -> tuple[Runner, Config]:
-        cfg = prepare_config(config, args.cfg_options)
-        set_work_dir(cfg, config, str(args.out / 'logs'))
+    def runner_of(cfg: Config, checkpoint: str) -> Runner:
+        set_work_dir(cfg, args.config, str(args.out / 'logs'))
         cfg.load_from, cfg.resume = checkpoint, False
-        return build_runner(cfg, args.trust_checkpoint), cfg
+        runner = build_runner(cfg, args.trust_checkpoint)
+        runner.load_or_resume()  # now, so that a wrong checkpoint is told before hours of tests
+        return runner
 
-    pair = [args.checkpoint] + (args.lidar_only[1:] if args.lidar_only else [])
-    names = dict(config=Path(args.config).name, weights=' '.join(file_id(Path(path)) for path in pair),
+    pairs = [(args.config, args.checkpoint)] + ([tuple(args.lidar_only)] if args.lidar_only else [])
+    configs = [prepare_config(config, args.cfg_options) for config, _ in pairs]
+    cfg = configs[0]
+    rig_of(cfg)
+    names = dict(config=Path(args.config).name, settings=' '.join(map(config_id, configs)),
+                 weights=' '.join(file_id(Path(checkpoint)) for _, checkpoint in pairs),
                  options=' '.join(f'{key}={value}' for key, value in sorted((args.cfg_options or {}).items())))
     results = ResultFile(args.out / 'robustness.json', names)
+    runner = runner_of(cfg, args.checkpoint)
     if args.lidar_only and results.content['lidar_only'] is None:
-        runner, cfg = runner_of(*args.lidar_only)
-        results.content['lidar_only'] = test_once(runner, cfg, cfg.test_dataloader)
+        other = configs[1]
+        results.content['lidar_only'] = test_once(runner_of(other, args.lidar_only[1]), other, other.test_dataloader)
         results.save()
-    runner, cfg = runner_of(args.config, args.checkpoint)
     conditions = run_conditions(runner, cfg, results, args.only)
     lidar_only, title = results.content['lidar_only'], Path(args.config).stem
+    results.content['summary'] = summary_of(conditions, results.scores, lidar_only)
+    results.save()
     write_markdown(args.out / 'robustness.md', title, conditions, results.scores, lidar_only)
     draw(args.out / 'robustness.png', title, conditions, results.scores, lidar_only)
-    for line in judge(results.scores, lidar_only).lines:
+    for line in results.content['summary']['lines']:
         print(f'robustness: {line}')
     print(f'robustness: tables and curves in {args.out}')
 

@@ -1,10 +1,8 @@
 # Beside the 3-D boxes: 2-D boxes (projected 3-D ones), sparse pixel classes (nuScenes-lidarseg), and who
 # covers which BEV cell.
-_base_ = './futrpp_r50_pillar02_second_secfpn_8xb4-cyclic-20e_nus-3d.py'
+_base_ = ['./futrpp_r50_pillar02_second_secfpn_8xb4-cyclic-20e_nus-3d.py', '../_base_/datasets/bev_groups.py']
 classes = {{_base_.class_names}}
-groups = dict(
-    vehicle=['car', 'truck', 'construction_vehicle', 'bus', 'trailer'], cycle=['motorcycle', 'bicycle'],
-    person=['pedestrian'], obstacle=['barrier', 'traffic_cone'])
+groups = {{_base_.groups}}
 model = dict(
     task_heads=dict(
         img_boxes=dict(type='ImageCenterHead', in_channels=256, num_classes=10, stride=16, loss_weight=0.5),
@@ -19,8 +17,7 @@ train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 val_evaluator = [
-    dict(type='OrderedNuScenesMetric', data_root='data/nuscenes/', ann_file='data/nuscenes/nuscenes_infos_val.pkl',
-         metric='bbox'),
+    _base_.val_evaluator,
     dict(type='ImageBBoxMetric'), dict(type='ImageSegMetric'),
     dict(type='BEVSegMetric', groups=groups, point_cloud_range={{_base_.point_cloud_range}})]
 test_evaluator = val_evaluator

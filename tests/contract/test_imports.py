@@ -1,6 +1,7 @@
 """The import rules of the layout: stages do not import each other; blocks run without mmdet3d's models."""
 
 import ast
+import importlib.metadata
 import re
 import subprocess
 import sys
@@ -58,6 +59,19 @@ def test_blocks_import_where_mmcv_has_no_compiled_ops():
               'import projects.memfusion.structures')
     done = subprocess.run([sys.executable, '-W', 'ignore', '-c', script], cwd=REPO, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_every_package_that_is_imported_is_pinned():
+    pins = {match.group(1).lower() for path in (REPO / 'requirements.txt', *(REPO / 'requirements').glob('*.txt'))
+            for line in path.read_text().splitlines() if (match := re.match(r'([\w-]+)==', line))}
+    sources = [*PACKAGE.parent.rglob('*.py'), *(REPO / 'tools').glob('*.py')]
+    used = {name.split('.')[0] for path in sources for node in ast.walk(ast.parse(path.read_text()))
+            for name in ([alias.name for alias in node.names] if isinstance(node, ast.Import) else
+                         [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else [])}
+    providers = importlib.metadata.packages_distributions()
+    missing = [name for name in sorted(used - set(sys.stdlib_module_names) - {'projects'})
+               if not pins & {provider.lower() for provider in providers.get(name, [])}]
+    assert 'torch' in used and missing == []
 
 
 def test_tools_are_thin_and_nothing_imports_them():

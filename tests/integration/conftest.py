@@ -1,6 +1,51 @@
-"""A config small enough to train in seconds on the nano world."""
+"""The tools in one and in two processes, and a config small enough to train in seconds on the nano world."""
+
+import os
+import socket
+import subprocess
+import sys
 
 import pytest
+import torch
+
+
+def load(path):
+    return torch.load(path, map_location='cpu', weights_only=False)['state_dict']
+
+
+def largest_difference(a, b):
+    assert a.keys() == b.keys()
+    return max((a[key].double() - b[key].double()).abs().max().item() for key in a)
+
+
+def free_port():
+    with socket.socket() as server:
+        server.bind(('127.0.0.1', 0))
+        return str(server.getsockname()[1])
+
+
+@pytest.fixture(scope='session')
+def run(tool):
+    """A tool that must succeed."""
+    def call(*arguments, **env):
+        done = tool(*arguments, OMP_WAIT_POLICY='PASSIVE', **env)
+        assert done.returncode == 0, (done.stdout[-3000:] + done.stderr[-3000:])
+        return done
+
+    return call
+
+
+@pytest.fixture(scope='session')
+def distributed(repo):
+    """dist_*.sh with two processes on CPU."""
+    def call(script, *arguments):
+        env = {**os.environ, 'PORT': free_port(), 'PYTHON': sys.executable, 'PYTHONWARNINGS': 'ignore'}
+        done = subprocess.run(['bash', f'tools/{script}', *map(str, arguments)], cwd=repo, env=env, capture_output=True,
+                              text=True, stdin=subprocess.DEVNULL)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        return done
+
+    return call
 
 
 @pytest.fixture(scope='session')

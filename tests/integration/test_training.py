@@ -1,52 +1,12 @@
 """The tools on the nano world: training, resuming, two processes, scoring. Exact where exactness can be had."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 
-
-def load(path):
-    return torch.load(path, map_location='cpu', weights_only=False)['state_dict']
-
-
-def largest_difference(a, b):
-    assert a.keys() == b.keys()
-    return max((a[key].double() - b[key].double()).abs().max().item() for key in a)
-
-
-def free_port():
-    import socket
-    with socket.socket() as server:
-        server.bind(('127.0.0.1', 0))
-        return str(server.getsockname()[1])
-
-
-@pytest.fixture(scope='module')
-def run(tool):
-    def call(*arguments, **env):
-        done = tool(*arguments, OMP_WAIT_POLICY='PASSIVE', **env)
-        assert done.returncode == 0, (done.stdout[-3000:] + done.stderr[-3000:])
-        return done
-
-    return call
-
-
-@pytest.fixture(scope='module')
-def distributed(repo):
-    """dist_*.sh with two processes on CPU."""
-    def call(script, *arguments):
-        import os
-        env = {**os.environ, 'PORT': free_port(), 'PYTHON': sys.executable, 'PYTHONWARNINGS': 'ignore'}
-        done = subprocess.run(['bash', f'tools/{script}', *map(str, arguments)], cwd=repo, env=env, capture_output=True,
-                              text=True, stdin=subprocess.DEVNULL)
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-        return done
-
-    return call
+from .conftest import largest_difference, load
 
 
 @pytest.fixture(scope='module')

@@ -37,3 +37,5 @@ with_cameras = dict(
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline, seq_len=1, **with_cameras))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline, **with_cameras))
 test_dataloader = val_dataloader
+val_evaluator = dict(modality=with_cameras['modality'])  # what a submission says was used
+test_evaluator = val_evaluator

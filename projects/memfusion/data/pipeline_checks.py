@@ -22,6 +22,7 @@ from mmdet3d.registry import TRANSFORMS
 from .transforms.calibration_noise import CalibrationNoise
 from .transforms.clip_alignment import AlignToClipEnd
 from .transforms.clip_augmentation import ClipBEVAugmentation
+from .transforms.image_labels import LoadImageLabels
 from .transforms.image_replacement import ReplaceImages
 from .transforms.loading import LoadLidarSweeps
 from .transforms.multiview_appearance import DistortImagesPhotometric, MaskImageGrid
@@ -29,7 +30,8 @@ from .transforms.multiview_augmentation import MultiViewTransform
 from .transforms.multiview_loading import LoadMultiViewImages
 from .transforms.multiview_undistortion import UndistortImages
 from .transforms.packing import PackClipFrame
-from .transforms.sensor_faults import DropCameras
+from .transforms.projected_labels import ProjectImageBoxes, ProjectLidarsegLabels
+from .transforms.sensor_faults import DropCameras, DropLidar
 
 Pipeline = Sequence[Any]
 _PER_FRAME_DRAWS = (GlobalRotScaleTrans, RandomFlip3D, ObjectNoise)
@@ -37,7 +39,7 @@ _BEFORE_ALIGNMENT = (LoadPointsFromFile, LoadPointsFromMultiSweeps, LoadAnnotati
 _AFTER_ALIGNMENT = (ClipBEVAugmentation, PointsRangeFilter, ObjectRangeFilter, Pack3DDetInputs, *_PER_FRAME_DRAWS)
 
 _NEEDS_IMAGES = (UndistortImages, MultiViewTransform, DistortImagesPhotometric, MaskImageGrid, DropCameras, CalibrationNoise,
-                 ReplaceImages)
+                 ReplaceImages, LoadImageLabels, ProjectImageBoxes, ProjectLidarsegLabels)
 
 
 def check_same_for_all_frames(pipeline: Pipeline) -> None:
@@ -52,12 +54,14 @@ def check_same_for_all_frames(pipeline: Pipeline) -> None:
 
 
 def check_sweep_loader(pipeline: Pipeline, num_sweeps: int | None, sweep_rate: bool) -> None:
-    """Raises ValueError where `num_sweeps` or sweep rate do not go with the pipeline's loaders."""
+    """Raises ValueError where `num_sweeps`, sweep rate or DropLidar do not go with the pipeline's loaders."""
     kinds = list(transform_types(pipeline))
     ours = any(issubclass(kind, LoadLidarSweeps) for kind in kinds)
     if num_sweeps is not None and not ours:
         raise ValueError(f'num_sweeps={num_sweeps} needs a LoadLidarSweeps in the pipeline, after LoadLidarPoints')
-    for kind in kinds:
+    for number, kind in enumerate(kinds):
+        if issubclass(kind, (LoadPointsFromFile, LoadPointsFromMultiSweeps)) and DropLidar in kinds[:number]:
+            raise ValueError(f'DropLidar must come after {kind.__name__} in the pipeline, which loads points again')
         if sweep_rate and issubclass(kind, LoadPointsFromMultiSweeps) and not issubclass(kind, LoadLidarSweeps):
             raise ValueError(f"frame_rate='sweep' cannot go with {kind.__name__}, which knows sweeps relative to keyframes "
                              'only: use LoadLidarSweeps')
@@ -90,7 +94,7 @@ def check_cameras(pipeline: Pipeline, use_camera: bool) -> bool:
     first = places[0] if places else len(kinds)
     early = [kind.__name__ for kind in kinds[:first] if issubclass(kind, _NEEDS_IMAGES)]
     if early:
-        raise ValueError(f'{", ".join(early)} must come after LoadMultiViewImages in the pipeline: it changes what that loads')
+        raise ValueError(f'{", ".join(early)} must come after LoadMultiViewImages in the pipeline: it needs what that loads')
     if not places:
         return False
     if len(places) > 1:

@@ -43,8 +43,9 @@ class EncodedImages:
     aux: Any = None
 
     def select(self, rows: Tensor) -> EncodedImages:
-        """The frames where `rows` (V,) bool is True, for prediction."""
-        return EncodedImages([level[rows] for level in self.levels], self.calibration.select(rows), self.position[rows])
+        """The frames where `rows` (V,) bool is True."""
+        aux = None if self.aux is None else {name: value[rows] for name, value in self.aux.items()}
+        return EncodedImages([level[rows] for level in self.levels], self.calibration.select(rows), self.position[rows], aux)
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,7 @@ class ClipEncoder(MVXTwoStageDetector):
                     with evaluating(self):
                         some = self.encode_images(inputs, (valid.cumsum(0) == 1)[valid], valid.nonzero()[:1, 0])
                         _, images = self._fuse(bev[:1], some)
+                    images = images.select(torch.zeros_like(images.position, dtype=torch.bool))
         shape = (clips, length)
         return EncodedClip(bev.view(*shape, *bev.shape[1:]), observed.view(*shape, *observed.shape[1:]), wanted.view(shape),
                            images)

@@ -215,7 +215,7 @@ class TemporalFusionDetector(ClipEncoder):
 
     def _image_losses(self, images: EncodedImages, samples: list[Det3DDataSample], labelled: list[bool]) -> dict[str, Tensor]:
         """The fusion layer's own loss, and those of the heads on images, of the labelled frames that have images here."""
-        rows = torch.tensor([labelled[p] for p in images.position.tolist()])
+        rows = torch.tensor([labelled[p] for p in images.position.tolist()], dtype=torch.bool)
         chosen = images.select(rows)
         frames = [samples[p] for p in chosen.position.tolist()]
         losses = self._task_losses('img', chosen.levels, frames, chosen.calibration)
@@ -223,7 +223,7 @@ class TemporalFusionDetector(ClipEncoder):
             centers = [center_heatmap(frame.gt_instances_3d.bboxes_3d.tensor, self.grid) for frame in frames]
             heatmap = torch.stack(centers)[:, None] if centers else torch.zeros(0, 1, *self.grid.bev_shape)
             truth = FusionTruth(heatmap.to(images.position.device), chosen.calibration.calib_noise)
-            losses.update(self.fusion_layer.loss({name: value[rows] for name, value in images.aux.items()}, truth))
+            losses.update(self.fusion_layer.loss(chosen.aux, truth))
         return losses
 
     def _task_losses(self, needs: str, features: Any, samples: Sequence[Det3DDataSample],

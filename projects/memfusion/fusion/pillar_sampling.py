@@ -139,11 +139,13 @@ class PillarSampling(nn.Module):
         return mixed.flatten(0, 1).transpose(0, 1)
 
     def _first_offsets(self) -> Tensor:
-        """(heads, L, Z, P, 2): every head looks into a direction of its own, one feature cell further at each point."""
-        heads, _, _, points = self.shape
+        """(heads, L, Z, P, 2): every head looks into a direction of its own, one feature cell further at each point, or less
+        where the last would lie beyond the radius."""
+        heads, levels, _, points = self.shape
+        step = torch.tensor([min(1.0, self.radius_px / (stride * max(points - 1, 1))) for stride in self.strides])
         angle = torch.arange(heads) * (2 * math.pi / heads)
         direction = torch.stack([angle.cos(), angle.sin()], dim=-1).view(heads, 1, 1, 1, 2)
-        return (direction * torch.arange(points).view(-1, 1)).expand(*self.shape, 2)
+        return (direction * torch.arange(points).view(-1, 1) * step.view(levels, 1, 1, 1)).expand(*self.shape, 2)
 
 
 def _slots(pairs: _Pairs, shape: torch.Size) -> Tensor:

@@ -51,8 +51,19 @@ def apply_homography(dst_from_src: Tensor, uv_px: Tensor) -> Tensor:
 
 def inside_image(uv_px: Tensor, img_hw: Tensor) -> Tensor:
     """(..., P, 2) pixels and (..., 2) height, width -> (..., P) bool; images reach half a pixel past centres."""
-    limit = img_hw.flip(-1)[..., None, :].to(uv_px.dtype) - 0.5
-    return ((uv_px >= -0.5) & (uv_px < limit)).all(-1)
+    return inside_window(uv_px, whole_window(img_hw).to(uv_px.dtype))
+
+
+def whole_window(img_hw: Tensor) -> Tensor:
+    """(..., 2) height, width -> (..., 4) float32 left, top, right, bottom of the whole image, pixels."""
+    size = img_hw.flip(-1).float()
+    return torch.cat([torch.full_like(size, -0.5), size - 0.5], dim=-1)
+
+
+def inside_window(uv_px: Tensor, window_px: Tensor) -> Tensor:
+    """(..., P, 2) pixels and (..., 4) left, top, right, bottom -> (..., P) bool."""
+    window_px = window_px[..., None, :]
+    return ((uv_px >= window_px[..., :2]) & (uv_px < window_px[..., 2:])).all(-1)
 
 
 def clip_segments(start_m: Tensor, end_m: Tensor, near_m: float = MIN_DEPTH_M) -> tuple[Tensor, Tensor, Tensor]:

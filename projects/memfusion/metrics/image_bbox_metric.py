@@ -72,7 +72,9 @@ class ImageBBoxMetric(OrderedMetric):
         predicted = [one for result in results for one in result['predicted']]
         num_truth = sum(len(one.labels) for one in truth)
         if not num_truth:
-            raise ValueError('no image of the data set has a 2-D box to score by; take ImageBBoxMetric out of the evaluators')
+            MMLogger.get_current_instance().warning(f'{self.prefix}: no image has a 2-D box, so there is no score (are all '
+                                                    'cameras masked?)')
+            return dict(num_truth=0)
         classes = self.dataset_meta['classes']
         scores = coco_scores(truth, predicted, len(classes), self.max_boxes)
         present = ~np.isnan(scores.ap[0])

@@ -70,7 +70,8 @@ class OrderedMetric(BaseMetric):
         if is_main_process():
             try:
                 metrics = self.compute_metrics(order_results(parts, size))
-                answer[0] = {f'{self.prefix}/{name}': value for name, value in metrics.items()}
+                # Counts too become floats: MMEngine keeps whole numbers as numpy's and then writes null for them.
+                answer[0] = {f'{self.prefix}/{name}': float(value) for name, value in metrics.items()}
             except Exception as error:  # told to the other ranks, which would wait for ever, and raised below
                 failure, answer[1] = error, f'{type(error).__name__}: {error}'
         broadcast_object_list(answer)

@@ -24,7 +24,10 @@ class IoUMetric(OrderedMetric):
     """Base: sums each sample's counts and gives 'IoU_{name}' and 'mIoU'. The same for any number of processes.
 
     Subclasses keep, in `process`, `counts` (K, 3) of each sample: cells or pixels of both, of the prediction, of the truth.
+    Where nothing at all is labelled there is no score, and a warning with the `remedy`.
     """
+
+    remedy = 'the data set has no boxes'
 
     def names(self) -> Sequence[str]:
         """K names."""
@@ -38,7 +41,8 @@ class IoUMetric(OrderedMetric):
         """
         counts = np.stack([result['counts'] for result in results]).sum(axis=0)
         if not counts[:, 2].any():
-            raise ValueError(f'nothing in the data set is labelled; take {type(self).__name__} out of the evaluators')
+            MMLogger.get_current_instance().warning(f'{self.prefix}: nothing is labelled, so there is no score ({self.remedy})')
+            return {}
         iou = intersection_over_union(counts)
         values = {f'IoU_{name}': float(value) for name, value in zip(self.names(), iou, strict=True) if not np.isnan(value)}
         values['mIoU'] = float(np.nanmean(iou))
@@ -66,6 +70,8 @@ class ImageSegMetric(IoUMetric):
         collect_device: where ranks exchange results: 'cpu' or 'gpu'; both exchange pickled objects.
     """
 
+    remedy = 'are all cameras masked? pixel labels come from LoadImageLabels or ProjectLidarsegLabels in the test pipeline'
+
     def __init__(self, prefix: str = 'image_seg', collect_device: str = 'cpu') -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
 
@@ -78,8 +84,8 @@ class ImageSegMetric(IoUMetric):
 
         Args:
             data_batch: not used.
-            data_samples: dicts with `gt_img_labels` (N ImageLabels with sem_seg), `pred_img_sem_seg` (N, H, W) uint8, at least
-                as large as each camera's truth, which is its upper left part, and `sample_idx`.
+            data_samples: dicts with `gt_img_labels` (N ImageLabels; one without sem_seg counts nothing), `pred_img_sem_seg`
+                (N, H, W) uint8, at least as large as each camera's truth, which is its upper left part, and `sample_idx`.
 
         Raises:
             ValueError: naming the sample, where they are missing or wrong.
@@ -90,10 +96,8 @@ class ImageSegMetric(IoUMetric):
                 predicted = read_field(sample, 'pred_img_sem_seg', 'the model needs a head for semantic segmentation, or take '
                                        'ImageSegMetric out').cpu().numpy()
                 for camera, labels in enumerate(read_labels(sample)):
-                    if labels.sem_seg is None:
-                        raise ValueError(f'{describe(sample)} has no pixel labels for camera {camera}: use LoadImageLabels or '
-                                         'ProjectLidarsegLabels, or take ImageSegMetric out')
-                    counts += count_pixels(predicted[camera], labels.sem_seg.numpy(), len(counts), describe(sample))
+                    if labels.sem_seg is not None:  # a masked camera has no pixels to be right about
+                        counts += count_pixels(predicted[camera], labels.sem_seg.numpy(), len(counts), describe(sample))
             self.results.append(dict(sample_idx=int(sample['sample_idx']), counts=counts))
 
 

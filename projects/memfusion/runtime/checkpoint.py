@@ -6,6 +6,7 @@ checkpoints hold a few harmless types beside weights, which are put on that list
 
 from __future__ import annotations
 
+import difflib
 import pickle
 import re
 from collections import OrderedDict, defaultdict, deque
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path, PosixPath
 from typing import Any, cast
 
+import mmengine
 import mmengine.runner.checkpoint as mmengine_checkpoint
 import numpy as np
 import torch
@@ -23,7 +25,7 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 from torch import Tensor, nn
 
-from .errors import UserError
+from .errors import DownloadError, UserError
 
 _CAN_ALLOW = hasattr(torch.serialization, 'add_safe_globals')  # torch 2.4 and newer
 _SHOWN_KEYS = 4
@@ -93,14 +95,29 @@ def install_safe_loading(trust: bool = False) -> None:
     ) -> Any:
         return safe_load(_download(filename, model_dir, progress), map_location, trust)
 
+    def load_from_torchvision(filename: str, map_location: Any = None) -> Any:
+        return load_from_http(_torchvision_url(filename), map_location)
+
     loader = mmengine_checkpoint.CheckpointLoader
     loader.register_scheme(prefixes='', loader=load_from_local, force=True)
     loader.register_scheme(prefixes=['http://', 'https://'], loader=load_from_http, force=True)
-    # The loaders of torchvision://, open-mmlab:// and mmcls:// call this function by its name in their module.
+    loader.register_scheme(prefixes='torchvision://', loader=load_from_torchvision, force=True)
+    # The loaders of open-mmlab:// and mmcls:// call this function by its name in their module.
     mmengine_checkpoint.load_from_http = load_from_http
 
 
 _ALLOWED = _harmless_types()
+
+
+def _torchvision_url(name: str) -> str:
+    """The web address of `torchvision://resnet50`, from the table in MMEngine: its own loader wants torchvision installed."""
+    urls = mmengine.load(Path(mmengine.__file__).parent / 'hub' / 'torchvision_0.12.json')
+    model = name.removeprefix('torchvision://')
+    if model not in urls:
+        close = difflib.get_close_matches(model, urls, n=3)
+        hint = f' (did you mean {", ".join(close)}?)' if close else ''
+        raise UserError(f'{name}: there is no such model{hint}; give the path or the web address of a checkpoint')
+    return urls[model]
 
 
 def _download(url: str, model_dir: str | None, progress: bool) -> str:
@@ -113,7 +130,7 @@ def _download(url: str, model_dir: str | None, progress: bool) -> str:
         try:
             torch.hub.download_url_to_file(url, str(target), progress=progress)
         except OSError as error:
-            raise UserError(f'{url}: cannot be fetched ({error}); fetch it yourself and give its path') from error
+            raise DownloadError(f'{url}: cannot be fetched ({error}); fetch it yourself and give its path') from error
     barrier()
     return str(target)
 

@@ -18,6 +18,10 @@ class UserError(Exception):
     """Something the user gave cannot be used; the message names it and says what to do."""
 
 
+class DownloadError(UserError, ConnectionError):
+    """A file that could not be fetched; a ConnectionError for code that does not know ours."""
+
+
 def run_cli(main: Callable[[], object]) -> None:
     """Runs `main`; bad input ends it with one line on stderr and exit code 2, a defect with its traceback.
 

@@ -11,7 +11,14 @@ import torch
 from torch import Tensor
 
 from projects.memfusion.geometry.distortion import NUM_COEFFICIENTS, PINHOLE, parse_distortion
-from projects.memfusion.geometry.projection import MIN_DEPTH_M, apply_homography, inside_image, project_to_image
+from projects.memfusion.geometry.projection import (
+    MIN_DEPTH_M,
+    apply_homography,
+    inside_image,
+    inside_window,
+    project_to_image,
+    whole_window,
+)
 from projects.memfusion.geometry.rigid import check_rigid, invert_rigid, transform_points
 from projects.memfusion.geometry.undistortion import undistort_points, undistorted_intrinsics
 
@@ -26,6 +33,8 @@ class Calibration:
         cam_from_lidar: (B, N, 4, 4) raw LiDAR frame at t_lidar to camera at t_cam, ego motion included.
         img_aug: (B, N, 4, 4) raw pixel to network pixel, a padded homography.
         img_hw_raw, img_hw: (B, N, 2) int64 height and width of the raw and of the network image, padding excluded.
+        seen_px: (B, N, 4) left, top, right, bottom: the part of the raw image that was left when the image was turned; all of
+            it for images that were not.
         bev_aug: (B, 4, 4) raw LiDAR frame to augmented LiDAR frame.
         calib_noise: (B, N, 4, 4) rigid error on the left of cam_from_lidar; the identity where none was put in.
         distortion_model: (B, N) int64, position in geometry.distortion.MODELS.
@@ -42,6 +51,7 @@ class Calibration:
     img_aug: Tensor
     img_hw_raw: Tensor
     img_hw: Tensor
+    seen_px: Tensor
     bev_aug: Tensor
     calib_noise: Tensor
     distortion_model: Tensor
@@ -89,7 +99,7 @@ class Calibration:
         aug = _bev_aug(bev_aug, 1)
         return cls(
             cam_names=names, img_aug=torch.eye(4).repeat(1, len(names), 1, 1), img_hw=columns['img_hw_raw'].clone(),
-            bev_aug=aug, calib_noise=torch.eye(4).repeat(1, len(names), 1, 1),
+            seen_px=whole_window(columns['img_hw_raw']), bev_aug=aug, calib_noise=torch.eye(4).repeat(1, len(names), 1, 1),
             t_lidar=torch.tensor([t_lidar], dtype=torch.float64), **columns)
 
     @classmethod
@@ -140,8 +150,9 @@ class Calibration:
                                       for i, column in enumerate(zip(*parsed)))
         return cls(
             cam_names=names, img_from_cam=torch.as_tensor(np.array(matrices)).float(), cam_from_lidar=cam_from_lidar.float(),
-            img_aug=eye, img_hw_raw=img_hw_raw.long(), img_hw=img_hw_raw.long().clone(), bev_aug=_bev_aug(bev_aug, batch),
-            calib_noise=eye.clone(), distortion_model=codes, distortion=coefficients.float(), max_radius=radii.float(),
+            img_aug=eye, img_hw_raw=img_hw_raw.long(), img_hw=img_hw_raw.long().clone(), seen_px=whole_window(img_hw_raw),
+            bev_aug=_bev_aug(bev_aug, batch), calib_noise=eye.clone(), distortion_model=codes, distortion=coefficients.float(),
+            max_radius=radii.float(),
             cam_valid=torch.ones(batch, count, dtype=torch.bool) if cam_valid is None else cam_valid,
             t_lidar=unknown[:, 0].clone() if t_lidar is None else t_lidar, t_cam=unknown if t_cam is None else t_cam)
 
@@ -181,12 +192,25 @@ class Calibration:
             camera_index: which camera.
             homography: (4, 4) network pixel before to network pixel after, see geometry.homography.
             new_hw: height and width of the image afterwards, padding on the right and below excluded.
+
+        Raises:
+            ValueError: naming the camera, where the image is turned a second time: what the first turn left black could not
+                be told from what is seen.
         """
-        img_aug, img_hw = self.img_aug.clone(), self.img_hw.clone()
+        img_aug, img_hw, seen_px = self.img_aug.clone(), self.img_hw.clone(), self.seen_px
         step = homography.to(device=img_aug.device, dtype=torch.float64)
-        img_aug[:, camera_index] = (step @ img_aug[:, camera_index].double()).to(img_aug.dtype)
+        before = img_aug[:, camera_index].double()
+        if _turns(step[None]):
+            if _turns(before):
+                raise ValueError(f'camera {self.cam_names[camera_index]}: its image was turned before; turn it once only')
+            corners = whole_window(img_hw[:, camera_index]).double().unflatten(-1, (2, 2))
+            corners = apply_homography(torch.linalg.inv(before), corners)
+            window, seen_px = seen_px[:, camera_index], seen_px.clone()
+            low, high = torch.maximum(corners.amin(1), window[:, :2]), torch.minimum(corners.amax(1), window[:, 2:])
+            seen_px[:, camera_index] = torch.cat([low, high], dim=-1).to(seen_px.dtype)
+        img_aug[:, camera_index] = (step @ before).to(img_aug.dtype)
         img_hw[:, camera_index] = torch.tensor(new_hw, device=img_hw.device)
-        return replace(self, img_aug=img_aug, img_hw=img_hw)
+        return replace(self, img_aug=img_aug, img_hw=img_hw, seen_px=seen_px)
 
     def undistorted(self) -> Calibration:
         """The rig after its images went through geometry.undistortion.undistort_image: pinholes with their new K.
@@ -230,7 +254,7 @@ class Calibration:
         """
         raw_px, depth_m, has_pixel = self._project_raw(self.to_cam(points_m), min_depth_m)
         uv_px = self._augment(raw_px)
-        return uv_px, depth_m, has_pixel & inside_image(raw_px, self.img_hw_raw) & inside_image(uv_px, self.img_hw)
+        return uv_px, depth_m, has_pixel & inside_window(raw_px, self.seen_px) & inside_image(uv_px, self.img_hw)
 
     def unproject(self, uv_px: Tensor, depth_m: Tensor) -> Tensor:
         """Network pixels with a depth to points: the inverse of project, for all lens models.
@@ -288,6 +312,11 @@ class Calibration:
 _PER_FRAME = ('bev_aug', 't_lidar')
 
 
+def _turns(homography: Tensor) -> bool:
+    """Whether any of (..., 4, 4) does more than scale, mirror and move along the axes."""
+    return bool((homography[..., [0, 1], [1, 0]] != 0).any())
+
+
 def _bev_aug(given: np.ndarray | Tensor | None, batch: int) -> Tensor:
     """(batch, 4, 4) float32; ValueError for what cannot be inverted."""
     matrix = torch.eye(4) if given is None else torch.as_tensor(given).float()
@@ -332,6 +361,8 @@ def _read_camera(
                              'tools/create_data.py to have them in it)')
         size = (int(given[0]), int(given[1]))
     lens = image.get('distortion') or dict(model='pinhole', coefficients=[])
+    if not {'model', 'coefficients'} <= lens.keys():
+        raise ValueError(f'camera {name}: distortion needs model and coefficients, the info has {list(lens)}')
     parsed = parse_distortion(lens['model'], lens['coefficients'], name)
     return _row(img_from_cam, cam_from_lidar, size, parsed, True, float(image.get('timestamp', np.nan)))
 

@@ -189,6 +189,12 @@ def test_projected_box_by_hand():
     assert labels.labels.tolist() == [3] and labels.depth_m.tolist() == pytest.approx([10.0]) and labels.sem_seg is None
 
 
+def test_frames_without_boxes_have_none_in_their_images():
+    for boxes, classes in (([], []), ([[0, 10, 0, 2, 2, 2, 0]], [-1])):
+        (labels,) = project_boxes(boxes, classes)
+        assert labels.boxes_px.shape == (0, 4) and labels.labels.shape == labels.depth_m.shape == (0,)
+
+
 def test_boxes_through_the_camera_plane_are_cut_there():
     """A wall on the left, 1 to 1.5 m beside, from 5 m behind to 10 m ahead: it ends at u = 49.5 - 100 * 1 / 10.
 

@@ -259,6 +259,8 @@ IMAGES_FIRST = [*LOADERS, dict(type='FlipImages'), LOAD_IMAGES, dict(type='PackC
 
 @pytest.mark.parametrize(('pipeline', 'modality', 'words'), [
     (IMAGES_FIRST, True, 'FlipImages must come after LoadMultiViewImages'),
+    ([*LOADERS, dict(type='LoadImageLabels', classes=['car']), LOAD_IMAGES, dict(type='PackClipFrame', keys=['points'])], True,
+     'LoadImageLabels must come after LoadMultiViewImages'),
     ([*LOADERS, dict(type='DropCameras', prob=1.0), dict(type='PackClipFrame', keys=['points'])], True, 'DropCameras'),
     ([*LOADERS, LOAD_IMAGES, dict(type='PackClipFrame', keys=['points'])], False, 'use_camera'),
     ([*LOADERS, LOAD_IMAGES, LOAD_IMAGES, dict(type='PackClipFrame', keys=['points'])], True, '2 times'),

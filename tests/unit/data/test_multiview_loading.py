@@ -136,12 +136,20 @@ def inverted_extrinsics(results, image, tmp_path):
     image['lidar2cam'] = np.linalg.inv(np.array(image['lidar2cam'])).tolist()
 
 
+def no_entry(results, image, tmp_path):
+    results['images'][BAD] = None
+
+
+def no_coefficients(results, image, tmp_path):
+    image['distortion'] = dict(model='radtan')
+
+
 def absent(results, image, tmp_path):
     del results['images'][BAD]
 
 
 FAULTS = [missing, truncated, empty, no_image, other_size, late, no_calibration, no_extrinsics, transposed_k, scaled_rotation,
-          inverted_extrinsics, absent]
+          inverted_extrinsics, no_entry, no_coefficients, absent]
 
 
 @pytest.mark.parametrize('fault', FAULTS, ids=lambda fault: fault.__name__)

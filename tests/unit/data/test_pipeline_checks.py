@@ -79,6 +79,14 @@ def test_sweep_loaders():
     build(POINTS, frame_rate='sweep')
 
 
+def test_points_that_were_dropped_are_not_loaded_again():
+    drop = dict(type='DropLidar', prob=0.5)
+    for pipeline in ([POINTS, drop, SWEEPS], [POINTS, drop, STOCK_SWEEPS], [drop, POINTS]):
+        with pytest.raises(ValueError, match=f'DropLidar must come after Load.*{pipeline[-1]["type"][-6:]}'):
+            build(*pipeline)
+    build(POINTS, SWEEPS, drop)
+
+
 @pytest.mark.parametrize('name', ['seq_len', 'stride', 'frame_stride', 'num_sweeps'])
 def test_counts_below_one(name):
     with pytest.raises(ValueError, match=f'{name} must be at least 1, got 0'):

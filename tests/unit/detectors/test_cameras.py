@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import re
+import sys
 from dataclasses import replace
 from urllib.error import URLError
 
@@ -12,6 +14,8 @@ import torch
 from mmdet3d.registry import MODELS
 from mmengine.config import Config, ConfigDict
 
+from projects.memfusion.runtime.checkpoint import install_safe_loading
+from projects.memfusion.runtime.errors import UserError, explain
 from projects.memfusion.structures import Calibration
 from projects.memfusion.structures.camera_frame import CameraFrame
 from projects.memfusion.structures.image_labels import ImageLabels
@@ -145,17 +149,29 @@ TASKS = dict(
     occ=dict(type='BEVSegHead', in_channels=24, classes=list('abcdefghij'), groups=dict(all=list('abcdefghij')), channels=8))
 
 
-@pytest.mark.parametrize('case', ['seen', 'masked', 'padded', 'last frame dropped'])
+@pytest.mark.parametrize('case', ['seen', 'masked', 'padded', 'last frame dropped', 'no points', 'masked, no points'])
 @pytest.mark.parametrize('film', ['off', 'per_camera_gated'])
 def test_every_parameter_gets_a_gradient(fused, collated, make_camera_frame, case, film):
     fusion = {**SMALL['fusion_layer'], 'type': 'FuTrPlusPlus', 'strides': (8,), 'film': dict(kind=film),
               'calib_refine': dict(kind='pose', confidence=True)}
     model = fused(fusion_layer=fusion, task_heads=TASKS)
-    masked = SIZES if case == 'masked' else ()
+    masked, points = SIZES if 'masked' in case else (), 0 if 'no points' in case else 3000
     valid = [case != 'padded', case != 'last frame dropped']
-    clips = [[make_camera_frame('a', i, masked=masked, valid=valid[i]) for i in range(2)]]
+    clips = [[make_camera_frame('a', i, masked=masked, valid=valid[i], points=points) for i in range(2)]]
     missing, loss = without_gradient(model, collated, clips)
     assert missing == [] and np.isfinite(loss)
+
+
+def test_images_of_context_count_no_more_alone_than_in_a_batch(fused, collated, make_camera_frame):
+    """A clip whose last frame was dropped has nothing to learn from images: its context frame's do not stand in for them."""
+    model = fused(task_heads=TASKS)
+    assert model.grad_frames == 1
+    clip = [make_camera_frame('a', 0), make_camera_frame('a', 1, valid=False)]
+    model.train()
+    losses = model(**collated(model, [clip], True), mode='loss')
+    for name in ('boxes.loss_img_heatmap', 'sem.loss_img_seg', 'loss_fusion_heatmap'):
+        assert torch.as_tensor(losses[name]).sum() == 0, name
+    assert torch.as_tensor(losses['occ.loss_bev_seg_bce']).sum() > 0, 'the BEV of the context frame is learned from'
 
 
 def test_task_heads_have_losses_and_predictions_by_name(fused, collated, make_camera_frame):
@@ -183,6 +199,82 @@ def test_cameras_without_a_backbone_and_a_backbone_without_cameras(fused, collat
         fused(img_backbone=None, img_neck=None)
     with pytest.raises(ValueError, match='LoadMultiViewImages'):
         fused_bev(fused(), collated, [[make_frame('a', 1)]])
+
+
+def test_checkpointing_the_image_backbone_changes_no_gradient(repo, fused, collated, make_camera_frame):
+    clips = [[make_camera_frame('a', i) for i in range(2)]]
+    found = []
+    for with_cp in (False, True):
+        backbone = Config.fromfile(repo / CONFIG).model.img_backbone.to_dict()
+        model = fused(img_backbone={**backbone, 'base_channels': 8, 'with_cp': with_cp}, task_heads=TASKS)
+        runs = []
+        model.img_backbone.layer2[0].conv1.register_forward_hook(lambda *args, runs=runs: runs.append(1))
+        torch.manual_seed(0)  # some active cells are drawn
+        missing, loss = without_gradient(model, collated, clips)
+        found.append((loss, {name: p.grad for name, p in model.named_parameters()}, len(runs)))
+        assert missing == []
+    (loss, plain, once), (same, checkpointed, again) = found
+    assert again == once + 1, 'activations were computed anew in the backward pass'
+    assert loss == same
+    for name, gradient in plain.items():
+        torch.testing.assert_close(checkpointed[name], gradient, atol=1e-6, rtol=1e-5)
+    assert plain['img_backbone.layer1.0.conv1.weight'].abs().max() > 1e-3
+
+
+@pytest.mark.parametrize('count', range(1, 9))
+def test_any_number_of_cameras_of_mixed_sizes(fused, collated, predicted, make_frame, count):
+    ahead, frame = rig(), make_frame('a', 0)
+    sizes = [[64, 96], [48, 64]] * 4
+    names = tuple(f'CAM_{number}' for number in range(count))
+    calibration = replace(ahead.take_cameras([number % 2 for number in range(count)]), cam_names=names)
+    generator = torch.Generator().manual_seed(0)
+    images = tuple(torch.randint(0, 256, (3, *size), generator=generator, dtype=torch.uint8) for size in sizes[:count])
+    frame['inputs']['cameras'] = CameraFrame(images, calibration)
+    model = fused()
+    seen, (sample,) = predicted(model, [[frame]])
+    assert torch.isfinite(sample.pred_instances_3d.bboxes_3d.tensor).all() and len(sample.pred_instances_3d) > 0
+    masked = copy.deepcopy(frame)
+    masked['inputs']['cameras'].calibration.cam_valid[:] = False
+    model.session.clear()
+    blind, (without,) = predicted(model, [[masked]])
+    assert (seen - blind).abs().max() > 1e-3
+    model.fusion_layer = None
+    model.session.clear()
+    lidar, (plain,) = predicted(model, [[masked]])
+    assert torch.equal(blind, lidar)
+    for name in ('scores_3d', 'labels_3d'):
+        assert torch.equal(without.pred_instances_3d[name], plain.pred_instances_3d[name])
+    assert torch.equal(without.pred_instances_3d.bboxes_3d.tensor, plain.pred_instances_3d.bboxes_3d.tensor)
+
+
+def test_pretrained_weights_come_without_torchvision_and_failures_name_the_setting(fused, monkeypatch, tmp_path):
+    """Through the loader of the tools; the file is put where the download would, then the download fails."""
+    install_safe_loading()
+    model, other = fused(random=False), fused()
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
+    monkeypatch.setitem(sys.modules, 'torchvision', None)
+
+    def fetch(url, path, progress):
+        assert url.startswith('https://') and 'resnet18' in url
+        torch.save(other.img_backbone.state_dict(), path)
+
+    def fail(url, path, progress):
+        raise URLError('no route to host')
+
+    model.img_backbone.init_cfg = dict(type='Pretrained', checkpoint='torchvision://resnet18')
+    monkeypatch.setattr(torch.hub, 'download_url_to_file', fetch)
+    model.init_weights()
+    for name, value in other.img_backbone.state_dict().items():
+        assert torch.equal(model.img_backbone.state_dict()[name], value)
+    for checkpoint, words in (('torchvision://resnet50', 'resnet50.*no route to host.*model.img_backbone.init_cfg=None'),
+                              ('torchvision://resnet51', 'no such model.*resnet50'),
+                              (str(tmp_path / 'mine.pth'), 'mine.pth.*no such checkpoint file')):
+        model = fused(random=False)
+        model.img_backbone.init_cfg = dict(type='Pretrained', checkpoint=checkpoint)
+        monkeypatch.setattr(torch.hub, 'download_url_to_file', fail)
+        with pytest.raises((ValueError, UserError)) as caught:
+            model.init_weights()
+        assert re.search(words, explain(caught.value))
 
 
 def test_weights_that_cannot_be_downloaded(fused, monkeypatch):

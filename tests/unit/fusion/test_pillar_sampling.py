@@ -218,3 +218,12 @@ def test_the_work_is_that_of_the_active_cells(monkeypatch):
     pillars = torch.cat([points[:, None].expand(-1, 4, -1), torch.tensor([-1.5, -0.5, 0.5, 1.5]).expand(64, 4)[..., None]], -1)
     assert seen == calibration.project(pillars.flatten(0, 1)[None])[2].unflatten(2, (64, 4)).any(-1).sum()
     assert seen_large > 0
+
+
+@pytest.mark.parametrize('stride', [4, 16, 32])
+def test_points_start_at_places_of_their_own_within_the_radius(stride):
+    reader = PillarSampling(16, 5, (stride,), num_heads=4, num_points=8, radius_px=64.0)
+    start_px = reader.offsets.bias.detach().view(4, 1, 4, 8, 2)[:, 0, 0] * stride
+    assert start_px.norm(dim=-1).max() <= 64.0 + 1e-4
+    apart = torch.cdist(start_px, start_px) + 99 * torch.eye(8)
+    assert apart.min() > 3.9

@@ -318,9 +318,9 @@ def test_beside_the_official_metric_through_the_evaluator(content, ann_file, nan
     ours = {name.removeprefix('memory/'): value for name, value in values.items() if name.startswith('memory/')}
     assert ours == offline(content, predictions, match_m=1.5, range_m=40.0) and 'NuScenes metric/NDS' in values
     table = next(line for line in lines if line.startswith('memory score'))
-    assert f'{ours["recall_0pts_seen"]:.3f}{ours["num_0pts_seen"]:>8}' in table
+    assert f'{ours["recall_0pts_seen"]:.3f}{int(ours["num_0pts_seen"]):>8}' in table
     row = next(line for line in table.splitlines() if line.startswith('0pts')).split()
-    assert row[1:] == ['-', '0', f'{ours["recall_0pts_seen"]:.3f}', str(ours['num_0pts_seen']), '-', '0']
+    assert row[1:] == ['-', '0', f'{ours["recall_0pts_seen"]:.3f}', str(int(ours['num_0pts_seen'])), '-', '0']
 
 
 def test_split_and_order_do_not_matter(content, ann_file, monkeypatch):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 
 from projects.memfusion.runtime.errors import UserError
 from projects.memfusion.runtime.robustness.conditions import CLEAN, Condition, make_conditions, with_condition
-from projects.memfusion.runtime.robustness.report import break_even, curve, draw, judge, write_markdown
-from projects.memfusion.runtime.robustness.run import ResultFile, official
+from projects.memfusion.runtime.robustness.report import break_even, curve, draw, judge, summary_of, write_markdown
+from projects.memfusion.runtime.robustness.run import ResultFile, config_id, file_id, official, rig_of
 
 
 def loader(*types):
@@ -71,8 +71,12 @@ def test_report_names_the_break_even(tmp_path):
     assert curve(conditions, scores, 'rotation_deg', 'NDS') == ([0, 0.25, 0.5, 1, 2, 4], [20, 18.75, 17.5, 15, 10, 0])
     write_markdown(tmp_path / 'r.md', 'x', conditions, scores, dict(mAP=25.0, NDS=30.0))
     text = (tmp_path / 'r.md').read_text()
-    assert 'break-even of rotation error with the LiDAR-only detector (25.0 mAP): at 1.5 deg' in text
+    assert 'break-even of rotation error with the LiDAR-only detector: mAP (25.0) at 1.5 deg' in text
     assert '| rotation 2 deg | 20.0 | 10.0 | -20.0 |' in text
+    summary = summary_of(conditions, scores, None)
+    assert summary['floor'] == dict(name='all cameras masked', mAP=25.0, NDS=12.5) and summary['used']
+    assert summary['break_even'] == dict(rotation_deg=dict(mAP=1.5, NDS=1.5))
+    assert summary['gains'] == dict(other_scene=20.0, blank=20.0, masked=15.0)
     draw(tmp_path / 'r.png', 'x', conditions, scores, None)
     assert (tmp_path / 'r.png').stat().st_size > 10_000
 
@@ -80,9 +84,25 @@ def test_report_names_the_break_even(tmp_path):
 def test_scores_are_read_by_their_official_names():
     metrics = {'NuScenes metric/pred_instances_3d_NuScenes/mAP': 0.25, 'NuScenes metric/pred_instances_3d_NuScenes/NDS': 0.5,
                'memory/mAP': 0.9}
-    assert official(metrics) == dict(mAP=25.0, NDS=50.0)
+    assert official(metrics) == official({'image_bbox/mAP': 0.7, **metrics}) == dict(mAP=25.0, NDS=50.0)
     with pytest.raises(UserError, match='OrderedNuScenesMetric'):
         official({'image_seg/mIoU': 0.5})
+
+
+def test_checkpoints_and_configs_are_known_by_what_they_say(tmp_path):
+    one, other = (Config(dict(test_dataloader=dict(batch_size=size))) for size in (1, 2))
+    with pytest.raises(UserError, match='no.pth: cannot be read'):
+        file_id(tmp_path / 'no.pth')
+    assert config_id(one) == config_id(Config(dict(test_dataloader=dict(batch_size=1)))) != config_id(other)
+
+
+@pytest.mark.parametrize('pipeline, words', [
+    ([dict(type='LoadLidarPoints')], 'no LoadMultiViewImages.*configs/fusion'),
+    ([dict(type='LoadMultiViewImages')], 'cam_names is not set')])
+def test_rigs_that_cannot_be_tested(pipeline, words):
+    dataset = dict(data_root='data', ann_file='infos.pkl', pipeline=pipeline)
+    with pytest.raises(UserError, match=words):
+        rig_of(Config(dict(test_dataloader=dict(dataset=dataset))))
 
 
 def test_results_of_two_detectors_are_not_mixed(tmp_path):

@@ -24,6 +24,7 @@ from projects.memfusion.structures.calibration import Calibration
 from projects.memfusion.structures.image_labels import IGNORED, ImageLabels, semantic_classes
 
 from ..errors import BadFrameError, DataError
+from ..image_files import Image
 
 LABELS_KEY = 'img_labels'
 _REMEDY = ('make the data set with `python tools/create_synthetic_nuscenes.py --camera-labels`; real nuScenes has no such '
@@ -99,10 +100,31 @@ class LoadImageLabels(BaseTransform):
 
 
 def calibration_of(results: Mapping[str, Any], who: str) -> Calibration:
-    """The frame's Calibration (B is 1); DataError where no images were loaded before."""
-    if 'calibration' not in results:
-        raise DataError(f'{who} needs the calibration: put LoadMultiViewImages before it in the pipeline')
-    return results['calibration']
+    """The frame's Calibration (B is 1); DataError where no images were loaded before, or the frame is packed already."""
+    return _loaded(results, 'calibration', who)
+
+
+def images_of(results: Mapping[str, Any], who: str) -> list[Image]:
+    """The frame's images; DataError as in calibration_of."""
+    return list(_loaded(results, 'img', who))
+
+
+def _loaded(results: Mapping[str, Any], key: str, who: str) -> Any:
+    if key in results:
+        return results[key]
+    if 'inputs' in results:
+        raise DataError(f'{who} must come before PackClipFrame in the pipeline: the frame is packed already')
+    what = dict(calibration='the calibration', img='the images')[key]
+    raise DataError(f'{who} needs {what}: put LoadMultiViewImages before it in the pipeline')
+
+
+def require_raw_images(results: Mapping[str, Any], who: str, cameras: Tensor) -> None:
+    """DataError naming the camera unless the images of `cameras` (N,) bool have the pixels that were loaded."""
+    calibration = calibration_of(results, who)
+    changed = (calibration.img_aug[0] != torch.eye(4)).flatten(1).any(1) & calibration.cam_valid[0] & cameras
+    for camera in changed.nonzero()[:1, 0].tolist():
+        raise DataError(f'{who} must come right after LoadMultiViewImages in the pipeline, but the image of '
+                        f'{calibration.cam_names[camera]} was resized, cropped, flipped or turned before')
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -10,13 +10,17 @@ import re
 from typing import Any
 
 import numpy as np
+import torch
 from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
+
+from projects.memfusion.geometry.distortion import MODELS
+from projects.memfusion.structures.calibration import Calibration
 
 from ..errors import BadFrameError, DataError
 from ..image_files import Image, read_image
 from ..sequence_fields import load_info_file
-from .image_labels import calibration_of
+from .image_labels import calibration_of, images_of, require_raw_images
 from .multiview_appearance import MEAN_BGR
 from .multiview_loading import mask_cameras, sample_name
 from .sensor_faults import FaultDraws
@@ -41,7 +45,8 @@ class ReplaceImages(BaseTransform):
 
     Raises:
         ValueError: for an unknown mode, or an ann_file that is missing or not used.
-        DataError: from `transform`, where the info file has no other scene, or not this camera.
+        DataError: from `transform`, where the info file has no other scene, or not this camera; for 'other_scene', where
+            the images were changed before.
         BadFrameError: from `transform`, for an image that cannot be read or has another size than the one it replaces.
     """
 
@@ -64,17 +69,29 @@ class ReplaceImages(BaseTransform):
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Changes `img`, or with 'masked' the `calibration`."""
-        calibration = calibration_of(results, type(self).__name__)
+        calibration, images = calibration_of(results, type(self).__name__), images_of(results, type(self).__name__)
         if self.mode == 'masked':
             results['calibration'] = mask_cameras(calibration, calibration.cam_names)
         elif self.mode == 'blank':
-            results['img'] = [np.full_like(image, self.fill) for image in results['img']]
+            results['img'] = [np.full_like(image, self.fill) for image in images]
         else:
+            self._require_raw_images(results, calibration)
             donor = self._choose(results)
             valid = calibration.cam_valid[0].tolist()
             results['img'] = [self._image_of(donor, name, image, results) if there else image
-                              for name, image, there in zip(calibration.cam_names, results['img'], valid)]
+                              for name, image, there in zip(calibration.cam_names, images, valid)]
         return results
+
+    def _require_raw_images(self, results: dict[str, Any], calibration: Calibration) -> None:
+        """The donors are images as they were taken, so the frame's own must be, too."""
+        who = f'{type(self).__name__}(mode={self.mode!r})'
+        require_raw_images(results, who, torch.ones_like(calibration.cam_valid[0]))
+        for camera in calibration.cam_valid[0].nonzero()[:, 0].tolist():
+            name = calibration.cam_names[camera]
+            lens = results['images'][name].get('distortion') or dict(model='pinhole')
+            if MODELS[int(calibration.distortion_model[0, camera])] != lens['model']:
+                raise DataError(f'{who} must come before UndistortImages in the pipeline: the image of {name} is undistorted '
+                                'already, and that of another scene would not be')
 
     def _choose(self, results: dict[str, Any]) -> dict[str, str]:
         """A frame of another scene."""

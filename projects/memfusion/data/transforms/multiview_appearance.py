@@ -14,6 +14,7 @@ from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
 
 from ..image_files import Image
+from .image_labels import images_of
 from .multiview_augmentation import check_probability, check_range
 
 MEAN_BGR = (104, 116, 124)
@@ -52,8 +53,8 @@ class DistortImagesPhotometric(BaseTransform):
         self.saturation_range, self.hue_delta_deg, self.swap_channels = saturation_range, hue_delta_deg, swap_channels
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Distorts every image of `img`."""
-        results['img'] = [self.distort(image) for image in results['img']]
+        """Distorts every image of `img`; DataError where LoadMultiViewImages did not come before."""
+        results['img'] = [self.distort(image) for image in images_of(results, type(self).__name__)]
         return results
 
     def distort(self, image: Image) -> Image:
@@ -114,12 +115,13 @@ class MaskImageGrid(BaseTransform):
         self.prob, self.ratio, self.period_range, self.rotate_deg, self.fill = prob, ratio, period_range, rotate_deg, fill
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Masks every image of `img`, or none."""
+        """Masks every image of `img`, or none; DataError where LoadMultiViewImages did not come before."""
+        images = images_of(results, type(self).__name__)
         wanted = np.random.random() < self.prob
         period, angle = np.random.uniform(*self.period_range), np.radians(np.random.uniform(0, self.rotate_deg))
         phase = np.random.random(2)
         if wanted:
-            results['img'] = [self._masked(image, period, angle, phase) for image in results['img']]
+            results['img'] = [self._masked(image, period, angle, phase) for image in images]
         return results
 
     def _masked(self, image: Image, period: float, angle: float, phase: npt.NDArray[np.float64]) -> Image:

@@ -25,7 +25,7 @@ from projects.memfusion.geometry.homography import (
 )
 
 from ..image_files import Image
-from .image_labels import calibration_of
+from .image_labels import calibration_of, images_of
 
 Change = tuple[Image, Tensor]
 """A new image, and the (4, 4) homography from the old one's pixels to its own."""
@@ -41,7 +41,7 @@ class MultiViewTransform(BaseTransform):
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Changes `img` and `calibration`; DataError where LoadMultiViewImages did not come before."""
         calibration = calibration_of(results, type(self).__name__)
-        images = list(results['img'])
+        images = images_of(results, type(self).__name__)
         for camera, image in enumerate(images):
             changed = self.change(image)
             if changed is not None:
@@ -145,11 +145,14 @@ class FlipImages(MultiViewTransform):
 class RotateImages(MultiViewTransform):
     """Turns each image about its centre; positive is counter-clockwise as one looks at the picture.
 
-    The size stays; the corners that are left uncovered are black. What lies there is not valid in `Calibration.project`,
-    except for what a crop before the turn had cut away: turn first, then crop.
+    The size stays; the corners that are left uncovered are black, and not valid in `Calibration.project`. Once per image;
+    resizing, cropping and mirroring may come before and after.
 
     Args:
         range_deg: each image's angle is drawn from this range, degrees.
+
+    Raises:
+        ValueError: from `transform`, naming the camera, where its image was turned before.
     """
 
     def __init__(self, range_deg: tuple[float, float] = (-5.4, 5.4)) -> None:

@@ -66,7 +66,7 @@ class LoadMultiViewImages(BaseTransform):
         ValueError: for a bad argument.
         BadFrameError: from `transform`, for a missing or damaged image; names camera, sample and file.
         DataError: from `transform`, for a camera that the info lacks or that is there twice, and for a calibration that is
-            none; names camera and sample.
+            none; names camera and sample. Also where the images were loaded before.
         CalibrationError: from `transform`, for an image of another size than its calibration, a stamp too far away, or an
             unlikely rig; names camera and sample.
     """
@@ -91,6 +91,9 @@ class LoadMultiViewImages(BaseTransform):
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Adds `img`, `calibration` and `num_masked_cameras`."""
+        if 'calibration' in results:
+            raise DataError(f'sample {sample_name(results)}: LoadMultiViewImages comes twice in the pipeline; the second would '
+                            'undo what was done to the images since the first: leave one out')
         infos = results.get('images') or {}
         names = self._names(results, infos)
         images: dict[str, Image] = {}
@@ -163,9 +166,9 @@ class LoadMultiViewImages(BaseTransform):
         return replace(calibration, cam_valid=torch.tensor([[name in images for name in names]]))
 
 
-def _shared_files(infos: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+def _shared_files(infos: Mapping[str, Mapping[str, Any] | None]) -> dict[str, list[str]]:
     """The cameras of every image file."""
     cameras: dict[str, list[str]] = {}
     for name, info in infos.items():
-        cameras.setdefault(str(info.get('img_path')), []).append(name)
+        cameras.setdefault(str((info or {}).get('img_path')), []).append(name)
     return cameras

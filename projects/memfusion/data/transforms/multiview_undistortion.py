@@ -10,7 +10,7 @@ from mmdet3d.registry import TRANSFORMS
 from projects.memfusion.geometry.distortion import PINHOLE
 from projects.memfusion.geometry.undistortion import undistort_image
 
-from .image_labels import calibration_of
+from .image_labels import calibration_of, images_of, require_raw_images
 
 
 @TRANSFORMS.register_module()
@@ -21,15 +21,16 @@ class UndistortImages(BaseTransform):
     are. Image labels are of the images as they were written and cannot go with it (`labels_to_network` says so).
 
     Raises:
-        ValueError: from `transform`, naming the camera, where its image was changed before.
+        DataError: from `transform`, naming the camera, where its image was changed before.
     """
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Changes `img` and `calibration`."""
         old = calibration_of(results, type(self).__name__)
-        new = old.undistorted()
-        images = list(results['img'])
-        for camera in (old.distortion_model[0] != PINHOLE).nonzero()[:, 0].tolist():
+        bent = old.distortion_model[0] != PINHOLE
+        require_raw_images(results, type(self).__name__, bent)
+        new, images = old.undistorted(), images_of(results, type(self).__name__)
+        for camera in bent.nonzero()[:, 0].tolist():
             images[camera] = undistort_image(
                 images[camera], old.img_from_cam[0, camera], old.distortion_model[0, camera], old.distortion[0, camera],
                 new.img_from_cam[0, camera])

@@ -35,7 +35,8 @@ class PackClipFrame(Pack3DDetInputs):
     is done, so its place in the pipeline does not matter.
 
     Raises:
-        DataError: naming the sample, where points were augmented by transforms that do not write `bev_aug`.
+        DataError: naming the sample, where points were augmented by transforms that do not write `bev_aug`, or there are
+            images without calibration or the other way round.
     """
 
     def __init__(self, keys: tuple[str, ...]) -> None:
@@ -45,7 +46,7 @@ class PackClipFrame(Pack3DDetInputs):
     def pack_single_results(self, results: dict[str, Any]) -> dict[str, Any]:
         """Packs one frame."""
         packed = super().pack_single_results({key: value for key, value in results.items() if key != 'img'})
-        if 'calibration' in results:
+        if 'calibration' in results or 'img' in results:
             cameras = packed['inputs']['cameras'] = pack_cameras(results)
             if LABELS_KEY in results:
                 packed['data_samples'].set_field(labels_to_network(results[LABELS_KEY], cameras.calibration), 'gt_img_labels')
@@ -54,6 +55,10 @@ class PackClipFrame(Pack3DDetInputs):
 
 def pack_cameras(results: Mapping[str, Any]) -> CameraFrame:
     """`img` and `calibration` of a frame, with the frame's `bev_aug` (the identity where nothing augments the points)."""
+    missing = [key for key in ('img', 'calibration') if key not in results]
+    if missing:
+        raise DataError(f'sample {sample_name(results)}: PackClipFrame finds no {missing[0]!r} beside '
+                        f"{'img' if missing[0] == 'calibration' else 'calibration'!r}: load both with LoadMultiViewImages")
     if results.get('transformation_3d_flow'):
         raise DataError(f"sample {sample_name(results)}: the points were augmented by mmdet3d's transforms (flow "
                         f"{results['transformation_3d_flow']}), which leave no bev_aug: use ClipBEVAugmentation")

@@ -5,7 +5,7 @@ Both ignore the injected calibration error: labels are the truth.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
 from torch import Tensor
 
-from projects.memfusion.geometry.projection import MIN_DEPTH_M, clip_segments
+from projects.memfusion.geometry.projection import MIN_DEPTH_M, clip_segments, whole_window
 from projects.memfusion.structures.calibration import Calibration
 from projects.memfusion.structures.image_labels import IGNORED, ImageLabels, semantic_classes
 
@@ -40,7 +40,8 @@ def true_calibration(results: dict[str, Any], who: str) -> Calibration:
     calibration = calibration_of(results, who)
     bev_aug = torch.as_tensor(results.get('bev_aug', np.eye(4)), dtype=torch.float32)[None]
     eye = torch.eye(4).expand_as(calibration.img_aug)
-    return replace(calibration, img_aug=eye, img_hw=calibration.img_hw_raw, calib_noise=eye, bev_aug=bev_aug)
+    return replace(calibration, img_aug=eye, img_hw=calibration.img_hw_raw, seen_px=whole_window(calibration.img_hw_raw),
+                   calib_noise=eye, bev_aug=bev_aug)
 
 
 def merge_labels(results: dict[str, Any], calibration: Calibration, labels: Sequence[ImageLabels], boxes: bool) -> None:
@@ -74,6 +75,7 @@ class ProjectImageBoxes(BaseTransform):
         source = results if 'gt_bboxes_3d' in results else results.get('eval_ann_info')
         if source is None:
             raise DataError('ProjectImageBoxes found no boxes: put LoadAnnotations3D before it in the pipeline')
+        _require_all_boxes(source, results.get('ann_info'))
         classes = torch.as_tensor(np.asarray(source['gt_labels_3d']), dtype=torch.long)
         boxes = source['gt_bboxes_3d'][classes >= 0]
         classes = classes[classes >= 0]
@@ -90,16 +92,24 @@ class ProjectImageBoxes(BaseTransform):
         return results
 
 
+def _require_all_boxes(loaded: Mapping[str, Any], annotated: Mapping[str, Any] | None) -> None:
+    """DataError where boxes of known classes were dropped since they were loaded."""
+    counts = [int((np.asarray(part['gt_labels_3d']) >= 0).sum()) for part in (loaded, annotated or loaded)]
+    if counts[0] < counts[1]:
+        raise DataError(f'ProjectImageBoxes must come before ObjectRangeFilter (or what else drops boxes) in the pipeline: '
+                        f'{counts[1] - counts[0]} of {counts[1]} boxes are gone, but not from the images')
+
+
 def _project_edges(calibration: Calibration, corners_m: Tensor, center_m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Ends of the edges of (M, 8, 3) corners in raw pixels (N, M, 24, 2), which have a pixel (N, M, 24), depth (N, M)."""
-    count = len(corners_m)
-    cam_m = calibration.to_cam(corners_m.reshape(1, -1, 3))[0].reshape(-1, count, 8, 3)
+    cameras, count = len(calibration.cam_names), len(corners_m)
+    cam_m = calibration.to_cam(corners_m.reshape(1, -1, 3))[0].reshape(cameras, count, 8, 3)
     first, second = zip(*_EDGES)
     # A bit farther than the nearest depth that has a pixel, so that rounding cannot take the cut ends away.
     start_m, end_m, keep = clip_segments(cam_m[:, :, list(first)], cam_m[:, :, list(second)], 1.1 * MIN_DEPTH_M)
     ends_m = torch.cat([start_m, end_m], dim=2)
-    uv_px, _, has_pixel = calibration.project_cam(ends_m.reshape(1, len(cam_m), -1, 3))
-    has_pixel = has_pixel.reshape(len(cam_m), count, -1) & keep.repeat(1, 1, 2)
+    uv_px, _, has_pixel = calibration.project_cam(ends_m.flatten(1, 2)[None])
+    has_pixel = has_pixel.reshape(ends_m.shape[:-1]) & keep.repeat(1, 1, 2)
     depth_m = calibration.to_cam(center_m[None])[0, ..., 2]
     return uv_px.reshape(*ends_m.shape[:-1], 2), has_pixel, depth_m
 

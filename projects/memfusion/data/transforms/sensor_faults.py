@@ -14,6 +14,7 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
 
+from ..errors import DataError
 from .image_labels import calibration_of
 from .multiview_augmentation import check_probability
 from .multiview_loading import mask_cameras, sample_name
@@ -125,7 +126,10 @@ class DropLidar(BaseTransform):
         self.prob, self.draws = prob, FaultDraws(type(self).__name__, per, seed)
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Empties `points`."""
+        """Empties `points`; DataError where none were loaded before."""
+        if 'points' not in results:
+            raise DataError('DropLidar needs the points: put it after LoadLidarPoints and LoadLidarSweeps in the pipeline, and '
+                            'before PackClipFrame')
         if self.draws.generator(results).random() < self.prob:
             points = results['points']
             points.tensor = points.tensor[:0]

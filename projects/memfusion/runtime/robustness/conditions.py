@@ -19,6 +19,8 @@ LIDAR_DROPS = (0.25, 0.5, 1.0)
 CLEAN = 'clean'
 AXES = ('rotation_deg', 'translation_m', 'time_offset_s', 'cameras_dropped', 'lidar_dropped')
 GROUPS = (*AXES, 'grid')
+NO_CAMERAS = ('test_dataloader.dataset.pipeline has no LoadMultiViewImages: robustness is measured of detectors with cameras '
+              '(configs/fusion)')
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,7 @@ def with_condition(dataloader: ConfigDict, condition: Condition) -> ConfigDict:
     pipeline: Sequence[Any] = loader['dataset']['pipeline']
     steps = [step['type'] for step in pipeline]
     if 'LoadMultiViewImages' not in steps:
-        raise UserError('test_dataloader.dataset.pipeline has no LoadMultiViewImages: robustness is measured of detectors '
-                        'with cameras (configs/fusion)')
+        raise UserError(NO_CAMERAS)
     image, last = steps.index('LoadMultiViewImages') + 1, len(steps) - 1
     loader['dataset']['pipeline'] = [*pipeline[:image], *condition.images, *pipeline[image:last], *condition.points,
                                      *pipeline[last:]]

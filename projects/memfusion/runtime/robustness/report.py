@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from .conditions import CLEAN, Condition
-from .run import Scores, gains
+from .run import SCORES, Scores, gains
 
 MARGIN = 0.5
 """mAP points that count: less is noise."""
@@ -68,15 +69,24 @@ def floor_of(scores: Mapping[str, Scores], lidar_only: Scores | None) -> tuple[S
     return (scores['images masked'], 'all cameras masked') if lidar_only is None else (lidar_only, 'LiDAR-only detector')
 
 
+def summary_of(conditions: Sequence[Condition], scores: Mapping[str, Scores], lidar_only: Scores | None) -> dict[str, Any]:
+    """What tables and curves say, for programs: used, lines, gains (mAP), floor, break_even by fault (None: not reached)."""
+    (floor, name), verdict = floor_of(scores, lidar_only), judge(scores, lidar_only)
+    levels = {group: {score: break_even(*curve(conditions, scores, group, score), floor[score]) for score in SCORES}
+              for group in _measured(conditions)}
+    return dict(used=verdict.used, lines=list(verdict.lines), gains=gains(scores), floor=dict(name=name, **floor),
+                break_even=levels)
+
+
 def write_markdown(path: Path, title: str, conditions: Sequence[Condition], scores: Mapping[str, Scores],
                    lidar_only: Scores | None) -> None:
     """The verdict, the break-evens and every condition's scores."""
-    floor, name = floor_of(scores, lidar_only)
-    lines = [f'# Robustness of {title}', '', *[f'- {line}' for line in judge(scores, lidar_only).lines]]
+    summary = summary_of(conditions, scores, lidar_only)
+    lines, floor = [f'# Robustness of {title}', '', *[f'- {line}' for line in summary['lines']]], summary['floor']
     for group, (what, unit) in _measured(conditions).items():
-        level = break_even(*curve(conditions, scores, group, 'mAP'), floor['mAP'])
-        said = 'not reached' if level is None else f'at {level:.3g} {unit}'
-        lines.append(f'- break-even of {what} with the {name} ({floor["mAP"]:.1f} mAP): {said}')
+        said = [f'{score} ({floor[score]:.1f}) ' + ('not reached' if level is None else f'at {level:.3g} {unit}')
+                for score, level in summary['break_even'][group].items()]
+        lines.append(f'- break-even of {what} with the {floor["name"]}: {", ".join(said)}')
     lines += ['', '| condition | mAP | NDS | mAP to clean |', '|---|---|---|---|']
     for condition in conditions:
         one = scores[condition.name]

@@ -8,13 +8,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmdet3d.evaluation import NuScenesMetric
+from mmdet3d.registry import METRICS
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from ..errors import UserError
-from .conditions import CLEAN, Condition, make_conditions, with_condition
+from .conditions import CLEAN, NO_CAMERAS, Condition, make_conditions, with_condition
 
 Scores = dict[str, float]
 SCORES = ('mAP', 'NDS')
@@ -26,6 +28,12 @@ def file_id(path: Path) -> str:
         return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     except OSError as error:
         raise UserError(f'{path}: cannot be read: {error.strerror}') from error
+
+
+def config_id(cfg: Config) -> str:
+    """The first 16 digits of the SHA-256 of what a config says, options of the command line included."""
+    text = json.dumps(cfg.to_dict(), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class ResultFile:
@@ -62,24 +70,27 @@ class ResultFile:
 
 
 def official(metrics: Mapping[str, Any]) -> Scores:
-    """mAP and NDS out of what a test loop returns, in percent."""
-    found = {name: [100 * float(value) for key, value in metrics.items()
-                    if key.rsplit('/', 1)[-1] == name and not key.startswith('memory/')] for name in SCORES}
-    if not all(found.values()):
-        raise UserError(f'test_evaluator gives no mAP and NDS (it gives {sorted(metrics)[:5]}...): use OrderedNuScenesMetric')
-    return {name: values[0] for name, values in found.items()}
+    """mAP and NDS out of what a test loop returns, in percent; other metrics have an mAP, too, but no NDS beside it."""
+    for prefix in (key.removesuffix('NDS') for key in metrics if key.rsplit('/', 1)[-1] == 'NDS'):
+        if f'{prefix}mAP' in metrics:
+            return {name: 100 * float(metrics[prefix + name]) for name in SCORES}
+    raise UserError(f'test_evaluator gives no mAP and NDS (it gives {sorted(metrics)[:5]}...): use OrderedNuScenesMetric')
 
 
 def test_once(runner: Runner, cfg: Config, dataloader: Any) -> Scores:
-    """One run of the test loop over this loader."""
-    runner._test_dataloader, runner._test_evaluator, runner._test_loop = dataloader, cfg.test_evaluator, dict(cfg.test_cfg)
+    """One run of the test loop over this loader, by the evaluators of 3-D boxes alone."""
+    evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
+    boxes = [one for one in evaluators if issubclass(METRICS.get(one['type']), NuScenesMetric)] or evaluators
+    runner._test_dataloader, runner._test_evaluator, runner._test_loop = dataloader, boxes, dict(cfg.test_cfg)
     return official(runner.test())
 
 
 def rig_of(cfg: Config) -> tuple[int, str]:
-    """Number of cameras, and the test set's info file."""
+    """Number of cameras, and the test set's info file; UserError where the config has no cameras, or does not name them."""
     dataset = cfg.test_dataloader.dataset
-    load: Mapping[str, Any] = next((step for step in dataset.pipeline if step['type'] == 'LoadMultiViewImages'), {})
+    load: Mapping[str, Any] | None = next((step for step in dataset.pipeline if step['type'] == 'LoadMultiViewImages'), None)
+    if load is None:
+        raise UserError(NO_CAMERAS)
     ann_file = str(Path(dataset.data_root) / dataset.ann_file)
     names: Sequence[str] | None = load.get('cam_names')
     if names is None:
