@@ -111,7 +111,8 @@ def test_two_processes_learn_what_one_does_where_sensors_are_missing(distributed
     before, one, two = (load(path) for path in (
         fused_config.with_name('start.pth'), trained / 'epoch_1.pth', tmp_path / 'epoch_1.pth'))
     log = next(trained.rglob('*.log')).read_text()
-    assert log.count('masked a camera') >= 6 and 'dropped frame' in log and 'nan' not in log.lower()
+    assert log.count('masked a camera') >= 6 and 'dropped frame' in log
+    assert all(torch.isfinite(value).all() for value in one.values())
     assert largest_difference(one, two) < 1e-5
     # Nothing reads the second level; with one frame of gradient what memory writes is not taught.
     idle = ('img_neck.fpn_convs.1', 'temporal.network')
