@@ -42,6 +42,12 @@ def write_pickles(objects: Mapping[Path, Any]) -> None:
             partial_path(path).unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Writes the text to `path`, in a folder that exists, under a hidden name until it is complete."""
+    partial_path(path).write_text(text)
+    partial_path(path).replace(path)
+
+
 def map_in_order(task: Callable[[int], Result], count: int, workers: int, title: str) -> list[Result]:
     """`[task(0), ..., task(count - 1)]`, in that order whatever the number of workers, with a progress bar.
 

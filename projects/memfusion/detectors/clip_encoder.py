@@ -107,7 +107,7 @@ class ClipEncoder(MVXTwoStageDetector):
             observed[wanted] = self._observed_cells(voxels, int(wanted.sum()))
             if self.with_img_backbone:
                 images = self.encode_images(inputs, wanted[valid], wanted.nonzero()[:, 0])
-                bev, images = self._fuse(bev, images)
+                bev, images = self.fuse(bev, images)
             if not wanted.all():
                 bev = bev.new_zeros(size).index_copy(0, wanted.nonzero()[:, 0], bev)
         else:
@@ -119,7 +119,7 @@ class ClipEncoder(MVXTwoStageDetector):
                 if self.with_img_backbone and valid.any():  # so that the losses, which have no frame, are still called
                     with evaluating(self):
                         some = self.encode_images(inputs, (valid.cumsum(0) == 1)[valid], valid.nonzero()[:1, 0])
-                        _, images = self._fuse(bev[:1], some)
+                        _, images = self.fuse(bev[:1], some)
                     images = images.select(torch.zeros_like(images.position, dtype=torch.bool))
         shape = (clips, length)
         return EncodedClip(bev.view(*shape, *bev.shape[1:]), observed.view(*shape, *observed.shape[1:]), wanted.view(shape),
@@ -172,7 +172,8 @@ class ClipEncoder(MVXTwoStageDetector):
         spread = [level.new_zeros(*there.shape, *level.shape[1:]).index_put((there,), level) for level in levels]
         return EncodedImages(spread, calibration, position)
 
-    def _fuse(self, bev: Tensor, images: EncodedImages) -> tuple[Tensor, EncodedImages]:
+    def fuse(self, bev: Tensor, images: EncodedImages) -> tuple[Tensor, EncodedImages]:
+        """bev (V, C, H, W) with what the images show, and the images with what the fusion layer keeps for its loss."""
         if torch.is_grad_enabled():  # a level that nobody reads owes distributed training its gradients too
             bev = bev + sum(0.0 * level.sum() for level in images.levels).to(bev.dtype)
         if self.fusion_layer is None:

@@ -186,7 +186,8 @@ class TemporalFusionDetector(ClipEncoder):
             context: leading frames that were encoded without gradient; memory passes none back through them.
         """
         length = clip.bev.shape[1]
-        labelled = self._labelled(clip, samples)
+        labelled = [bool(valid) and sample.metainfo.get('is_keyframe', True)  # padding and sweeps have no labels
+                    for sample, valid in zip(samples, clip.valid.flatten().tolist())]
         bev, losses = clip.bev, {}
         if self.temporal is not None:
             bev, occ_logits, memory = self.remember_clip(clip, samples, context)
@@ -232,12 +233,6 @@ class TemporalFusionDetector(ClipEncoder):
         return {f'{name}.{key}': value for name, head in self.task_heads.items() if head.needs == needs
                 for key, value in head.loss(features, samples, calibration).items()}
 
-    @staticmethod
-    def _labelled(clip: EncodedClip, samples: Sequence[Det3DDataSample]) -> list[bool]:
-        """Which of the B x T frames have labels, clip-major: padding and sweeps between keyframes have none."""
-        return [bool(valid) and sample.metainfo.get('is_keyframe', True)
-                for sample, valid in zip(samples, clip.valid.flatten().tolist())]
-
     def remember_clip(self, clip: EncodedClip, samples: list[Det3DDataSample],
                       context: int = 0) -> tuple[Tensor, Tensor | None, Any]:
         """Steps through clips: bev_temporal (B, T, C, H, W), occ_logits (B, T, 1, Hm, Wm) or None, the last memory.
@@ -245,11 +240,10 @@ class TemporalFusionDetector(ClipEncoder):
         No gradient passes from a frame into the memory of the first `context` frames, nor into features without a loss.
         """
         length = clip.bev.shape[1]
-        labelled = self._labelled(clip, samples)
         memory = self.temporal.init_state(clip.bev[:, 0])
         outputs, logits = [], []
         for t, frames in enumerate(self._steps_of(clip, samples)):
-            learns = t >= context or any(labelled[t::length])
+            learns = t >= context or any(meta.frame_valid and meta.is_keyframe for meta in frames.metas)
             with nullcontext() if learns else torch.no_grad():
                 out = self.step(clip.bev[:, t], memory, frames, clip.observed[:, t], samples[t::length])
             memory = out.memory.detach() if t < context else out.memory

@@ -96,10 +96,10 @@ class Calibration:
             raise ValueError(f'none of the cameras {list(names)} is in the info, which has {list(info_images)}')
         rows = [_read_camera(name, info_images.get(name), img_hw, global_from_lidar) for name in names]
         columns = {key: torch.as_tensor(np.stack([row[key] for row in rows]))[None] for key in rows[0]}
-        aug = _bev_aug(bev_aug, 1)
         return cls(
             cam_names=names, img_aug=torch.eye(4).repeat(1, len(names), 1, 1), img_hw=columns['img_hw_raw'].clone(),
-            seen_px=whole_window(columns['img_hw_raw']), bev_aug=aug, calib_noise=torch.eye(4).repeat(1, len(names), 1, 1),
+            seen_px=whole_window(columns['img_hw_raw']), bev_aug=_bev_aug(bev_aug),
+            calib_noise=torch.eye(4).repeat(1, len(names), 1, 1),
             t_lidar=torch.tensor([t_lidar], dtype=torch.float64), **columns)
 
     @classmethod
@@ -127,6 +127,9 @@ class Calibration:
             bev_aug: (B, 4, 4) or (4, 4) raw LiDAR to augmented LiDAR frame; None is the identity.
             t_lidar, t_cam: (B,) and (B, N) float64 seconds; None is unknown.
 
+        Returns:
+            A rig on the CPU, whatever the matrices are on.
+
         Raises:
             ValueError: as from_info.
         """
@@ -139,22 +142,21 @@ class Calibration:
                                cam_names=(batch, len(names)), lenses=(batch, len(models))).items():
             if tuple(found) != (batch, count):
                 raise ValueError(f'{key} is of {tuple(found)} frames and cameras, img_from_cam of {(batch, count)}')
-        parsed = [parse_distortion(model, coefficients, name) for name, (model, coefficients) in zip(names, models)]
-        matrices = [[_intrinsics(name, dict(cam2img=img_from_cam[b, n].cpu())) for n, name in enumerate(names)]
-                    for b in range(batch)]
         for n, name in enumerate(names):
             check_rigid(cam_from_lidar[:, n].double(), f'camera {name}: cam_from_lidar')
-        eye = torch.eye(4).repeat(batch, count, 1, 1)
-        unknown = torch.full((batch, count), torch.nan, dtype=torch.float64)
-        codes, coefficients, radii = (torch.tensor(column)[None].expand(batch, *[-1] * (1 + (i == 1))).clone()
-                                      for i, column in enumerate(zip(*parsed)))
-        return cls(
-            cam_names=names, img_from_cam=torch.as_tensor(np.array(matrices)).float(), cam_from_lidar=cam_from_lidar.float(),
-            img_aug=eye, img_hw_raw=img_hw_raw.long(), img_hw=img_hw_raw.long().clone(), seen_px=whole_window(img_hw_raw),
-            bev_aug=_bev_aug(bev_aug, batch), calib_noise=eye.clone(), distortion_model=codes, distortion=coefficients.float(),
-            max_radius=radii.float(),
-            cam_valid=torch.ones(batch, count, dtype=torch.bool) if cam_valid is None else cam_valid,
-            t_lidar=unknown[:, 0].clone() if t_lidar is None else t_lidar, t_cam=unknown if t_cam is None else t_cam)
+        aug = None if bev_aug is None else bev_aug.cpu()
+        augs = list(aug) if aug is not None and aug.dim() == 3 else [aug] * batch
+        stamps = [float('nan')] * batch if t_lidar is None else t_lidar.tolist()
+        frames = []
+        for b in range(batch):
+            images = {name: dict(cam2img=img_from_cam[b, n].cpu(), lidar2cam=cam_from_lidar[b, n].cpu(),
+                                 height=int(img_hw_raw[b, n, 0]), width=int(img_hw_raw[b, n, 1]),
+                                 distortion=dict(model=models[n][0], coefficients=models[n][1]),
+                                 timestamp=float('nan') if t_cam is None else float(t_cam[b, n]))
+                      for n, name in enumerate(names)}
+            frames.append(cls.from_info(images, bev_aug=augs[b], t_lidar=stamps[b]))
+        rig = cls.cat(frames)
+        return rig if cam_valid is None else replace(rig, cam_valid=cam_valid.cpu())
 
     @staticmethod
     def cat(calibrations: Sequence[Calibration]) -> Calibration:
@@ -317,12 +319,12 @@ def _turns(homography: Tensor) -> bool:
     return bool((homography[..., [0, 1], [1, 0]] != 0).any())
 
 
-def _bev_aug(given: np.ndarray | Tensor | None, batch: int) -> Tensor:
-    """(batch, 4, 4) float32; ValueError for what cannot be inverted."""
+def _bev_aug(given: np.ndarray | Tensor | None) -> Tensor:
+    """(1, 4, 4) float32; ValueError for what cannot be inverted."""
     matrix = torch.eye(4) if given is None else torch.as_tensor(given).float()
-    if matrix.shape[-2:] != (4, 4) or not matrix.isfinite().all() or (torch.linalg.det(matrix[..., :3, :3]).abs() < 1e-6).any():
+    if matrix.shape != (4, 4) or not matrix.isfinite().all() or torch.linalg.det(matrix[:3, :3]).abs() < 1e-6:
         raise ValueError(f'bev_aug is no invertible 4x4 matrix: {matrix.tolist()}')
-    return matrix.expand(batch, 4, 4).clone()
+    return matrix[None].clone()
 
 
 def _tensor_names() -> list[str]:

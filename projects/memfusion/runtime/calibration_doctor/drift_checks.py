@@ -83,9 +83,10 @@ def _off_path(info: Info, image: Mapping[str, Any], stamps: npt.NDArray[np.float
         return None
     before = poses[after - 1]
     length = stamps[after] - stamps[after - 1]
-    step = twist(relative_pose(before, poses[after])) * (stamp - stamps[after - 1]) / length
+    whole = relative_pose(before, poses[after])
+    step = twist(whole) * (stamp - stamps[after - 1]) / length
     moved = np.eye(4)
     moved[:3, :3], moved[:3, 3] = Rotation.from_rotvec(step[3:]).as_matrix(), step[:3]
     angle, distance = difference(before @ moved @ np.linalg.inv(ego_from_lidar), given)
-    speed = float(np.linalg.norm(relative_pose(before, poses[after])[:3, 3])) / length
+    speed = float(np.linalg.norm(whole[:3, 3])) / length
     return angle, distance, distance / max(speed, 0.1)

@@ -12,12 +12,13 @@ from projects.memfusion.structures.calibration import Calibration
 
 from .boxes import move_with_boxes, points_in_2d_boxes
 from .drift_checks import check_drift, ego_path, turn_seconds, velocity_at
-from .edge_scores import CameraFrameEvidence
+from .edge_scores import CameraFrameEvidence, Floats
 from .file_checks import check_chain, check_names, check_structure, check_tables
 from .image_checks import examine_camera, find_exchanged, points_are_raw, with_raw_points
 from .image_edges import find_image_edges, map_scale
 from .inputs import DoctorData, DoctorFrame
 from .lidar_edges import find_lidar_edges
+from .pose_tools import Pose
 from .verdict import CameraVerdict, add_problems
 
 _BLUR_STEPS = 0.3  # LiDAR steps: an edge lies anywhere between two rays
@@ -28,11 +29,12 @@ _MIN_BOX_POINTS, _MIN_BOX_SHARE = 100, 0.6
 
 @dataclass
 class _Gathered:
-    """What the frames hold, by camera; sizes: (height, width) of its first image."""
+    """What the frames hold, by camera; sizes: (height, width) of its first image. paths: of the ego, by scene."""
 
     evidence: dict[str, list[CameraFrameEvidence]] = field(default_factory=dict)
     box_points: dict[str, tuple[int, int]] = field(default_factory=dict)
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
+    paths: dict[str | None, tuple[Floats, Pose]] = field(default_factory=dict)
 
 
 def examine(data: DoctorData) -> dict[str, CameraVerdict]:
@@ -62,8 +64,10 @@ def _gather(frame: DoctorFrame, data: DoctorData, gathered: _Gathered) -> dict[s
     edges, step_deg = find_lidar_edges(points)
     edges = move_with_boxes(edges, frame.info, step_deg)
     blind_deg = 0.0 if frame.info.get('instances') else step_deg / 2
-    same_scene = [info for info in data.infos if info.get('scene_token') == frame.info.get('scene_token')]
-    stamps, poses = ego_path(same_scene)
+    scene = frame.info.get('scene_token')
+    if scene not in gathered.paths:
+        gathered.paths[scene] = ego_path([info for info in data.infos if info.get('scene_token') == scene])
+    stamps, poses = gathered.paths[scene]
     velocity = velocity_at(float(frame.info.get('timestamp', math.nan)) - 1e-3, stamps, poses)
     problems: dict[str, list[str]] = {}
     for camera, path in frame.image_paths.items():

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .edge_scores import Witnesses
+from .hypotheses import PARAMETERS
 
 _RESAMPLES = 200
 _SURE_SHARE = 0.8  # of the resamples that must lie beyond the tolerance
@@ -101,8 +102,7 @@ def resampled_peaks(witnesses: Witnesses, names: Sequence[str], seed: int = 0) -
     count = len(flat)
     draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), _RESAMPLES).astype(np.float32)
     cells = np.unravel_index((draws @ flat).argmax(axis=1), witnesses.grid.shape)
-    order = ('yaw_deg', 'pitch_deg', 'roll_deg', 'delay_ms', 'zoom')
-    return {name: witnesses.grid.axis(name)[cells[order.index(name)]] for name in names}
+    return {name: witnesses.grid.axis(name)[cells[PARAMETERS.index(name)]] for name in names}
 
 
 def estimate(name: str, peaks: npt.NDArray[np.float64], limits: Limits) -> Estimate:

@@ -84,8 +84,7 @@ class FusedFrames(FeatureCache):
     def _fuse(self, bev: Tensor, frames: Sequence[CameraFrame]) -> tuple[Tensor, EncodedImages]:
         inputs = self.model.data_preprocessor.stack_cameras(frames)
         images = self.model.encode_images(inputs, torch.ones(len(frames), dtype=torch.bool), torch.arange(len(frames)))
-        fused = self.model.fusion_layer.fuse(bev, images.levels, images.calibration)
-        return fused.bev, replace(images, aux=fused.aux)
+        return self.model.fuse(bev, images)
 
 
 def read_world(dataset: ConfigDict, root: Path) -> ConfigDict:

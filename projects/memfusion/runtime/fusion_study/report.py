@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from mmengine.logging import print_log
 
 from ..errors import UserError
-from ..memory_study.report import BEGIN, END
+from ..memory_study.report import write_tables
 from ..robustness.report import AXES, curve, judge
 from ..robustness.run import Scores
 from .faults import FAULTS
@@ -108,9 +108,6 @@ def write_report(out: Path, seeds: Sequence[int], roots: Sequence[Path], doc: Pa
     absent = [row for row in (LIDAR_ONLY, FUSED) if row not in table]
     if absent:
         raise UserError(f'{out}: rows {absent} are not finished for seeds {list(seeds)}; run them before a report is written')
-    text = doc.read_text()
-    if BEGIN not in text or END not in text:
-        raise UserError(f'{doc} has no lines {BEGIN} and {END} between which the tables go')
     found = {row: read_faults(out, seeds, row, roots[:SWEPT_WORLDS]) for row in SWEPT}
     faults = {row: seen for row, seen in found.items() if seen}
     parts = [_heading(table, seeds, len(roots)), main_table(table), '\n'.join(gain_lines(table))]
@@ -120,10 +117,7 @@ def write_report(out: Path, seeds: Sequence[int], roots: Sequence[Path], doc: Pa
         parts += [f'Wrong calibrations and false images, mAP in the first {SWEPT_WORLDS} worlds, mean of the seeds:',
                   fault_table(means), '\n'.join(line for row, one in means.items() for line in fault_lines(TITLES[row], one)),
                   f'![mAP against rotation and translation error]({PICTURE})']
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
-    partial = doc.with_suffix('.partial')
-    partial.write_text(before + BEGIN + '\n\n' + '\n\n'.join(parts) + '\n\n' + END + after)
-    partial.replace(doc)
+    write_tables(doc, '\n' + '\n\n'.join(parts) + '\n')
     print_log(f'{len(table)} of {len(ROWS)} rows written to {doc}', 'current')
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import UserError
+from ..memory_study import rows as memory_rows
 from ..memory_study.rows import Budget, Row
 
 PRETRAIN = 'configs/study/fusion_pretrain.py'
@@ -29,13 +29,5 @@ BUDGET = Budget(iterations=450, clips=4, lr=2e-3, variants=3)
 
 
 def choose_rows(names: list[str] | None) -> tuple[Row, ...]:
-    """The rows with these names, in table order; None is all.
-
-    Raises:
-        UserError: naming rows that do not exist.
-    """
-    known = {row.name: row for row in ROWS}
-    unknown = sorted(set(names or ()) - set(known))
-    if unknown:
-        raise UserError(f'--rows: there are no rows {unknown}; there are {list(known)}')
-    return ROWS if names is None else tuple(row for name, row in known.items() if name in names)
+    """As the memory study's, of this study's rows."""
+    return memory_rows.choose_rows(names, ROWS)

@@ -13,6 +13,8 @@ from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 from torch import Tensor
 
+from projects.memfusion.data.files import write_text
+
 from ..launch import build_runner, init_registry, prepare_config
 from ..memory_study.cache import FeatureCache
 from ..memory_study.rows import Row
@@ -115,6 +117,4 @@ def run_row(study: Study, row: Row) -> None:
         scores.append(score(cfg, predictions[number * share:(number + 1) * share], root, folder))
     result: dict[str, Any] = dict(
         row=row.name, title=row.title, seed=study.seed, train_seconds=round(seconds, 1), worlds=scores)
-    partial = study.folder / f'{row.name}.json.partial'
-    partial.write_text(json.dumps(result, indent=1))
-    partial.replace(study.folder / f'{row.name}.json')
+    write_text(study.folder / f'{row.name}.json', json.dumps(result, indent=1))

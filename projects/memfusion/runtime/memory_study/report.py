@@ -9,6 +9,8 @@ from statistics import mean
 
 from mmengine.logging import print_log
 
+from projects.memfusion.data.files import write_text
+
 from ..errors import UserError
 from .rows import PLAIN, ROWS, Budget
 
@@ -87,6 +89,14 @@ def truth_line(rows: dict[str, Scores]) -> str:
                                                           for title, name in names.items()) + '.'
 
 
+def write_tables(doc: Path, tables: str) -> None:
+    """Puts the tables between the document's markers; UserError where it has none."""
+    text = doc.read_text()
+    if BEGIN not in text or END not in text:
+        raise UserError(f'{doc} has no lines {BEGIN} and {END} between which the tables go')
+    write_text(doc, text.split(BEGIN)[0] + BEGIN + '\n' + tables + '\n' + END + text.split(END)[1])
+
+
 def write_report(out: Path, seeds: Sequence[int], doc: Path) -> None:
     """Rewrites the tables in `doc`.
 
@@ -96,9 +106,6 @@ def write_report(out: Path, seeds: Sequence[int], doc: Path) -> None:
     rows = read_rows(out, seeds)
     if PLAIN not in rows:
         raise UserError(f'{out}: the row {PLAIN!r} is not finished for seeds {list(seeds)}; run it before a report is written')
-    text = doc.read_text()
-    if BEGIN not in text or END not in text:
-        raise UserError(f'{doc} has no lines {BEGIN} and {END} between which the tables go')
     budget = Budget()
     tables = f'''
 Seeds {", ".join(map(str, seeds))}; {budget.iterations} iterations of {budget.clips} clips, each with one labelled frame; mean
@@ -110,8 +117,5 @@ Gain over the plain detector of the same seed, when the row is given its own his
 
 {gain_table(rows)}
 '''
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
-    partial = doc.with_suffix('.partial')
-    partial.write_text(before + BEGIN + '\n' + tables + '\n' + END + after)
-    partial.replace(doc)
+    write_tables(doc, tables)
     print_log(f'{len(rows)} of {len(ROWS)} rows written to {doc}', 'current')

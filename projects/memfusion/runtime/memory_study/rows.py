@@ -59,13 +59,14 @@ ROWS = (
 )
 
 
-def choose_rows(names: list[str] | None) -> tuple[Row, ...]:
+def choose_rows(names: list[str] | None, rows: tuple[Row, ...] = ROWS) -> tuple[Row, ...]:
     """The rows with these names, in table order; None is all.
 
     Raises:
         UserError: naming rows that do not exist.
     """
-    unknown = [name for name in names or () if name not in [row.name for row in ROWS]]
+    known = [row.name for row in rows]
+    unknown = [name for name in names or () if name not in known]
     if unknown:
-        raise UserError(f'--rows: there are no rows {unknown}; there are {[row.name for row in ROWS]}')
-    return tuple(row for row in ROWS if names is None or row.name in names)
+        raise UserError(f'--rows: there are no rows {unknown}; there are {known}')
+    return tuple(row for row in rows if names is None or row.name in names)

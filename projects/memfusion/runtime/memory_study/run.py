@@ -14,6 +14,8 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
 
+from projects.memfusion.data.files import write_text
+
 from .cache import FeatureCache, load_or_encode
 from .rows import PLAIN, ROWS, Budget, Row
 from .train_row import HISTORIES, build_row, predict, score, train
@@ -86,6 +88,4 @@ def run_row(row: Row, cfg: Config, weights: dict[str, torch.Tensor], training: F
     for history in HISTORIES if model.temporal is not None else ('own',):
         scores[history] = score(cfg, predict(model, testing, history), official=history == 'own')
     result = dict(row=row.name, title=row.title, seed=seed, train_seconds=round(seconds, 1), scores=scores)
-    partial = folder / f'{row.name}.json.partial'
-    partial.write_text(json.dumps(result, indent=1))
-    partial.replace(folder / f'{row.name}.json')
+    write_text(folder / f'{row.name}.json', json.dumps(result, indent=1))

@@ -15,6 +15,8 @@ from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
+from projects.memfusion.data.files import write_text
+
 from ..errors import UserError
 from .conditions import CLEAN, NO_CAMERAS, Condition, make_conditions, with_condition
 
@@ -64,9 +66,7 @@ class ResultFile:
         """Writes the file."""
         if is_main_process():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            partial = self.path.with_suffix('.partial')
-            partial.write_text(json.dumps(self.content, indent=1))
-            partial.replace(self.path)
+            write_text(self.path, json.dumps(self.content, indent=1))
 
 
 def official(metrics: Mapping[str, Any]) -> Scores:
