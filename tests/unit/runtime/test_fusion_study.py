@@ -109,8 +109,12 @@ def test_rows_train_the_same_parts_on_the_same_noise_but_one(repo):
     assert len({tuple(cfg.model.train_cfg.frozen) for cfg in cfgs.values()}) == 1
     noise = {name: [step for step in cfg.train_dataloader.dataset.pipeline if step['type'] == 'CalibrationNoise']
              for name, cfg in cfgs.items()}
-    assert [len(steps) for steps in noise.values()] == [0, 1, 1, 1]
-    assert [steps[0].rotation_deg for steps in noise.values() if steps] == [0.5, 0.5, 2.0]
+    assert [len(steps) for steps in noise.values()] == [0, 1, 1, 1, 1]
+    assert [steps[0].rotation_deg for steps in noise.values() if steps] == [0.5, 0.5, 0.5, 2.0]
+    boxes = {name: (bool(cfg.model.get('task_heads')), 'ProjectImageBoxes' in [
+        step['type'] for step in cfg.train_dataloader.dataset.pipeline]) for name, cfg in cfgs.items()}
+    assert boxes.pop('fusion_futrpp_no-boxes') == boxes.pop(rows.LIDAR_ONLY) == (False, False)
+    assert set(boxes.values()) == {(True, True)}
 
 
 def test_worlds_are_joined_one_after_another():
@@ -174,12 +178,15 @@ def test_the_rig_gets_the_augmentation_of_the_stored_features(study, fused):
     assert not torch.equal(again.images.calibration.img_aug, clip.images.calibration.img_aug)
 
 
-def test_a_short_row(study, monkeypatch):
+@pytest.mark.parametrize('name, trained', [
+    (rows.LIDAR_ONLY, 'pts_bbox_head.shared_conv.conv.weight'), (rows.FUSED, 'fusion_layer.sample.output.weight')])
+def test_a_short_row(study, monkeypatch, name, trained):
     monkeypatch.setattr(run, 'BUDGET', Budget(iterations=2, clips=2, variants=2))
-    run.run_row(study, next(row for row in rows.ROWS if row.name == rows.FUSED))
-    stored = json.loads((study.folder / f'{rows.FUSED}.json').read_text())
+    run.run_row(study, next(row for row in rows.ROWS if row.name == name))
+    stored = json.loads((study.folder / f'{name}.json').read_text())
     assert {'mAP', 'NDS', 'look-alikes', 'others', 'AP/truck', 'boxes/truck'} <= stored['worlds'][0].keys()
-    weights = torch.load(study.folder / f'{rows.FUSED}.pth', weights_only=True)['state_dict']
+    weights = torch.load(study.folder / f'{name}.pth', weights_only=True)['state_dict']
     key = 'pts_backbone.blocks.0.0.weight'
     assert torch.equal(weights[key], study.weights[key])
-    assert weights['fusion_layer.sample.output.weight'].abs().max() > 0  # it starts at zero
+    before = study.weights.get(trained, torch.zeros_like(weights[trained]))  # the fusion layer's output starts at zero
+    assert not torch.equal(weights[trained], before)

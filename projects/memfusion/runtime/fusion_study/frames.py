@@ -95,7 +95,7 @@ def read_world(dataset: ConfigDict, root: Path) -> ConfigDict:
 def camera_dataset(dataset: ConfigDict, roots: Sequence[Path]) -> ConcatDataset | None:
     """All worlds' images as the config's pipeline makes them, without points and boxes; None where it loads none."""
     steps = [step for step in dataset.pipeline if step['type'] in CAMERA_STEPS]
-    if not steps:
+    if CAMERA_STEPS[0] not in [step['type'] for step in steps]:
         return None
     cameras = ConfigDict({**dataset, 'pipeline': [*steps, dict(type='PackClipFrame', keys=[])]})
     return ConcatDataset([DATASETS.build(read_world(cameras, root)) for root in roots])

@@ -13,6 +13,7 @@ ROWS = (
     Row(LIDAR_ONLY, 'LiDAR only', 'method'),
     Row('fusion_futr', 'FuTr', 'method'),
     Row(FUSED, 'FuTr++', 'method'),
+    Row('fusion_futrpp_no-boxes', 'FuTr++, no 2-D boxes', 'control'),
     Row(NOISE_TRAINED, 'FuTr++, trained with 2 deg and 10 cm', 'noise'),
 )
 SWEPT = (FUSED, NOISE_TRAINED)
