@@ -55,6 +55,7 @@ class FiLM(nn.Module):
 
     def _modulation(self, state: FusionState) -> tuple[Tensor, Tensor]:
         """Scale and shift of each source (V, S, 2C), and how much it counts in each cell (V, S, H * W); they are summed."""
+        assert state.tokens is not None  # FuTrPlusPlus makes them where a stage reads them
         tokens, weight = state.tokens.mean(), state.weight[..., None]  # (V, N, D), (V, N, 1)
         everywhere = weight.new_ones(*weight.shape[:2], state.bev[0, 0].numel())
         if self.kind == 'global':

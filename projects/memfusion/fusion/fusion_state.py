@@ -12,7 +12,7 @@ from projects.memfusion.structures import Calibration
 @dataclass(frozen=True)
 class CameraTokens:
     """Camera features on a coarse grid of T tokens: features (V, N, T, D), uv_px (V, N, T, 2) the mean network pixel of a
-    token's feature cells, valid (V, N, T) bool: a camera that is there, and a token that holds a part of its image."""
+    token's feature cells, valid (V, N, T) bool: whether its camera is there."""
 
     features: Tensor
     uv_px: Tensor
@@ -32,7 +32,7 @@ class FusionState:
         bev_lidar: (V, C, H, W), as it came in.
         bev: (V, C, H, W), so far.
         maps: levels of (V, N, Ci, h, w).
-        tokens: of the cameras.
+        tokens: of the cameras; None where no stage reads them.
         calibration: the rig, corrected by calib_refine.
         weight: (V, N) float, how much a camera counts: 0 for one that is not there, else the confidence in its calibration.
         aux: for losses and pictures.
@@ -41,7 +41,7 @@ class FusionState:
     bev_lidar: Tensor
     bev: Tensor
     maps: list[Tensor]
-    tokens: CameraTokens
+    tokens: CameraTokens | None
     calibration: Calibration
     weight: Tensor
     aux: dict[str, Tensor] = field(default_factory=dict)

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mmdet3d.registry import MODELS
@@ -39,8 +40,9 @@ class FuTrPlusPlus(FusionLayer):
 
     Args:
         bev_channels, img_channels, point_cloud_range, strides, levels: as in FusionLayer.
-        tokens: dict(grid=1 | 8 | 16 | (rows, columns), dim=D of all tokens and queries, level=which of the used levels).
-        geometry: dict(kind, ...), see TokenGeometry.
+        tokens: dict(grid=1 | 8 | 16 | (rows, columns), dim=D of all tokens and queries, level=which of the used levels). They
+            serve film and the reader 'tokens', and are not built where neither is on.
+        geometry: dict(kind, ...), see TokenGeometry. It belongs to the tokens.
         film: dict(kind, ...), see FiLM.
         select: dict(kind, ...), see CellSelection. It serves the stage sample, and is not built where that is off.
         sample: dict(kind='off' | 'tokens' | 'deformable', ...), see TokenAttention and PillarSampling.
@@ -65,12 +67,13 @@ class FuTrPlusPlus(FusionLayer):
         super().__init__(bev_channels, img_channels, point_cloud_range, strides, levels, init_cfg)
         grid, dim, self.token_level = self._token_settings(**dict(tokens or {}))
         reach, stride = self.point_cloud_range, self.strides[self.token_level]
-        self.tokens = TokenGrid(img_channels, dim, stride, grid)
         self.calib_refine = CalibRefine(
             bev_channels, img_channels, stride, self.token_level, reach, **dict(calib_refine or {}))
-        self.geometry = TokenGeometry(dim, **dict(geometry or {}))
         self.film = FiLM(bev_channels, dim, reach, **dict(film or {}))
         reader = self._build_reader(dim, **dict(sample or {}))
+        has_tokens = self.film.kind != 'off' or isinstance(reader, TokenAttention)
+        self.tokens = TokenGrid(img_channels, dim, stride, grid) if has_tokens else None
+        self.geometry = TokenGeometry(dim, **dict(geometry or {})) if has_tokens else None
         self.select = None if reader is None else CellSelection(bev_channels, **dict(select or {}))
         self.sample = None if reader is None else CellUpdate(bev_channels, dim, reach, reader)
         if self.sample is None and self.film.kind == 'off':
@@ -79,11 +82,11 @@ class FuTrPlusPlus(FusionLayer):
     def fuse_levels(self, bev_lidar: Tensor, maps: list[Tensor], calibration: Calibration) -> FusionOutput:
         """As FusionLayer.fuse_levels. aux holds what the stages leave: heatmap_logits (V, 1, H, W), cells (V, K) int64 and
         their cell_score (V, K), pose_correction (V, N, 4, 4), confidence_logits (V, N), cam_valid (V, N)."""
-        tokens = self.tokens(maps[self.token_level], calibration)
-        state = FusionState(bev_lidar, bev_lidar, maps, tokens, calibration, calibration.cam_valid.float())
+        state = FusionState(bev_lidar, bev_lidar, maps, None, calibration, calibration.cam_valid.float())
         state = self.calib_refine(state)
-        state = self.geometry(state)
-        state = self.film(state)
+        if self.tokens is not None and self.geometry is not None:
+            tokens = self.geometry(self.tokens(maps[self.token_level], calibration), state.calibration)
+            state = self.film(replace(state, tokens=tokens))
         aux = dict(state.aux)
         if self.select is not None and self.sample is not None:
             cells = self.select(state)

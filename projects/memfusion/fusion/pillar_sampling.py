@@ -33,8 +33,7 @@ class PillarSampling(nn.Module):
 
     One softmax over (camera, level, height, point). Points that have no pixel in a valid camera, or whose offset leads out of
     the image, get no weight. Only pairs of a cell and a camera that sees it are computed, so cost grows with these.
-    Moving a map and its K by whole cells moves what is read with them, exactly while the camera's mean token stays; that
-    also sets offsets and weights, and the geometry in it, and what its grid makes of the map, may change a little.
+    Offsets and weights come from the cell alone, so moving a map and its K by whole feature cells changes nothing.
 
     Args:
         dim: D of queries, tokens and values.
@@ -57,11 +56,9 @@ class PillarSampling(nn.Module):
         size = math.prod(self.shape)
         self.values = nn.ModuleList(nn.Conv2d(img_channels, dim, 1) for _ in self.strides)
         self.offsets = nn.Linear(dim, 2 * size)
-        self.camera_offsets = nn.Linear(dim, 2 * size, bias=False)
         self.logits = nn.Linear(dim, size)
-        self.camera_logits = nn.Linear(dim, size, bias=False)
         self.output = nn.Linear(dim, dim)
-        for part in (self.offsets, self.camera_offsets, self.logits, self.camera_logits):
+        for part in (self.offsets, self.logits):
             nn.init.zeros_(part.weight)
         nn.init.zeros_(self.logits.bias)
         with torch.no_grad():
@@ -70,14 +67,14 @@ class PillarSampling(nn.Module):
     def forward(self, query: Tensor, cells_m: Tensor, state: FusionState) -> Reading:
         """query (V, K, D), cells_m (V, K, 2) -> Reading; trust is the attention on valid cameras times their weight."""
         pairs = self._pairs(cells_m, state)
-        uv_px = pairs.uv_px[:, None, None, :, None] + self._offsets_px(query, state, pairs)  # (M, heads, L, Z, P, 2)
+        uv_px = pairs.uv_px[:, None, None, :, None] + self._offsets_px(query, pairs)  # (M, heads, L, Z, P, 2)
         img_hw = state.calibration.img_hw[pairs.frame, pairs.camera]
         inside = inside_image(uv_px.detach().flatten(1, -2), img_hw).unflatten(1, self.shape)
         weights = self._softmax(query, state, pairs, inside & pairs.valid[:, None, None, :, None])
         weights = weights * state.weight[pairs.frame, pairs.camera].view(-1, 1, 1, 1, 1)
         per_camera = weights.new_zeros(*state.weight.shape, query.shape[1]).index_put(
             (pairs.frame, pairs.camera, pairs.cell), weights.flatten(1).sum(1) / self.shape[0])
-        features = self._read(state.maps, pairs, uv_px, weights, query.shape)
+        features = self._read(state.maps, pairs, uv_px, weights, state.calibration.img_hw, query.shape)
         return Reading(self.output(features), per_camera.sum(1)[..., None])
 
     def _pairs(self, cells_m: Tensor, state: FusionState) -> _Pairs:
@@ -91,19 +88,16 @@ class PillarSampling(nn.Module):
         return _Pairs(frame, camera, cell, seen.sum(-1).flatten().tolist(), uv_px[frame, camera, cell],
                       valid[frame, camera, cell])
 
-    def _offsets_px(self, query: Tensor, state: FusionState, pairs: _Pairs) -> Tensor:
-        """(M, heads, L, Z, P, 2), at most radius_px long; the layers speak of feature cells of their level."""
-        of_camera = self.camera_offsets(state.tokens.mean().to(query.dtype))[pairs.frame, pairs.camera]
-        raw = (self.offsets(query)[pairs.frame, pairs.cell] + of_camera).float().unflatten(1, (*self.shape, 2))
+    def _offsets_px(self, query: Tensor, pairs: _Pairs) -> Tensor:
+        """(M, heads, L, Z, P, 2), at most radius_px long; the layer speaks of feature cells of each level."""
+        raw = self.offsets(query)[pairs.frame, pairs.cell].float().unflatten(1, (*self.shape, 2))
         raw = raw * raw.new_tensor(self.strides).view(-1, 1, 1, 1)
         length = (raw * raw).sum(-1, keepdim=True).clamp(min=self.radius_px ** 2).sqrt()
         return raw * (self.radius_px / length)
 
     def _softmax(self, query: Tensor, state: FusionState, pairs: _Pairs, valid: Tensor) -> Tensor:
         """(M, heads, L, Z, P) weights that sum to 1 over all pairs of a cell, 0 where not valid."""
-        of_camera = self.camera_logits(state.tokens.mean().to(query.dtype))[pairs.frame, pairs.camera]
-        logits = (self.logits(query)[pairs.frame, pairs.cell] + of_camera).float().unflatten(1, self.shape)
-        logits = logits.masked_fill(~valid, -math.inf)
+        logits = self.logits(query)[pairs.frame, pairs.cell].float().unflatten(1, self.shape).masked_fill(~valid, -math.inf)
         at = (pairs.frame, pairs.camera, pairs.cell)
         dense = logits.new_zeros(*state.weight.shape, query.shape[1], self.shape[0])  # (V, N, K, heads)
         highest = torch.full_like(dense, -math.inf).index_put(at, logits.detach().flatten(2).amax(-1)).amax(1)
@@ -113,7 +107,8 @@ class PillarSampling(nn.Module):
         # The largest term is exp(0), so a total below 1 is one without valid points: its weights are all 0.
         return weights / total.clamp(min=1.0)[pairs.frame, pairs.cell][..., None, None, None]
 
-    def _read(self, maps: list[Tensor], pairs: _Pairs, uv_px: Tensor, weights: Tensor, shape: torch.Size) -> Tensor:
+    def _read(self, maps: list[Tensor], pairs: _Pairs, uv_px: Tensor, weights: Tensor, img_hw: Tensor,
+              shape: torch.Size) -> Tensor:
         """(V, K, D), the weighted samples of every cell.
 
         Image after image: samples of one image are all that is held at a time, and an image has each cell at most once, so
@@ -122,16 +117,21 @@ class PillarSampling(nn.Module):
         values = [layer(feature_map.flatten(0, 1)).float().unflatten(1, (self.shape[0], -1))  # (V * N, heads, d, h, w)
                   for layer, feature_map in zip(self.values, maps)]
         total = values[0].new_zeros(shape[0] * shape[1], shape[2])
+        image_wh = img_hw.flatten(0, 1).flip(-1)
         chunks = (part.split(pairs.per_image) for part in (_slots(pairs, shape), uv_px, weights))
         for image, (slot, uv, weight) in enumerate(zip(*chunks)):
             for level, value in enumerate(values if len(slot) else []):
-                read = self._sample(value[image], uv[:, :, level], weight[:, :, level], self.strides[level])
+                read = self._sample(value[image], uv[:, :, level], weight[:, :, level], self.strides[level], image_wh[image])
                 total = total.index_add_(0, slot, read)
         return total.unflatten(0, shape[:2])
 
     @staticmethod
-    def _sample(value: Tensor, uv_px: Tensor, weight: Tensor, stride: int) -> Tensor:
-        """value (heads, d, h, w), uv_px (m, heads, Z, P, 2), weight (m, heads, Z, P) -> (m, D)."""
+    def _sample(value: Tensor, uv_px: Tensor, weight: Tensor, stride: int, image_wh: Tensor) -> Tensor:
+        """value (heads, d, h, w), uv_px (m, heads, Z, P, 2), weight (m, heads, Z, P) -> (m, D).
+
+        A pixel beyond the centre of the image's last feature cell reads that cell, not what pads the image.
+        """
+        uv_px = uv_px.minimum(((image_wh / stride).ceil() - 0.5) * stride - 0.5)
         size = uv_px.new_tensor([value.shape[3], value.shape[2]]) * stride
         grid = ((uv_px + 0.5) * (2 / size) - 1).flatten(2, 3).transpose(0, 1)  # (heads, m, Z * P, 2)
         sampled = F.grid_sample(value, grid, padding_mode='border', align_corners=False)  # (heads, d, m, Z * P)

@@ -28,6 +28,7 @@ class TokenAttention(nn.Module):
         """query (V, K, D) -> Reading; trust is the mean weight of the frame's cameras, for every cell alike."""
         del cells_m  # the query knows its position; the tokens know theirs from the stage geometry
         tokens, cam_valid = state.tokens, state.calibration.cam_valid
+        assert tokens is not None  # FuTrPlusPlus makes them where a stage reads them
         context = self.norm(tokens.features.flatten(1, 2))
         weight = state.weight[..., None].expand_as(tokens.valid).flatten(1, 2)
         features = self.attention(query, context, tokens.valid.flatten(1, 2), weight)

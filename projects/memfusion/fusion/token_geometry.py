@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from projects.memfusion.structures import Calibration
 
-from .fusion_state import FusionState, check_kind
+from .fusion_state import CameraTokens, check_kind
 
 KINDS = ('none', 'camera_id', 'yaw_pitch', 'ray', 'pluecker', 'frustum')
 _NUMBERS = dict(yaw_pitch=4, ray=6, pluecker=6)
@@ -45,22 +45,20 @@ class TokenGeometry(nn.Module):
             numbers = _NUMBERS.get(kind, 3 * len(self.depths_m))
             self.encode = nn.Sequential(nn.Linear(numbers, dim), nn.ReLU(), nn.Linear(dim, dim))
 
-    def forward(self, state: FusionState) -> FusionState:
-        """The state with the encoding added to tokens.features.
+    def forward(self, tokens: CameraTokens, calibration: Calibration) -> CameraTokens:
+        """The tokens with the encoding added to their features.
 
         Raises:
             ValueError: for camera_id, naming the cameras that are not in cam_names.
         """
-        tokens = state.tokens
         if self.kind == 'none':
-            return state
+            return tokens
         if self.kind == 'camera_id':
-            encoding = self.identity(self._positions(state.calibration))[None, :, None]
+            encoding = self.identity(self._positions(calibration))[None, :, None]
         else:
-            numbers = self.numbers(tokens.uv_px, state.calibration)
+            numbers = self.numbers(tokens.uv_px, calibration)
             encoding = self.encode(torch.where(tokens.valid[..., None], numbers, torch.zeros_like(numbers)))
-        features = (tokens.features + encoding).masked_fill(~tokens.valid[..., None], 0)
-        return replace(state, tokens=replace(tokens, features=features))
+        return replace(tokens, features=(tokens.features + encoding).masked_fill(~tokens.valid[..., None], 0))
 
     def numbers(self, uv_px: Tensor, calibration: Calibration) -> Tensor:
         """(V, N, T, 2) network pixels -> (V, N, T, K) float32, the numbers that are encoded."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from projects.memfusion.structures import Calibration
@@ -14,10 +13,9 @@ from .fusion_state import CameraTokens
 
 
 class TokenGrid(nn.Module):
-    """Adaptive average pooling to rows x columns tokens, then a linear layer.
+    """Adaptive average pooling of each image to rows x columns tokens, then a linear layer.
 
-    Feature cells that hold only padding are left out of the means, so a small image in a large canvas has clean tokens (and
-    fewer of them).
+    Windows are laid over the image's own feature cells: what pads it to the largest of the batch changes no token.
 
     Args:
         img_channels: Ci.
@@ -36,20 +34,29 @@ class TokenGrid(nn.Module):
 
     def forward(self, feature_map: Tensor, calibration: Calibration) -> CameraTokens:
         """feature_map (V, N, Ci, h, w), 0 for cameras that are not valid; calibration tells each image's own size."""
-        row_px, column_px = (torch.arange(size, device=feature_map.device) * self.stride for size in feature_map.shape[-2:])
-        height, width = calibration.img_hw[..., None, None].unbind(2)
-        filled = (row_px[:, None] < height) & (column_px[None] < width)  # (V, N, h, w): a pixel of the image is in the cell
-        filled &= calibration.cam_valid[..., None, None]
-        centers = torch.stack(torch.meshgrid(column_px, row_px, indexing='xy')) + (self.stride - 1) / 2
-        share = self._pool(filled[:, :, None].float())
-        valid = share > 0
-        scale = torch.where(valid, share, torch.ones_like(share))
-        uv_px = self._pool(centers * filled[:, :, None]) / scale
-        mean = self._pool(feature_map * filled[:, :, None]) / scale.to(feature_map.dtype)
-        features = self.proj(mean).masked_fill(~valid, 0)
-        return CameraTokens(features, uv_px, valid[..., 0])
+        cells = calibration.img_hw.add(self.stride - 1).div(self.stride, rounding_mode='floor')  # (V, N, 2)
+        (top, bottom), (left, right) = (_windows(count, tokens) for count, tokens in zip(cells.unbind(-1), self.grid))
+        rows = _members(top, bottom, feature_map.shape[-2]).to(feature_map.dtype)
+        columns = _members(left, right, feature_map.shape[-1]).to(feature_map.dtype)
+        total = torch.einsum('vnih,vnchw,vnjw->vnijc', rows, feature_map, columns)
+        size = (bottom - top)[..., :, None] * (right - left)[..., None, :]
+        valid = calibration.cam_valid[..., None].expand(-1, -1, self.grid[0] * self.grid[1])
+        features = self.proj((total / size[..., None].to(total.dtype)).flatten(2, 3)).masked_fill(~valid[..., None], 0)
+        u_px, v_px = (((first + last).float() * self.stride - 1) / 2 for first, last in ((left, right), (top, bottom)))
+        shape = (-1, -1, *self.grid)
+        uv_px = torch.stack([u_px[..., None, :].expand(shape), v_px[..., :, None].expand(shape)], dim=-1)
+        return CameraTokens(features, uv_px.flatten(2, 3), valid)
 
-    def _pool(self, maps: Tensor) -> Tensor:
-        """(V, N, K, h, w) -> (V, N, T, K)."""
-        pooled = F.adaptive_avg_pool2d(maps.flatten(0, 1), self.grid)
-        return pooled.flatten(2).transpose(1, 2).unflatten(0, maps.shape[:2])
+
+def _windows(cells: Tensor, tokens: int) -> tuple[Tensor, Tensor]:
+    """First and one past the last of `cells` (V, N) feature cells that each token covers: (V, N, tokens) int64 each."""
+    token = torch.arange(tokens, device=cells.device)
+    first = (token * cells[..., None]).div(tokens, rounding_mode='floor')
+    last = ((token + 1) * cells[..., None] + tokens - 1).div(tokens, rounding_mode='floor')
+    return first, last
+
+
+def _members(first: Tensor, last: Tensor, size: int) -> Tensor:
+    """(V, N, tokens, size) bool: which of `size` feature cells belong to which token."""
+    cell = torch.arange(size, device=first.device)
+    return (cell >= first[..., None]) & (cell < last[..., None])

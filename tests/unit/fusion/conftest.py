@@ -78,8 +78,10 @@ CASES = [
       for kind in ('global', 'per_camera_sum', 'per_camera_gated')],
     *[pytest.param(dict(select=dict(kind=kind)), id=f'select-{kind}')
       for kind in ('all', 'random', 'heatmap', 'occupancy', 'learned')],
-    *[pytest.param(dict(tokens=dict(grid=grid), film=dict(kind='off'), sample=dict(kind=kind)), id=f'{kind}-{grid}')
-      for kind in ('tokens', 'deformable') for grid in (1, 8, 16)],
+    *[pytest.param(dict(tokens=dict(grid=grid), film=dict(kind='off'), sample=dict(kind='tokens')), id=f'tokens-{grid}')
+      for grid in (1, 8, 16)],
+    pytest.param(dict(film=dict(kind='off')), id='deformable-alone'),
+    *[pytest.param(dict(tokens=dict(grid=grid)), id=f'deformable-{grid}') for grid in (1, 16)],
     *[pytest.param(dict(calib_refine=dict(kind=kind, confidence=sure)), id=f'refine-{kind}-{sure}')
       for kind in ('none', 'offsets', 'pose') for sure in (False, True) if sure or kind != 'none'],
     pytest.param(dict(strides=(8, 16), sample=dict(kind='deformable')), id='two-levels'),

@@ -66,6 +66,20 @@ def test_a_masked_camera_equals_a_rig_without_it(case):
 
 
 @pytest.mark.parametrize('case', CASES)
+def test_what_pads_an_image_to_the_largest_of_the_batch_makes_no_difference(case):
+    layer, calibration = build(**case), ring(4, mixed=True)
+    bev, feats = inputs(calibration, levels_of(case))
+    canvas = [torch.nn.functional.pad(f, (0, 4 >> k, 0, 2 >> k), value=50.0) for k, f in enumerate(feats)]
+    fused = layer(bev, feats, calibration)
+    for camera in (1, 3):  # the smaller ones have 5 x 9 cells of 8 px, 3 x 5 of 16 px
+        for k, feature_map in enumerate(canvas):
+            feature_map[:, camera, :, -(-5 // (1 << k)):] = 50.0
+            feature_map[:, camera, :, :, -(-9 // (1 << k)):] = 50.0
+    assert (fused - bev).abs().max() > 1e-2
+    torch.testing.assert_close(layer(bev, canvas, calibration), fused, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize('case', CASES)
 @pytest.mark.parametrize('count, mixed', [(1, False), (3, True), (5, False), (6, True), (8, True)])
 def test_any_number_of_cameras_and_batched_equals_single(case, count, mixed):
     layer, calibration = build(**case), ring(count, mixed=mixed, missing={1: [0]} if count > 1 else None)
@@ -137,7 +151,7 @@ def test_half_precision_stays_near_and_spares_the_rig(kind, sample):
     torch.nn.init.normal_(layer.calib_refine.correct.weight, std=0.1)
     bev, feats = inputs(calibration)
     seen = []
-    layer.geometry.register_forward_pre_hook(lambda module, given: seen.append(given[0].calibration))
+    layer.geometry.register_forward_pre_hook(lambda module, given: seen.append(given[1]))
     with torch.autocast('cpu', dtype=torch.bfloat16):
         half = layer(bev, feats, calibration)
         layer(bev.bfloat16(), [f.bfloat16() for f in feats], calibration)

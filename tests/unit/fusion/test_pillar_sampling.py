@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from projects.memfusion.fusion.cell_update import CellUpdate
-from projects.memfusion.fusion.fusion_state import ActiveCells, CameraTokens, FusionState
+from projects.memfusion.fusion.fusion_state import ActiveCells, FusionState
 from projects.memfusion.fusion.pillar_sampling import PillarSampling
 from projects.memfusion.structures import Calibration
 
@@ -21,12 +21,8 @@ DIM = 8
 
 
 def state_of(calibration, maps, bev=None) -> FusionState:
-    frames, cameras = calibration.cam_valid.shape
-    generator = torch.Generator().manual_seed(3)
-    tokens = CameraTokens(torch.randn(1, cameras, 1, DIM, generator=generator).expand(frames, -1, -1, -1),
-                          torch.zeros(frames, cameras, 1, 2), calibration.cam_valid[..., None])
-    bev = torch.zeros(frames, 6, 16, 16) if bev is None else bev
-    return FusionState(bev, bev, maps, tokens, calibration, calibration.cam_valid.float())
+    bev = torch.zeros(len(calibration.bev_aug), 6, 16, 16) if bev is None else bev
+    return FusionState(bev, bev, maps, None, calibration, calibration.cam_valid.float())
 
 
 def transparent(**settings) -> PillarSampling:
@@ -64,7 +60,6 @@ def oracle(reader, query, cells_m, state) -> torch.Tensor:
     frames, cells = query.shape[:2]
     out = np.zeros((frames, cells, DIM))
     values = [layer(m.flatten(0, 1)).unflatten(0, m.shape[:2]).double() for layer, m in zip(reader.values, state.maps)]
-    context = state.tokens.mean()
     for v in range(frames):
         for k in range(cells):
             pillar = torch.tensor([[*cells_m[v, k].tolist(), z] for z in reader.heights_m])
@@ -72,8 +67,8 @@ def oracle(reader, query, cells_m, state) -> torch.Tensor:
             for head in range(heads):
                 logits, samples, trusts = [], [], []
                 for n in range(state.weight.shape[1]):
-                    raw = (reader.offsets(query[v, k]) + reader.camera_offsets(context[v, n])).view(*reader.shape, 2).double()
-                    score = (reader.logits(query[v, k]) + reader.camera_logits(context[v, n])).view(reader.shape).double()
+                    raw = reader.offsets(query[v, k]).view(*reader.shape, 2).double()
+                    score = reader.logits(query[v, k]).view(reader.shape).double()
                     height_px, width_px = state.calibration.img_hw[v, n].tolist()
                     for level in range(levels):
                         for z in range(heights):
@@ -85,7 +80,9 @@ def oracle(reader, query, cells_m, state) -> torch.Tensor:
                                     continue
                                 part = values[level][v, n].unflatten(0, (heads, -1))[head]
                                 logits.append(float(score[head, level, z, p]))
-                                samples.append(bilinear(part, u, w, reader.strides[level]))
+                                stride = reader.strides[level]  # the image's own cells, whatever the map holds beside them
+                                samples.append(bilinear(
+                                    part[:, :-(-height_px // stride), :-(-width_px // stride)], u, w, stride))
                                 trusts.append(float(state.weight[v, n]))
                 if logits:
                     share = np.exp(np.array(logits) - max(logits))
@@ -130,7 +127,7 @@ def test_offsets_stay_within_the_radius():
     state = state_of(calibration, [torch.zeros(2, 3, 5, 8, 12)])
     cells_m = torch.rand(2, 30, 2) * 20 - 10
     query = torch.randn(2, 30, DIM)
-    length = reader._offsets_px(query, state, reader._pairs(cells_m, state)).norm(dim=-1)
+    length = reader._offsets_px(query, reader._pairs(cells_m, state)).norm(dim=-1)
     assert length.max() <= 24.0 + 1e-3 and length.max() > 23.9 and length.min() < 20
 
 
@@ -141,8 +138,9 @@ def test_shifting_features_and_k_by_whole_cells_changes_nothing(cells_right, cel
     for row, cells in ((0, cells_right), (1, cells_down)):
         shifted['cam2img'][row][2] += 8 * cells
     reader = randomise(PillarSampling(DIM, 5, (8,), num_heads=2, num_points=4, radius_px=40.0), 0.5)
-    feats = torch.randn(1, 1, 5, 32, 32, generator=torch.Generator().manual_seed(0))
-    moved = torch.roll(feats, (cells_down, cells_right), dims=(3, 4))
+    world = torch.randn(1, 1, 5, 36, 36, generator=torch.Generator().manual_seed(0))
+    feats = world[..., 2:34, 2:34]
+    moved = world[..., 2 - cells_down:34 - cells_down, 2 - cells_right:34 - cells_right]  # at the border something new
     query = torch.randn(1, 40, DIM, generator=torch.Generator().manual_seed(1))
     cells_m = torch.rand(1, 40, 2, generator=torch.Generator().manual_seed(2)) * 4 + torch.tensor([8.0, -2.0])
     found = reader(query, cells_m, state_of(Calibration.from_info(dict(F=info)), [feats])).features

@@ -29,14 +29,22 @@ def test_tokens_are_means_of_the_image_without_its_padding():
     feats[:, :, 0], feats[:, :, 1] = torch.arange(12.0), torch.arange(8.0)[:, None]  # column and row numbers
     feats[0, 0, :, 5:], feats[0, 0, :, :, 9:] = 1e6, 1e6  # padding
     tokens = layer(feats, calibration)
-    # full image: rows 0-3 and 4-7, columns 0-3, 4-7, 8-11; the small one has rows 0-3 and 4, and columns up to 8
+    # full image: rows 0-3 and 4-7, columns 0-3, 4-7, 8-11; the small one: rows 0-2 and 2-4, columns 0-2, 3-5, 6-8
     torch.testing.assert_close(tokens.features[0, 1], torch.tensor(
         [[x, y] for y in (1.5, 5.5) for x in (1.5, 5.5, 9.5)]))
-    torch.testing.assert_close(tokens.features[0, 0], torch.tensor([[x, y] for y in (1.5, 4.0) for x in (1.5, 5.5, 8.0)]))
-    torch.testing.assert_close(tokens.uv_px, tokens.features.masked_fill(~tokens.valid[..., None], -3.5 / 8) * 8 + 3.5)
+    torch.testing.assert_close(tokens.features[0, 0], torch.tensor([[x, y] for y in (1.0, 3.0) for x in (1.0, 4.0, 7.0)]))
+    torch.testing.assert_close(tokens.uv_px[0, :2], tokens.features[0, :2] * 8 + 3.5)
     assert tokens.valid.all(-1).tolist() == [[True, True, False]] and tokens.features[0, 2].abs().max() == 0
-    finer = TokenGrid(2, 2, 8, 16)(feats, calibration)  # more tokens than feature cells
-    assert finer.features.shape == (1, 3, 256, 2) and finer.valid[0, 1].all() and not finer.valid[0, 0].all()
+
+
+def test_tokens_are_adaptive_pooling_of_each_image():
+    calibration = Calibration.from_info(dict(A=camera(0.0, height=40, width=72), B=camera(1.0)))
+    feats = torch.randn(1, 2, 3, 8, 12, generator=torch.Generator().manual_seed(0))
+    for grid in (1, 3, (5, 7), 16):  # 16: more tokens than feature cells
+        layer = TokenGrid(3, 4, 8, grid)
+        for camera_index, part in enumerate((feats[0, 0, :, :5, :9], feats[0, 1])):
+            pooled = torch.nn.functional.adaptive_avg_pool2d(part, grid).flatten(1).T
+            torch.testing.assert_close(layer(feats, calibration).features[0, camera_index], layer.proj(pooled))
 
 
 def numbers(kind: str, calibration: Calibration, uv_px=(47.5, 31.5), **settings) -> torch.Tensor:
@@ -71,8 +79,7 @@ def test_camera_id_goes_by_name():
     layer = TokenGeometry(3, 'camera_id', cam_names=('B', 'A'))
     calibration = Calibration.from_info(dict(A=camera(0.0), B=camera(1.0)))
     tokens = CameraTokens(torch.zeros(1, 2, 1, 3), torch.zeros(1, 2, 1, 2), torch.ones(1, 2, 1, dtype=torch.bool))
-    state = FusionState(torch.zeros(1), torch.zeros(1), [], tokens, calibration, torch.ones(1, 2))
-    torch.testing.assert_close(layer(state).tokens.features[0, :, 0], layer.identity.weight[[1, 0]])
+    torch.testing.assert_close(layer(tokens, calibration).features[0, :, 0], layer.identity.weight[[1, 0]])
     for names in ((), ('A', 'A')):
         with pytest.raises(ValueError, match='cam_names'):
             TokenGeometry(3, 'camera_id', cam_names=names)
