@@ -18,7 +18,7 @@ from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
 from projects.memfusion.runtime import build_runner, prepare_config, run_cli, set_work_dir
-from projects.memfusion.runtime.robustness.conditions import AXES, GROUPS
+from projects.memfusion.runtime.robustness.conditions import GROUPS
 
 
 def main() -> None:
@@ -28,8 +28,9 @@ def main() -> None:
     parser.add_argument('--out', type=Path, required=True, help='folder of the results')
     parser.add_argument('--lidar-only', nargs=2, metavar=('CONFIG', 'CHECKPOINT'),
                         help='the detector without cameras that it is compared with; default: itself with all cameras masked')
-    parser.add_argument('--only', nargs='+', choices=GROUPS, default=AXES,
-                        help='faults beside the false images; default: all but grid (every rotation with every translation)')
+    parser.add_argument('--only', nargs='+', choices=GROUPS, default=GROUPS,
+                        help='faults beside the false images; default: all. grid is every rotation with every translation, 20 '
+                             'tests more')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config(s)')
     parser.add_argument('--trust-checkpoint', action='store_true',
                         help='read checkpoints without protection: they may run any program')

@@ -77,13 +77,13 @@ class ClipEncoder(MVXTwoStageDetector):
         self.fusion_layer: Any = None if fusion_layer is None else MODELS.build(fusion_layer)
 
     def init_weights(self) -> None:
-        """As usual; a checkpoint that cannot be fetched is an error that says which and what to do."""
+        """As usual; a checkpoint that cannot be had is an error that says which and what to do."""
         try:
             super().init_weights()
-        except (URLError, ConnectionError) as error:
+        except (URLError, ConnectionError, FileNotFoundError, ImportError) as error:
             backbone = (self.img_backbone.init_cfg or {}) if self.with_img_backbone else {}
             raise ValueError(
-                f'cannot download pretrained weights ({backbone.get("checkpoint", "init_cfg.checkpoint")}): {error}. Fetch the '
+                f'cannot get pretrained weights ({backbone.get("checkpoint", "init_cfg.checkpoint")}): {error}. Fetch the '
                 'file elsewhere and set model.img_backbone.init_cfg.checkpoint to its path, or start from scratch with '
                 'model.img_backbone.init_cfg=None') from error
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,7 +33,10 @@ def parse_distortion(model: str, coefficients: Sequence[float], name: str) -> tu
     """
     if model not in MODELS:
         raise ValueError(f'camera {name}: unknown distortion model {model!r}, use one of {", ".join(MODELS)}')
-    values = [float(value) for value in coefficients]
+    try:
+        values = np.asarray(coefficients, dtype=np.float64).flatten().tolist()  # OpenCV gives (1, 5)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f'camera {name}: distortion coefficients are no list of numbers: {coefficients!r}') from error
     if len(values) not in _COEFFICIENTS_OF[model]:
         raise ValueError(f'camera {name}: distortion model {model} takes {_COEFFICIENTS_OF[model][-1]} coefficients, '
                          f'got {len(values)}')

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from projects.memfusion.data.files import map_in_order, write_pickles
+from projects.memfusion.data.image_files import read_image
 from projects.memfusion.geometry.distortion import parse_distortion
 from projects.memfusion.geometry.undistortion import undistort_image, undistorted_intrinsics
 
@@ -188,9 +189,7 @@ def _link_files(data: Path, part: Path, plan: Plan) -> dict[str, int]:
 
 def _undistort_file(data: Path, part: Path, plan: Plan, names: list[str], index: int) -> None:
     path, lens = data / names[index], plan.images[names[index]]
-    image = cv2.imdecode(np.frombuffer(path.read_bytes(), dtype=np.uint8), cv2.IMREAD_COLOR)
-    if image is None:
-        raise UserError(f'{path} is not a readable image: copy it again')
+    image = read_image(str(path))
     if image.shape[:2] != lens.hw:
         raise UserError(f'{path} is {image.shape[1]} x {image.shape[0]}, the tables say {lens.hw[1]} x {lens.hw[0]}')
     pinhole = undistort_image(image, lens.img_from_cam, lens.model, lens.coefficients, lens.new_img_from_cam)

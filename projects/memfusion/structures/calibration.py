@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -123,7 +125,7 @@ class Calibration:
             img_hw_raw: (B, N, 2) height and width.
             cam_names: N names; None is CAM_0, CAM_1, ...
             lenses: N pairs of model and coefficients, see geometry.distortion.parse_distortion; None is all pinholes.
-            cam_valid: (B, N) bool; None is all.
+            cam_valid: (B, N) bool; None is all. A missing camera's matrices are never read.
             bev_aug: (B, 4, 4) or (4, 4) raw LiDAR to augmented LiDAR frame; None is the identity.
             t_lidar, t_cam: (B,) and (B, N) float64 seconds; None is unknown.
 
@@ -142,21 +144,22 @@ class Calibration:
                                cam_names=(batch, len(names)), lenses=(batch, len(models))).items():
             if tuple(found) != (batch, count):
                 raise ValueError(f'{key} is of {tuple(found)} frames and cameras, img_from_cam of {(batch, count)}')
+        valid = torch.ones(batch, count, dtype=torch.bool) if cam_valid is None else cam_valid.cpu()
         for n, name in enumerate(names):
-            check_rigid(cam_from_lidar[:, n].double(), f'camera {name}: cam_from_lidar')
+            check_rigid(cam_from_lidar[:, n].cpu()[valid[:, n]].double(), f'camera {name}: cam_from_lidar')
         aug = None if bev_aug is None else bev_aug.cpu()
         augs = list(aug) if aug is not None and aug.dim() == 3 else [aug] * batch
         stamps = [float('nan')] * batch if t_lidar is None else t_lidar.tolist()
         frames = []
         for b in range(batch):
-            images = {name: dict(cam2img=img_from_cam[b, n].cpu(), lidar2cam=cam_from_lidar[b, n].cpu(),
+            images = {name: dict(cam2img=img_from_cam[b, n].cpu() if valid[b, n] else torch.eye(4),
+                                 lidar2cam=cam_from_lidar[b, n].cpu() if valid[b, n] else torch.eye(4),
                                  height=int(img_hw_raw[b, n, 0]), width=int(img_hw_raw[b, n, 1]),
                                  distortion=dict(model=models[n][0], coefficients=models[n][1]),
                                  timestamp=float('nan') if t_cam is None else float(t_cam[b, n]))
                       for n, name in enumerate(names)}
             frames.append(cls.from_info(images, bev_aug=augs[b], t_lidar=stamps[b]))
-        rig = cls.cat(frames)
-        return rig if cam_valid is None else replace(rig, cam_valid=cam_valid.cpu())
+        return replace(cls.cat(frames), cam_valid=valid)
 
     @staticmethod
     def cat(calibrations: Sequence[Calibration]) -> Calibration:
@@ -169,7 +172,8 @@ class Calibration:
 
     def to(self, device: torch.device | str) -> Calibration:
         """The same on another device."""
-        return replace(self, **{name: getattr(self, name).to(device) for name in _tensor_names()})
+        target = torch.device(device)  # not a dtype: each tensor keeps its own
+        return replace(self, **{name: getattr(self, name).to(target) for name in _tensor_names()})
 
     def select(self, frames: Tensor) -> Calibration:
         """The frames at `frames`, (K,) positions or a (B,) bool mask along B."""
@@ -226,9 +230,13 @@ class Calibration:
             if not torch.equal(self.img_aug[frame, camera].cpu(), torch.eye(4)):
                 raise ValueError(f'camera {self.cam_names[camera]}: undistort an image before it is resized, cropped or turned')
             height, width = self.img_hw_raw[frame, camera].tolist()
-            changes['img_from_cam'][frame, camera] = undistorted_intrinsics(
-                self.img_from_cam[frame, camera], self.distortion_model[frame, camera], self.distortion[frame, camera],
-                (height, width)).float()
+            try:
+                matrix = undistorted_intrinsics(
+                    self.img_from_cam[frame, camera], self.distortion_model[frame, camera], self.distortion[frame, camera],
+                    (height, width))
+            except ValueError as error:
+                raise ValueError(f'camera {self.cam_names[camera]}: {error}') from error
+            changes['img_from_cam'][frame, camera] = matrix.float()
             changes['distortion_model'][frame, camera] = PINHOLE
             changes['distortion'][frame, camera] = 0.0
             changes['max_radius'][frame, camera] = torch.inf
@@ -240,7 +248,7 @@ class Calibration:
         bent = [name for i, name in enumerate(self.cam_names) if (self.distortion_model[:, i] != PINHOLE).any()]
         if bent:
             raise ValueError(f'cameras {bent} have lens distortion, so no matrix maps them: use Calibration.project')
-        return (self.img_aug.double() @ self.img_from_cam.double() @ self.cam_from_bev).float()
+        return (self.img_aug.double() @ self._of_present(self.img_from_cam).double() @ self.cam_from_bev).float()
 
     def project(self, points_m: Tensor, min_depth_m: float = MIN_DEPTH_M) -> tuple[Tensor, Tensor, Tensor]:
         """Points to network pixels of every camera.
@@ -271,7 +279,7 @@ class Calibration:
         """
         with torch.autocast(uv_px.device.type, enabled=False):
             raw_px = apply_homography(torch.linalg.inv(self.img_aug.double()), uv_px.double())
-            matrix = self.img_from_cam.double()
+            matrix = self._of_present(self.img_from_cam.double())
             bent = (raw_px - matrix[..., None, :2, 2]) @ torch.linalg.inv(matrix[..., :2, :2]).transpose(-1, -2)
             xy = undistort_points(bent, self.distortion_model, self.distortion, self.max_radius)
             points_cam_m = torch.cat([xy, torch.ones_like(xy[..., :1])], dim=-1) * depth_m.double()[..., None]
@@ -297,8 +305,8 @@ class Calibration:
     def _project_raw(self, points_cam_m: Tensor, min_depth_m: float) -> tuple[Tensor, Tensor, Tensor]:
         with torch.autocast(points_cam_m.device.type, enabled=False):
             raw_px, depth_m, has_pixel = project_to_image(
-                points_cam_m.float(), self.img_from_cam, self.distortion_model, self.distortion, self.max_radius,
-                min_depth_m)
+                points_cam_m.float(), self._of_present(self.img_from_cam), self.distortion_model, self.distortion,
+                self.max_radius, min_depth_m)
         return raw_px, depth_m, has_pixel & self.cam_valid[..., None]
 
     def _augment(self, raw_px: Tensor) -> Tensor:
@@ -307,8 +315,15 @@ class Calibration:
 
     @property
     def cam_from_bev(self) -> Tensor:
-        """(B, N, 4, 4) float64: augmented LiDAR frame to camera. bev_aug may scale and mirror, so it is not rigid."""
-        return self.calib_noise.double() @ self.cam_from_lidar.double() @ torch.linalg.inv(self.bev_aug.double())[:, None]
+        """(B, N, 4, 4) float64: augmented LiDAR frame to camera. bev_aug may scale and mirror, so it is not rigid. The identity
+        for a missing camera, whose matrices may hold anything."""
+        chain = self.calib_noise.double() @ self.cam_from_lidar.double() @ torch.linalg.inv(self.bev_aug.double())[:, None]
+        return self._of_present(chain)
+
+    def _of_present(self, matrices: Tensor) -> Tensor:
+        """(B, N, 4, 4) with the identity for the cameras that are not there."""
+        eye = torch.eye(4, dtype=matrices.dtype, device=matrices.device)
+        return torch.where(self.cam_valid[..., None, None], matrices, eye)
 
 
 _PER_FRAME = ('bev_aug', 't_lidar')
@@ -332,14 +347,22 @@ def _tensor_names() -> list[str]:
 
 
 def _check_unique(names: Sequence[str], info_images: Mapping[str, Mapping[str, Any]]) -> None:
-    camera_of: dict[str, str] = {}
     for position, name in enumerate(names):
-        path = (info_images.get(name) or {}).get('img_path')
         if name in names[:position]:
             raise ValueError(f'duplicate cameras: camera {name} is listed twice in {list(names)}')
-        if path and path in camera_of:
-            raise ValueError(f'duplicate cameras: camera {name} has the img_path of camera {camera_of[path]} ({path})')
-        camera_of[path or name] = name
+    for (key, value), twins in shared_records({name: info_images.get(name) for name in names}).items():
+        raise ValueError(f'duplicate cameras: {" and ".join(twins)} have the same {key} {value}: the info has a camera twice')
+
+
+def shared_records(info_images: Mapping[str, Mapping[str, Any] | None]) -> dict[tuple[str, str], list[str]]:
+    """{(key, value): cameras} of image files and sample_data records that more than one camera of an info has."""
+    cameras: dict[tuple[str, str], list[str]] = {}
+    for name, image in info_images.items():
+        for key in ('img_path', 'sample_data_token'):
+            value = (image or {}).get(key)
+            if value:
+                cameras.setdefault((key, os.path.normpath(str(value))), []).append(name)
+    return {record: names for record, names in cameras.items() if len(names) > 1}
 
 
 def _read_camera(
@@ -366,7 +389,23 @@ def _read_camera(
     if not {'model', 'coefficients'} <= lens.keys():
         raise ValueError(f'camera {name}: distortion needs model and coefficients, the info has {list(lens)}')
     parsed = parse_distortion(lens['model'], lens['coefficients'], name)
-    return _row(img_from_cam, cam_from_lidar, size, parsed, True, float(image.get('timestamp', np.nan)))
+    return _row(img_from_cam, cam_from_lidar, size, parsed, True, _number(name, image, 'timestamp'))
+
+
+def _number(name: str, image: Mapping[str, Any], key: str) -> float:
+    """NaN where the info has none."""
+    try:
+        return float(image[key]) if image.get(key) is not None else math.nan
+    except (TypeError, ValueError) as error:
+        raise ValueError(f'camera {name}: {key} must be a number, got {image[key]!r}') from error
+
+
+def _matrix(name: str, image: Mapping[str, Any], key: str) -> np.ndarray:
+    """float64; the caller checks its shape."""
+    try:
+        return np.asarray(image[key], dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f'camera {name}: {key} is no matrix of numbers: {image[key]!r}') from error
 
 
 def _row(img_from_cam: np.ndarray, cam_from_lidar: np.ndarray, size: tuple[int, int],
@@ -382,7 +421,7 @@ def _intrinsics(name: str, image: Mapping[str, Any]) -> np.ndarray:
     """(4, 4) float64 raw K, padded."""
     if 'cam2img' not in image:
         raise ValueError(f'camera {name}: the info has no cam2img')
-    matrix = np.asarray(image['cam2img'], dtype=np.float64)
+    matrix = _matrix(name, image, 'cam2img')
     if matrix.shape not in ((3, 3), (3, 4), (4, 4)):
         raise ValueError(f'camera {name}: cam2img has shape {matrix.shape}, expected 3x3 (or padded to 4x4)')
     padded = np.eye(4)
@@ -398,11 +437,11 @@ def _intrinsics(name: str, image: Mapping[str, Any]) -> np.ndarray:
 def _extrinsics(name: str, image: Mapping[str, Any], global_from_lidar: np.ndarray | None) -> np.ndarray:
     """(4, 4) float64 cam_from_lidar, LiDAR stamp to camera stamp."""
     if 'lidar2cam' in image:
-        matrix = torch.as_tensor(np.asarray(image['lidar2cam'], dtype=np.float64))
+        matrix = torch.as_tensor(_matrix(name, image, 'lidar2cam'))
         source = 'lidar2cam'
     elif global_from_lidar is not None and 'cam2ego' in image and 'ego2global' in image:
         ego_from_cam, global_from_ego_at_cam = (
-            torch.as_tensor(np.asarray(image[key], dtype=np.float64)) for key in ('cam2ego', 'ego2global'))
+            torch.as_tensor(_matrix(name, image, key)) for key in ('cam2ego', 'ego2global'))
         check_rigid(ego_from_cam, f'camera {name}: cam2ego')
         global_from_cam = global_from_ego_at_cam @ ego_from_cam
         matrix = invert_rigid(global_from_cam) @ torch.as_tensor(np.asarray(global_from_lidar, dtype=np.float64))

@@ -24,8 +24,8 @@ MAX_HEADING_OFF_DEG = 45.0
 MAX_STAMP_GAP_S = 0.2
 _VIEW_DEG = (5.0, 175.0)
 """Horizontal field of view of a pinhole or radtan camera, at least and at most."""
-_CENTER = (0.3, 0.7)
-"""Where across the image's width the principal point may lie."""
+_CENTER, _NUSCENES_CENTER = (0.3, 0.7), (0.44, 0.56)
+"""Where across the image's width the principal point may lie; nuScenes' own lie between 0.495 and 0.518."""
 _AHEAD_DEG = {'front': 0.0, 'back': 180.0, 'rear': 180.0}
 
 
@@ -42,7 +42,8 @@ def rig_problems(calibration: Calibration) -> dict[str, list[str]]:
 
     Checked, in the first frame: the camera's y axis within MAX_TILT_DEG of down, its centre within MAX_BASELINE_M of the
     LiDAR, a principal point inside the image and, across, not far from its middle (K of another image size), a field of
-    view that lenses have, and headings that agree with the names front, back, left, right (see _heading_problems).
+    view that lenses have, no two cameras of the same K and pose, and headings that agree with the names front, back, left,
+    right (see _heading_problems).
     `calib_noise` and `bev_aug` play no part.
     """
     present = calibration.cam_valid[0].tolist()
@@ -52,9 +53,10 @@ def rig_problems(calibration: Calibration) -> dict[str, list[str]]:
     sizes = calibration.img_hw_raw[0].cpu().numpy()[present]
     fisheye = (calibration.distortion_model[0].cpu().numpy() == 2)[present]
     problems: dict[str, list[str]] = {name: [] for name in names}
+    center = _NUSCENES_CENTER if is_nuscenes_like(calibration) else _CENTER
     for name, matrix, camera, size, wide in zip(names, matrices, intrinsics, sizes, fisheye):
-        problems[name] += _mounting_problems(matrix) + _lens_problems(camera, size, wide)
-    for name, problem in _heading_problems(names, matrices).items():
+        problems[name] += _mounting_problems(matrix) + _lens_problems(camera, size, wide, center)
+    for name, problem in [*_twin_problems(names, matrices, intrinsics).items(), *_heading_problems(names, matrices).items()]:
         problems[name].append(problem)
     return {name: found for name, found in problems.items() if found}
 
@@ -65,12 +67,13 @@ def check_rig(calibration: Calibration) -> list[str]:
 
 
 def is_nuscenes_like(calibration: Calibration) -> bool:
-    """Whether the rig has the six cameras of nuScenes, by name."""
-    return set(calibration.cam_names) == set(NUSCENES_CAMERAS)
+    """Whether the rig is nuScenes', or a part of it, or has further cameras beside it; by name."""
+    names = set(calibration.cam_names)
+    return names <= set(NUSCENES_CAMERAS) or names >= set(NUSCENES_CAMERAS)
 
 
 def require_likely_rig(calibration: Calibration, sample: str = '') -> None:
-    """Raises CalibrationError for an unlikely rig with nuScenes' six cameras; warns (RigWarning) about any other rig.
+    """Raises CalibrationError for an unlikely rig of nuScenes' cameras; warns (RigWarning) about any other rig.
 
     Args:
         calibration: the rig.
@@ -122,15 +125,27 @@ def _mounting_problems(cam_from_lidar: np.ndarray) -> list[str]:
     return problems
 
 
-def _lens_problems(img_from_cam: np.ndarray, hw: np.ndarray, fisheye: bool) -> list[str]:
+def _lens_problems(img_from_cam: np.ndarray, hw: np.ndarray, fisheye: bool, center: tuple[float, float]) -> list[str]:
     problems = []
     (height, width), (u, v) = hw.tolist(), img_from_cam[:2, 2].tolist()
-    if not (-0.5 <= v <= height - 0.5) or not (_CENTER[0] <= (u + 0.5) / width <= _CENTER[1]):
-        problems.append(f'its principal point ({u:.0f}, {v:.0f}) is not near the middle of a {width} x {height} image')
+    if not (-0.5 <= v <= height - 0.5) or not (center[0] <= (u + 0.5) / width <= center[1]):
+        problems.append(f'its principal point ({u:.0f}, {v:.0f}) is not near the middle of a {width} x {height} image '
+                        '(K of images of another size?)')
     view_deg = math.degrees(2 * math.atan(width / 2 / img_from_cam[0, 0]))
     if not fisheye and not _VIEW_DEG[0] <= view_deg <= _VIEW_DEG[1]:
         problems.append(f'a focal length of {img_from_cam[0, 0]:.4g} px on a {width} px wide image is a field of view of '
                         f'{view_deg:.1f} deg')
+    return problems
+
+
+def _twin_problems(names: Sequence[str], cam_from_lidar: np.ndarray, img_from_cam: np.ndarray) -> dict[str, str]:
+    """Cameras that have both K and pose of one before them."""
+    problems = {}
+    for later, name in enumerate(names):
+        for earlier in range(later):
+            if np.array_equal(cam_from_lidar[later], cam_from_lidar[earlier]) \
+                    and np.array_equal(img_from_cam[later], img_from_cam[earlier]):
+                problems[name] = f'it has K and pose of {names[earlier]}: the rig has a camera twice'
     return problems
 
 

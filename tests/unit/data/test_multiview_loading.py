@@ -93,6 +93,14 @@ def truncated(results, image, tmp_path):
     open(image['img_path'], 'wb').write(content[:-200])
 
 
+def damaged(results, image, tmp_path):
+    content = open(image['img_path'], 'rb').read()
+    third = len(content) // 3
+    image['img_path'] = str(tmp_path / 'noise.jpg')
+    noise = np.random.default_rng(0).bytes(third)
+    open(image['img_path'], 'wb').write(content[:third] + noise + content[2 * third:])
+
+
 def empty(results, image, tmp_path):
     image['img_path'] = str(tmp_path / 'empty.jpg')
     open(image['img_path'], 'wb')
@@ -148,8 +156,8 @@ def absent(results, image, tmp_path):
     del results['images'][BAD]
 
 
-FAULTS = [missing, truncated, empty, no_image, other_size, late, no_calibration, no_extrinsics, transposed_k, scaled_rotation,
-          inverted_extrinsics, no_entry, no_coefficients, absent]
+FAULTS = [missing, truncated, damaged, empty, no_image, other_size, late, no_calibration, no_extrinsics, transposed_k,
+          scaled_rotation, inverted_extrinsics, no_entry, no_coefficients, absent]
 
 
 @pytest.mark.parametrize('fault', FAULTS, ids=lambda fault: fault.__name__)
@@ -168,18 +176,18 @@ def test_bad_input_is_named_or_masked(nano, tmp_path, fault):
         assert torch.equal(masked['calibration'].cam_from_lidar[:, index], good['calibration'].cam_from_lidar[:, index])
 
 
-@pytest.mark.parametrize(('fault', 'kind'), [(missing, BadFrameError), (truncated, BadFrameError), (no_image, BadFrameError)])
-def test_broken_files_can_be_dropped_with_their_frame(nano, tmp_path, fault, kind):
+@pytest.mark.parametrize('fault', [missing, truncated, damaged, no_image], ids=lambda fault: fault.__name__)
+def test_broken_files_can_be_dropped_with_their_frame(nano, tmp_path, fault):
     results = nano()
     fault(results, results['images'][BAD], tmp_path)
-    with pytest.raises(kind, match=BAD):
+    with pytest.raises(BadFrameError, match=BAD):
         LoadMultiViewImages()(results)
 
 
 def test_a_camera_that_is_there_twice(nano):
     results = nano()
     results['images']['CAM_LEFT'] = dict(results['images']['CAM_BACK'])
-    with pytest.raises(ValueError, match='CAM_BACK and CAM_LEFT.*same image'):
+    with pytest.raises(ValueError, match='CAM_BACK and CAM_LEFT have the same'):
         LoadMultiViewImages()(copy.deepcopy(results))
     masked = LoadMultiViewImages(on_bad_image='mask')(results)
     assert masked['num_masked_cameras'] == 2 and int(masked['calibration'].cam_valid.sum()) == 5
@@ -240,6 +248,9 @@ def test_pixels_are_read_as_they_lie(tmp_path, nano):
     (tmp_path / 'turned.jpg').write_bytes(turned)
     assert cv2.imread(str(tmp_path / 'turned.jpg')).shape[0] == 400  # OpenCV would turn it
     assert read_image(str(tmp_path / 'turned.jpg')).shape == (225, 400, 3)
+    (tmp_path / 'longer.jpg').write_bytes(jpeg + bytes(4096))  # what some file systems leave behind a file does no harm
+    expected = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    assert np.array_equal(read_image(str(tmp_path / 'longer.jpg')), expected)
 
 
 def test_a_calibration_of_another_size_without_sizes_in_the_info(keyframe_dir, tmp_path):
@@ -249,9 +260,23 @@ def test_a_calibration_of_another_size_without_sizes_in_the_info(keyframe_dir, t
     for image in info['images'].values():
         image['img_path'] = str(folder / image['img_path'])
     path = info['images']['CAM_BACK']['img_path']
-    cv2.imwrite(path, cv2.imread(path)[::2, ::2])
-    with pytest.raises(ValueError, match='CAM_BACK.*principal point'):
-        LoadMultiViewImages()(info)
+    pixels = cv2.imread(path)
+    for size in ((800, 450), (1280, 720), (1920, 1080)):
+        cv2.imwrite(path, cv2.resize(pixels, size))
+        with pytest.raises(ValueError, match='CAM_BACK.*principal point'):
+            LoadMultiViewImages()(copy.deepcopy(info))
+        masked = LoadMultiViewImages(on_bad_image='mask')(copy.deepcopy(info))
+        assert masked['num_masked_cameras'] == 1
+
+
+def test_a_part_of_the_rig_is_judged_as_the_whole(nano):
+    results, names = nano(), ['CAM_FRONT_LEFT', 'CAM_FRONT', 'CAM_FRONT_RIGHT']
+    for name in names:
+        inverted_extrinsics(results, results['images'][name], None)
+    with pytest.raises(ValueError, match='CAM_FRONT_LEFT'):
+        LoadMultiViewImages(cam_names=names)(copy.deepcopy(results))
+    masked = LoadMultiViewImages(cam_names=names, on_bad_image='mask')(results)
+    assert masked['num_masked_cameras'] > 0 and not masked['calibration'].cam_valid[0, 0]
 
 
 def test_from_info_and_loader_agree(nano):

@@ -277,13 +277,15 @@ def test_pretrained_weights_come_without_torchvision_and_failures_name_the_setti
         assert re.search(words, explain(caught.value))
 
 
-def test_weights_that_cannot_be_downloaded(fused, monkeypatch):
+@pytest.mark.parametrize('error', [URLError('no route to host'), ConnectionResetError(), FileNotFoundError('a.pth'),
+                                   ModuleNotFoundError("No module named 'torchvision'")], ids=lambda e: type(e).__name__)
+def test_weights_that_cannot_be_had(fused, monkeypatch, error):
     model = fused()
     checkpoint = 'torchvision://resnet18'
     model.img_backbone.init_cfg = dict(type='Pretrained', checkpoint=checkpoint)
 
     def fail(*args, **kwargs):
-        raise URLError('no route to host')
+        raise error
 
     monkeypatch.setattr('mmengine.model.base_module.initialize', fail)
     with pytest.raises(ValueError, match=f'{checkpoint}.*img_backbone.init_cfg=None'):

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+from projects.memfusion.data.errors import BadFrameError
 from projects.memfusion.runtime.errors import UserError, run_cli
 from projects.memfusion.runtime.undistort import undistort_dataset
 from projects.memfusion.structures.calibration import Calibration
@@ -157,7 +158,7 @@ def test_a_broken_image_is_named_and_leaves_nothing_behind(worlds: tuple, tmp_pa
     (copy / 'samples').unlink()
     (copy / 'samples' / 'CAM_BACK').mkdir(parents=True)
     (copy / 'samples' / 'CAM_BACK' / images[0].name).write_bytes(b'no image')
-    with pytest.raises(UserError, match=f'{images[0].name} is not a readable image'):
+    with pytest.raises(BadFrameError, match=f'{images[0].name}.* damaged or not an image'):
         undistort_dataset(copy, tmp_path / 'out')
     cv2.imwrite(str(copy / 'samples' / 'CAM_BACK' / images[0].name), np.zeros((90, 160, 3), np.uint8))
     with pytest.raises(UserError, match='160 x 90, the tables say 320 x 180'):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,36 @@ def test_matrices_of_ones_own_equal_the_info_and_are_checked() -> None:
                                 ('bev_aug', torch.zeros(4, 4), 'bev_aug is no invertible')):
         with pytest.raises(ValueError, match=message):
             Calibration.from_matrices(**{**matrices, **given, key: wrong})
+
+
+def test_a_missing_camera_may_have_anything_for_matrices() -> None:
+    matrices = dict(
+        img_from_cam=torch.tensor(K).repeat(2, 2, 1, 1),
+        cam_from_lidar=torch.tensor([LOOKS_ALONG_Y, LOOKS_BACK]).float().repeat(2, 1, 1, 1),
+        img_hw_raw=torch.tensor([480, 640]).repeat(2, 2, 1))
+    whole = Calibration.from_matrices(**matrices)
+    there = torch.tensor([[True, False], [False, False]])
+    for nothing in (0.0, float('nan')):
+        for key in ('img_from_cam', 'cam_from_lidar'):
+            matrices[key] = torch.where(there[..., None, None], matrices[key], nothing)
+        rig = Calibration.from_matrices(**matrices, cam_valid=there)
+        replaced = replace(whole, cam_valid=there, **{key: torch.where(
+            there[..., None, None], getattr(whole, key), nothing) for key in ('img_from_cam', 'cam_from_lidar', 'calib_noise')})
+        points = torch.tensor(np.random.default_rng(0).uniform(-20, 20, (2, 50, 3))).float()
+        for one in (rig, replaced):
+            uv_px, _, valid = one.project(points)
+            assert not valid[~there].any() and torch.equal(valid[0, 0], whole.project(points)[2][0, 0])
+            assert torch.isfinite(uv_px).all()
+            back = one.unproject(torch.zeros(2, 2, 1, 2), torch.ones(2, 2, 1))
+            assert torch.equal(back[0, 0], whole.unproject(torch.zeros(2, 2, 1, 2), torch.ones(2, 2, 1))[0, 0])
+            assert torch.isfinite(back).all()
+
+
+def test_a_rig_moves_but_keeps_its_precision() -> None:
+    rig = Calibration.from_info(images())
+    assert rig.to('cpu').t_lidar.dtype == torch.float64
+    with pytest.raises((TypeError, RuntimeError)):
+        rig.to(torch.float64)
 
 
 def test_points_of_a_wrong_shape_and_an_empty_info_are_named() -> None:

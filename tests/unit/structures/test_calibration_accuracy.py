@@ -316,7 +316,7 @@ def test_gradients_are_finite_and_nothing_behind_is_valid() -> None:
     found = calibration.unproject(uv_px, depth_m)
     found.square().sum().backward()
     assert torch.isfinite(found).all() and torch.isfinite(uv_px.grad).all() and torch.isfinite(depth_m.grad).all()
-    assert uv_px.grad[0, :, 0].abs().min() > 0
+    assert uv_px.grad[0, :2, 0].abs().min() > 0
 
 
 @pytest.mark.parametrize('model', ['radtan', 'fisheye'])

@@ -168,9 +168,25 @@ def test_error_on_nuscenes_rigs_and_named_warning_elsewhere() -> None:
     images = rewritten(sound(), lambda name, matrix: upside_down @ matrix if name == 'CAM_BACK' else matrix)
     with pytest.raises(CalibrationError, match=r'sample abc .*CAM_BACK: its y axis is 17\d deg from down'):
         require_likely_rig(Calibration.from_info(images), 'abc')
-    five = {name: image for name, image in images.items() if name != 'CAM_FRONT'}
-    with pytest.warns(RigWarning, match='CAM_BACK: its y axis'):
-        require_likely_rig(Calibration.from_info(five))
+    for some in (images.keys() - {'CAM_FRONT'}, ['CAM_BACK']):  # a part of nuScenes' rig
+        with pytest.raises(CalibrationError, match=r'CAM_BACK: its y axis'):
+            require_likely_rig(Calibration.from_info({name: images[name] for name in some}))
+    with pytest.raises(CalibrationError, match=r'CAM_BACK: its y axis'):
+        require_likely_rig(Calibration.from_info({**images, 'CAM_ROOF': images['CAM_BACK']}))
+    others = {name.replace('CAM_', 'camera_').lower(): image for name, image in images.items()}
+    with pytest.warns(RigWarning, match='camera_back: its y axis'):
+        require_likely_rig(Calibration.from_info(others))
+
+
+def test_k_of_images_of_another_size(real: dict) -> None:
+    """nuScenes' own infos have no image size, so it must be seen in K."""
+    images = {name: {key: value for key, value in image.items() if key not in ('height', 'width')}
+              for name, image in real.items()}
+    assert check_rig(Calibration.from_info(images, img_hw=(900, 1600))) == []
+    for hw in ((720, 1280), (1080, 1920), (1350, 2400), (900, 1200)):
+        found = rig_problems(Calibration.from_info(images, img_hw=hw))
+        assert found.keys() == images.keys(), hw
+        assert all('K of images of another size' in text[0] for text in found.values())
 
 
 def test_always_errors_whatever_the_rig() -> None:
@@ -195,8 +211,32 @@ def test_duplicate_cameras() -> None:
     for name in images:
         images[name]['img_path'] = f'{name}.jpg'
     images['CAM_BACK']['img_path'] = 'CAM_FRONT.jpg'
-    with pytest.raises(ValueError, match=r'duplicate cameras: camera CAM_BACK has the img_path of camera CAM_FRONT'):
+    for same in ('CAM_FRONT.jpg', './CAM_FRONT.jpg'):
+        images['CAM_BACK']['img_path'] = same
+        with pytest.raises(ValueError, match=r'duplicate cameras: CAM_FRONT and CAM_BACK have the same img_path CAM_FRONT.jpg'):
+            Calibration.from_info(images)
+    images['CAM_BACK']['img_path'] = 'copy.jpg'
+    assert problems(images) == []
+    images['CAM_LEFT'] = {**images['CAM_BACK'], 'img_path': 'again.jpg'}
+    assert 'CAM_LEFT: it has K and pose of CAM_BACK: the rig has a camera twice' in problems(images)
+    for name in ('CAM_BACK', 'CAM_LEFT'):
+        images[name]['sample_data_token'] = 'abc'
+    with pytest.raises(ValueError, match=r'CAM_BACK and CAM_LEFT have the same sample_data_token abc'):
         Calibration.from_info(images)
+
+
+@pytest.mark.parametrize('key, value', [
+    ('timestamp', 'noon'), ('timestamp', [1.0, 2.0]),
+    ('lidar2cam', [[1, 2], [3]]), ('lidar2cam', 'none'), ('cam2img', [[1], [2, 3]]),
+    ('distortion', dict(model='radtan', coefficients=[[1.0], [1.0, 2.0]]))])
+def test_values_that_are_no_numbers_are_named(key: str, value: object) -> None:
+    images = sound()
+    images['CAM_BACK'][key] = value
+    with pytest.raises(ValueError, match=f'camera CAM_BACK: {key}'):
+        Calibration.from_info(images)
+    images['CAM_BACK'] = {**sound()['CAM_BACK'], 'timestamp': None,
+                          'distortion': dict(model='radtan', coefficients=np.zeros((1, 5)))}
+    assert Calibration.from_info(images).t_cam.isnan().all()
 
 
 def test_stamps_too_far_apart() -> None:

@@ -13,7 +13,7 @@ from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
 from mmengine.logging import print_log
 
-from projects.memfusion.structures.calibration import Calibration
+from projects.memfusion.structures.calibration import Calibration, shared_records
 from projects.memfusion.structures.rig_checks import (
     MAX_STAMP_GAP_S,
     CalibrationError,
@@ -50,7 +50,7 @@ def mask_cameras(calibration: Calibration, names: Collection[str]) -> Calibratio
 class LoadMultiViewImages(BaseTransform):
     """Reads the images of a frame and the calibration that goes with them, and checks both.
 
-    A rig that looks unlikely (see structures.rig_checks) counts as bad with nuScenes' six cameras and is a warning
+    A rig that looks unlikely (see structures.rig_checks) counts as bad with nuScenes' cameras and is a warning
     otherwise. A frame between keyframes (`is_keyframe` False) has no images: all its cameras are masked.
 
     Args:
@@ -99,7 +99,7 @@ class LoadMultiViewImages(BaseTransform):
         images: dict[str, Image] = {}
         faults: list[str] = []
         if infos or results.get('is_keyframe', True):
-            shared = _shared_files(infos)
+            shared = {name: (*record, twins) for record, twins in shared_records(infos).items() for name in twins}
             for name in names:
                 try:
                     images[name] = self._load(results, name, shared)
@@ -134,17 +134,17 @@ class LoadMultiViewImages(BaseTransform):
                             'with LoadMultiViewImages(cam_names=[...])')
         return tuple(infos)
 
-    def _load(self, results: Mapping[str, Any], name: str, shared: Mapping[str, list[str]]) -> Image:
+    def _load(self, results: Mapping[str, Any], name: str, shared: Mapping[str, tuple[str, str, list[str]]]) -> Image:
         """One camera's image, after all checks of it."""
         sample = sample_name(results)
         info = results['images'].get(name) if results.get('images') else None
         if info is None or not info.get('img_path'):
             raise DataError(f'sample {sample} has no image of camera {name}, it has {list(results.get("images") or {})}: check '
                             "cam_names, or load it with on_bad_image='mask'")
-        twins = shared.get(info['img_path'], [])
-        if len(twins) > 1:
-            raise DataError(f'sample {sample}: cameras {" and ".join(twins)} have the same image {info["img_path"]}: the info '
-                            'has a camera twice')
+        if name in shared:
+            key, value, twins = shared[name]
+            raise DataError(f'sample {sample}: cameras {" and ".join(twins)} have the same {key} {value}: the info has a '
+                            'camera twice')
         image = read_image(info['img_path'], self.backend_args, f'{name} of sample {sample}')
         calibration = self._calibration(results, (name,), {name: image})
         check_image_size(calibration, name, image.shape[:2], sample)
@@ -164,11 +164,3 @@ class LoadMultiViewImages(BaseTransform):
         except ValueError as error:
             raise DataError(f'sample {sample_name(results)}: {error}') from error
         return replace(calibration, cam_valid=torch.tensor([[name in images for name in names]]))
-
-
-def _shared_files(infos: Mapping[str, Mapping[str, Any] | None]) -> dict[str, list[str]]:
-    """The cameras of every image file."""
-    cameras: dict[str, list[str]] = {}
-    for name, info in infos.items():
-        cameras.setdefault(str((info or {}).get('img_path')), []).append(name)
-    return cameras

@@ -17,8 +17,7 @@ TIME_OFFSETS_S = (0.025, 0.05, 0.1)
 IMAGES = ('other_scene', 'blank', 'masked')
 LIDAR_DROPS = (0.25, 0.5, 1.0)
 CLEAN = 'clean'
-AXES = ('rotation_deg', 'translation_m', 'time_offset_s', 'cameras_dropped', 'lidar_dropped')
-GROUPS = (*AXES, 'grid')
+GROUPS = ('rotation_deg', 'translation_m', 'time_offset_s', 'cameras_dropped', 'lidar_dropped', 'grid')
 NO_CAMERAS = ('test_dataloader.dataset.pipeline has no LoadMultiViewImages: robustness is measured of detectors with cameras '
               '(configs/fusion)')
 
