@@ -3,6 +3,7 @@ PYTHON ?= python3.11
 VENV ?= .venv
 PY := $(VENV)/bin/python
 DEMO_DIR ?= work_dirs/demo
+TEST_JOBS ?= 2
 
 .PHONY: help env demo test lint format clean
 help:
@@ -19,7 +20,7 @@ demo: env
 	$(PY) tools/demo.py --work-dir $(DEMO_DIR)
 
 test: env
-	$(PY) -m pytest $(PYTEST_ARGS)
+	$(PY) -m pytest -n $(TEST_JOBS) --dist loadfile $(PYTEST_ARGS)
 
 lint: env
 	$(PY) -m ruff check .

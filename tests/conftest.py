@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # read when torch is loaded
+if 'PYTEST_XDIST_WORKER_COUNT' in os.environ:  # cores are shared out among the processes of `pytest -n`
+    _WORKERS = int(os.environ['PYTEST_XDIST_WORKER_COUNT'])
+    os.environ.setdefault('OMP_NUM_THREADS', str(max(1, (os.cpu_count() or 1) // _WORKERS)))
 
 import subprocess
 import sys

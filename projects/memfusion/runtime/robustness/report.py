@@ -18,6 +18,8 @@ MARGIN = 0.5
 AXES = dict(rotation_deg=('rotation error', 'deg'), translation_m=('translation error', 'm'),
             time_offset_s=('time offset', 's'), cameras_dropped=('cameras dropped', 'of the rig'),
             lidar_dropped=('LiDAR frames dropped', 'share'))
+NO_FLOOR = ('lidar_dropped',)
+"""Faults that LiDAR alone suffers as well, so that its clean score is nothing to compare with."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +72,11 @@ def floor_of(scores: Mapping[str, Scores], lidar_only: Scores | None) -> tuple[S
 
 
 def summary_of(conditions: Sequence[Condition], scores: Mapping[str, Scores], lidar_only: Scores | None) -> dict[str, Any]:
-    """What tables and curves say, for programs: used, lines, gains (mAP), floor, break_even by fault (None: not reached)."""
+    """What tables and curves say, for programs: used, lines, gains (mAP), floor, break_even by fault (None: not
+    reached; faults of NO_FLOOR have none)."""
     (floor, name), verdict = floor_of(scores, lidar_only), judge(scores, lidar_only)
     levels = {group: {score: break_even(*curve(conditions, scores, group, score), floor[score]) for score in SCORES}
-              for group in _measured(conditions)}
+              for group in _measured(conditions) if group not in NO_FLOOR}
     return dict(used=verdict.used, lines=list(verdict.lines), gains=gains(scores), floor=dict(name=name, **floor),
                 break_even=levels)
 
@@ -83,9 +86,10 @@ def write_markdown(path: Path, title: str, conditions: Sequence[Condition], scor
     """The verdict, the break-evens and every condition's scores."""
     summary = summary_of(conditions, scores, lidar_only)
     lines, floor = [f'# Robustness of {title}', '', *[f'- {line}' for line in summary['lines']]], summary['floor']
-    for group, (what, unit) in _measured(conditions).items():
+    for group, levels in summary['break_even'].items():
+        what, unit = AXES[group]
         said = [f'{score} ({floor[score]:.1f}) ' + ('not reached' if level is None else f'at {level:.3g} {unit}')
-                for score, level in summary['break_even'][group].items()]
+                for score, level in levels.items()]
         lines.append(f'- break-even of {what} with the {floor["name"]}: {", ".join(said)}')
     lines += ['', '| condition | mAP | NDS | mAP to clean |', '|---|---|---|---|']
     for condition in conditions:
@@ -109,10 +113,11 @@ def draw(path: Path, title: str, conditions: Sequence[Condition], scores: Mappin
         for axis, (group, (what, unit)) in zip(axes, measured.items()):
             levels, values = curve(conditions, scores, group, score)
             axis.plot(levels, values, 'o-', label='this detector')
-            axis.axhline(floor[score], linestyle='--', color='grey', label=name)
-            level = break_even(levels, values, floor[score])
-            if level is not None:
-                axis.axvline(level, linestyle=':', color='tab:red', label=f'break-even {level:.3g}')
+            if group not in NO_FLOOR:
+                axis.axhline(floor[score], linestyle='--', color='grey', label=name)
+                level = break_even(levels, values, floor[score])
+                if level is not None:
+                    axis.axvline(level, linestyle=':', color='tab:red', label=f'break-even {level:.3g}')
             axis.set_xlabel(f'{what} ({unit})')
             axis.grid(alpha=0.3)
             axis.legend(fontsize=7)
