@@ -150,7 +150,8 @@ def test_robustness_tool(run, tool, repo, fused_config, trained, scored, tmp_pat
     given = ('tools/robustness.py', fused_config, checkpoint, '--out', out, '--only', 'lidar_dropped', 'translation_m')
     said = run(*given).stdout
     written = json.loads((out / 'robustness.json').read_text())
-    names = ['clean', 'images other_scene', 'images blank', 'images masked', *[f'translation {cm} cm' for cm in (5, 10, 20, 50)],
+    names = ['clean', 'images other_scene', 'images blank', 'images masked',
+             *[f'translation {cm} cm' for cm in (5, 10, 20, 50)],
              *[f'{share} % of LiDAR frames dropped' for share in (25, 50, 100)]]
     assert list(written['scores']) == names
     assert all(0 <= score <= 100 for one in written['scores'].values() for score in (one['mAP'], one['NDS']))
