@@ -1,6 +1,6 @@
 # Row of tools/study_fusion.py: image branch from scratch, FuTr++ and head train; the LiDAR part is frozen, as in every row.
-# What the images show is also learned from the 3-D boxes drawn into them, which needs no further labels: it helps in the first
-# hundred iterations; at the study's budget fusion_futrpp_no-boxes.py does as well without.
+# What the images show is also learned from the 3-D boxes drawn into them, which needs no further labels;
+# fusion_futrpp_no-boxes.py does as well without.
 _base_ = '../fusion/futrpp_r18_pillar04_second_secfpn_tiny-synthetic.py'
 load_from = 'work_dirs/study_fusion/seed0/pretrain/epoch_8.pth'
 model = dict(

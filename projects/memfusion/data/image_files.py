@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
-import mmcv
 import numpy as np
 import numpy.typing as npt
 from mmengine.fileio import get
+from PIL import Image as PILImage
 
 from .errors import BadFrameError
 
 Image = npt.NDArray[np.uint8]
-# Calibration is of the sensor's own rows and columns, so a turn that the file's EXIF asks for is not done.
-_FLAG = 'color_ignore_orientation'
 
 
 def read_image(path: str, backend_args: dict[str, Any] | None = None, whose: str = 'image') -> Image:
     """Reads a colour image and checks that it is whole.
 
     Args:
-        path: a JPEG, PNG or other file that Pillow reads. (OpenCV fills up what is damaged and returns it; where both read a
-            JPEG their pixels are the same.)
+        path: a JPEG, PNG or other file that Pillow reads, 8 bits per channel. Pillow, because it refuses cut files and broken
+            streams, which OpenCV fills up with grey; of whole JPEGs both give the same pixels. Damage that still decodes is
+            noticed by neither.
         backend_args: MMEngine's file backend, for storage that is not a local disk.
         whose: of which camera and sample, for the error.
 
     Raises:
-        BadFrameError: naming path and `whose`, if the file is missing, truncated, damaged or no image.
+        BadFrameError: naming path and `whose`, if the file is missing, truncated, damaged, no image, or of more than 8 bits per
+            channel.
     """
     try:
         content = get(path, backend_args=backend_args)
@@ -36,7 +37,13 @@ def read_image(path: str, backend_args: dict[str, Any] | None = None, whose: str
             "check data_root and data_prefix (modality=dict(use_camera=True), data_prefix=dict(CAM_FRONT='samples/CAM_FRONT', "
             '...)), or unpack the file blob that holds it') from error
     try:
-        return np.ascontiguousarray(mmcv.imfrombytes(content, flag=_FLAG, backend='pillow'))
+        # Opened as it lies: a turn that EXIF asks for is not done, calibration is of the sensor's own rows and columns.
+        with PILImage.open(io.BytesIO(content)) as file:
+            deep = file.mode.startswith(('I', 'F'))
+            pixels = np.asarray(file if file.mode == 'RGB' else file.convert('RGB'))
     except (OSError, SyntaxError, ValueError) as error:  # Pillow's for what it cannot read; SyntaxError is for PNG
         what = 'is empty' if not content else 'is truncated, damaged or not an image'
         raise BadFrameError(path, f'({whose}) {what} ({len(content)} bytes)', 'copy or generate the file again') from error
+    if deep:
+        raise BadFrameError(path, f'({whose}) has more than 8 bits per channel', 'convert it to 8 bits')
+    return np.ascontiguousarray(pixels[..., ::-1])

@@ -9,7 +9,7 @@ V are the clips' frames that are there: all at once, no loop. Without `img_backb
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.error import URLError
@@ -81,9 +81,11 @@ class ClipEncoder(MVXTwoStageDetector):
         try:
             super().init_weights()
         except (URLError, ConnectionError, FileNotFoundError, ImportError) as error:
-            backbone = (self.img_backbone.init_cfg or {}) if self.with_img_backbone else {}
+            init_cfg = self.img_backbone.init_cfg if self.with_img_backbone else None
+            if not isinstance(init_cfg, Mapping) or 'checkpoint' not in init_cfg:
+                raise  # another part's
             raise ValueError(
-                f'cannot get pretrained weights ({backbone.get("checkpoint", "init_cfg.checkpoint")}): {error}. Fetch the '
+                f'cannot get pretrained weights ({init_cfg["checkpoint"]}): {error}. Fetch the '
                 'file elsewhere and set model.img_backbone.init_cfg.checkpoint to its path, or start from scratch with '
                 'model.img_backbone.init_cfg=None') from error
 

@@ -1,7 +1,7 @@
 """FuTr++. In: BEV, image features and the rig. Out: BEV with what the cameras saw where it matters; augmented LiDAR frame.
 
-    tokens         a coarse grid of features per camera
     calib_refine   optional: corrects the rig, weighs the cameras
+    tokens         a coarse grid of features per camera
     geometry       tells the tokens where they look
     film           the cameras modulate the BEV
     select         a few cells ask for more
@@ -72,8 +72,10 @@ class FuTrPlusPlus(FusionLayer):
         self.film = FiLM(bev_channels, dim, reach, **dict(film or {}))
         reader = self._build_reader(dim, **dict(sample or {}))
         has_tokens = self.film.kind != 'off' or isinstance(reader, TokenAttention)
-        self.tokens = TokenGrid(img_channels, dim, stride, grid) if has_tokens else None
-        self.geometry = TokenGeometry(dim, **dict(geometry or {})) if has_tokens else None
+        # Made in any case, so that wrong settings are told.
+        token_grid, token_geometry = TokenGrid(img_channels, dim, stride, grid), TokenGeometry(dim, **dict(geometry or {}))
+        self.tokens = token_grid if has_tokens else None
+        self.geometry = token_geometry if has_tokens else None
         self.select = None if reader is None else CellSelection(bev_channels, **dict(select or {}))
         self.sample = None if reader is None else CellUpdate(bev_channels, dim, reach, reader)
         if self.sample is None and self.film.kind == 'off':

@@ -34,14 +34,14 @@ class TokenGrid(nn.Module):
 
     def forward(self, feature_map: Tensor, calibration: Calibration) -> CameraTokens:
         """feature_map (V, N, Ci, h, w), 0 for cameras that are not valid; calibration tells each image's own size."""
-        cells = calibration.img_hw.add(self.stride - 1).div(self.stride, rounding_mode='floor')  # (V, N, 2)
+        size = torch.tensor(feature_map.shape[-2:], device=feature_map.device)
+        cells = calibration.img_hw.add(self.stride - 1).div(self.stride, rounding_mode='floor').minimum(size)  # (V, N, 2)
         (top, bottom), (left, right) = (_windows(count, tokens) for count, tokens in zip(cells.unbind(-1), self.grid))
-        rows = _members(top, bottom, feature_map.shape[-2]).to(feature_map.dtype)
-        columns = _members(left, right, feature_map.shape[-1]).to(feature_map.dtype)
-        total = torch.einsum('vnih,vnchw,vnjw->vnijc', rows, feature_map, columns)
-        size = (bottom - top)[..., :, None] * (right - left)[..., None, :]
+        with torch.autocast(feature_map.device.type, enabled=False):  # sums over an image do not fit into half precision
+            pooled = torch.einsum('vnih,vnchw,vnjw->vnijc', _shares(top, bottom, feature_map.shape[-2]),
+                                  feature_map.float(), _shares(left, right, feature_map.shape[-1])).flatten(2, 3)
         valid = calibration.cam_valid[..., None].expand(-1, -1, self.grid[0] * self.grid[1])
-        features = self.proj((total / size[..., None].to(total.dtype)).flatten(2, 3)).masked_fill(~valid[..., None], 0)
+        features = self.proj(pooled.to(feature_map.dtype)).masked_fill(~valid[..., None], 0)
         u_px, v_px = (((first + last).float() * self.stride - 1) / 2 for first, last in ((left, right), (top, bottom)))
         shape = (-1, -1, *self.grid)
         uv_px = torch.stack([u_px[..., None, :].expand(shape), v_px[..., :, None].expand(shape)], dim=-1)
@@ -56,7 +56,8 @@ def _windows(cells: Tensor, tokens: int) -> tuple[Tensor, Tensor]:
     return first, last
 
 
-def _members(first: Tensor, last: Tensor, size: int) -> Tensor:
-    """(V, N, tokens, size) bool: which of `size` feature cells belong to which token."""
+def _shares(first: Tensor, last: Tensor, size: int) -> Tensor:
+    """(V, N, tokens, size) float32: how much each of `size` feature cells counts in the mean of each token."""
     cell = torch.arange(size, device=first.device)
-    return (cell >= first[..., None]) & (cell < last[..., None])
+    inside = (cell >= first[..., None]) & (cell < last[..., None])
+    return inside / (last - first)[..., None]

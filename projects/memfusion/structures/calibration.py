@@ -145,6 +145,8 @@ class Calibration:
             if tuple(found) != (batch, count):
                 raise ValueError(f'{key} is of {tuple(found)} frames and cameras, img_from_cam of {(batch, count)}')
         valid = torch.ones(batch, count, dtype=torch.bool) if cam_valid is None else cam_valid.cpu()
+        if valid.shape != (batch, count) or valid.dtype != torch.bool:
+            raise ValueError(f'cam_valid is {tuple(valid.shape)} {valid.dtype}, expected {(batch, count)} bool')
         for n, name in enumerate(names):
             check_rigid(cam_from_lidar[:, n].cpu()[valid[:, n]].double(), f'camera {name}: cam_from_lidar')
         aug = None if bev_aug is None else bev_aug.cpu()
@@ -221,12 +223,12 @@ class Calibration:
     def undistorted(self) -> Calibration:
         """The rig after its images went through geometry.undistortion.undistort_image: pinholes with their new K.
 
-        Cameras without distortion stay as they are. Raises ValueError where images were changed already: the new K is
-        one of raw pixels, so undistortion comes first.
+        Cameras without distortion and those that are not there stay as they are. Raises ValueError where images were changed
+        already: the new K is one of raw pixels, so undistortion comes first.
         """
         names = ('img_from_cam', 'distortion_model', 'distortion', 'max_radius')
         changes = {name: getattr(self, name).clone() for name in names}
-        for frame, camera in (self.distortion_model != PINHOLE).nonzero().tolist():
+        for frame, camera in ((self.distortion_model != PINHOLE) & self.cam_valid).nonzero().tolist():
             if not torch.equal(self.img_aug[frame, camera].cpu(), torch.eye(4)):
                 raise ValueError(f'camera {self.cam_names[camera]}: undistort an image before it is resized, cropped or turned')
             height, width = self.img_hw_raw[frame, camera].tolist()
@@ -317,7 +319,8 @@ class Calibration:
     def cam_from_bev(self) -> Tensor:
         """(B, N, 4, 4) float64: augmented LiDAR frame to camera. bev_aug may scale and mirror, so it is not rigid. The identity
         for a missing camera, whose matrices may hold anything."""
-        chain = self.calib_noise.double() @ self.cam_from_lidar.double() @ torch.linalg.inv(self.bev_aug.double())[:, None]
+        noise, cam_from_lidar = (self._of_present(part).double() for part in (self.calib_noise, self.cam_from_lidar))
+        chain = noise @ cam_from_lidar @ torch.linalg.inv(self.bev_aug.double())[:, None]
         return self._of_present(chain)
 
     def _of_present(self, matrices: Tensor) -> Tensor:
@@ -356,13 +359,13 @@ def _check_unique(names: Sequence[str], info_images: Mapping[str, Mapping[str, A
 
 def shared_records(info_images: Mapping[str, Mapping[str, Any] | None]) -> dict[tuple[str, str], list[str]]:
     """{(key, value): cameras} of image files and sample_data records that more than one camera of an info has."""
-    cameras: dict[tuple[str, str], list[str]] = {}
+    cameras: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for name, image in info_images.items():
         for key in ('img_path', 'sample_data_token'):
-            value = (image or {}).get(key)
+            value = str((image or {}).get(key) or '')
             if value:
-                cameras.setdefault((key, os.path.normpath(str(value))), []).append(name)
-    return {record: names for record, names in cameras.items() if len(names) > 1}
+                cameras.setdefault((key, os.path.normpath(value)), []).append((name, value))
+    return {(key, found[0][1]): [name for name, _ in found] for (key, _), found in cameras.items() if len(found) > 1}
 
 
 def _read_camera(

@@ -53,8 +53,9 @@ def rig_problems(calibration: Calibration) -> dict[str, list[str]]:
     sizes = calibration.img_hw_raw[0].cpu().numpy()[present]
     fisheye = (calibration.distortion_model[0].cpu().numpy() == 2)[present]
     problems: dict[str, list[str]] = {name: [] for name in names}
-    center = _NUSCENES_CENTER if is_nuscenes_like(calibration) else _CENTER
+    like_nuscenes = NUSCENES_CAMERAS if is_nuscenes_like(calibration) else ()
     for name, matrix, camera, size, wide in zip(names, matrices, intrinsics, sizes, fisheye):
+        center = _NUSCENES_CENTER if name in like_nuscenes else _CENTER
         problems[name] += _mounting_problems(matrix) + _lens_problems(camera, size, wide, center)
     for name, problem in [*_twin_problems(names, matrices, intrinsics).items(), *_heading_problems(names, matrices).items()]:
         problems[name].append(problem)

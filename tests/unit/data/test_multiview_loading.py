@@ -248,6 +248,9 @@ def test_pixels_are_read_as_they_lie(tmp_path, nano):
     (tmp_path / 'turned.jpg').write_bytes(turned)
     assert cv2.imread(str(tmp_path / 'turned.jpg')).shape[0] == 400  # OpenCV would turn it
     assert read_image(str(tmp_path / 'turned.jpg')).shape == (225, 400, 3)
+    cv2.imwrite(str(tmp_path / 'deep.png'), np.full((8, 8), 40000, np.uint16))
+    with pytest.raises(BadFrameError, match='deep.png.*8 bits per channel'):
+        read_image(str(tmp_path / 'deep.png'))
     (tmp_path / 'longer.jpg').write_bytes(jpeg + bytes(4096))  # what some file systems leave behind a file does no harm
     expected = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
     assert np.array_equal(read_image(str(tmp_path / 'longer.jpg')), expected)

@@ -288,5 +288,9 @@ def test_weights_that_cannot_be_had(fused, monkeypatch, error):
         raise error
 
     monkeypatch.setattr('mmengine.model.base_module.initialize', fail)
+    other = fused()
+    other.img_backbone.init_cfg = [dict(type='Kaiming', layer='Conv2d')]
+    with pytest.raises(type(error)):  # another part's: what is wrong there is not told as the images'
+        other.init_weights()
     with pytest.raises(ValueError, match=f'{checkpoint}.*img_backbone.init_cfg=None'):
         model.init_weights()

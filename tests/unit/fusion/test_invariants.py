@@ -185,6 +185,8 @@ def test_errors_name_what_is_wrong():
     for stage in ('geometry', 'film', 'select', 'sample', 'calib_refine'):
         with pytest.raises(ValueError, match=f'fusion_layer.{stage}.kind'):
             build(**{stage: dict(kind='mlp')})
+    with pytest.raises(ValueError, match='fusion_layer.geometry.kind'):
+        build(film=dict(kind='off'), geometry=dict(kind='mlp'))  # told although nothing needs it there
     with pytest.raises(ValueError, match='both off'):
         build(film=dict(kind='off'), sample=dict(kind='off'))
     with pytest.raises(ValueError, match='one image level'):

@@ -47,6 +47,17 @@ def test_tokens_are_adaptive_pooling_of_each_image():
             torch.testing.assert_close(layer(feats, calibration).features[0, camera_index], layer.proj(pooled))
 
 
+def test_tokens_of_large_values_and_of_maps_that_round_down():
+    calibration = Calibration.from_info(dict(A=camera(0.0, height=36, width=36)))
+    tokens = TokenGrid(1, 1, 8, 4)(torch.ones(1, 1, 1, 4, 4), calibration)  # 36 / 8 cells, rounded down
+    assert tokens.features.unique().numel() == 1 and tokens.uv_px.max() == 27.5
+    wide = Calibration.from_info(dict(A=camera(0.0, height=512, width=1408)))
+    for dtype, value in ((torch.float16, 50.0), (torch.bfloat16, 50.0)):
+        layer = TokenGrid(2, 2, 16, 1).to(dtype)
+        pooled = layer(torch.full((1, 1, 2, 32, 88), value, dtype=dtype), wide).features
+        torch.testing.assert_close(pooled[0, 0, 0], layer.proj(torch.full((2,), value, dtype=dtype)))
+
+
 def numbers(kind: str, calibration: Calibration, uv_px=(47.5, 31.5), **settings) -> torch.Tensor:
     uv = torch.tensor(uv_px).expand(*calibration.cam_valid.shape, 1, 2)
     return TokenGeometry(4, kind, scale_m=10.0, **settings).numbers(uv, calibration)[0, 0, 0]

@@ -84,6 +84,12 @@ def test_a_missing_camera_may_have_anything_for_matrices() -> None:
             back = one.unproject(torch.zeros(2, 2, 1, 2), torch.ones(2, 2, 1))
             assert torch.equal(back[0, 0], whole.unproject(torch.zeros(2, 2, 1, 2), torch.ones(2, 2, 1))[0, 0])
             assert torch.isfinite(back).all()
+            noise = one.calib_noise.clone().requires_grad_()
+            replace(one, calib_noise=noise).project(points)[0][0, 0].sum().backward()
+            assert torch.isfinite(noise.grad).all() and noise.grad[0, 0].abs().max() > 0
+    for wrong in (there[0], there.float(), there[:1, :1]):
+        with pytest.raises(ValueError, match=r'cam_valid is .*, expected \(2, 2\) bool'):
+            Calibration.from_matrices(**matrices, cam_valid=wrong)
 
 
 def test_a_rig_moves_but_keeps_its_precision() -> None:

@@ -178,6 +178,14 @@ def test_error_on_nuscenes_rigs_and_named_warning_elsewhere() -> None:
         require_likely_rig(Calibration.from_info(others))
 
 
+def test_the_narrow_centre_is_for_the_cameras_of_nuscenes_alone() -> None:
+    off = [[1260.0, 0, 560.0], [0, 1260.0, 490.0], [0, 0, 1.0]]  # 0.35 of the width
+    images = sound()
+    roof = {**images['CAM_FRONT'], 'cam2img': off}
+    assert problems({**images, 'CAM_ROOF': roof}) == []
+    assert 'principal point' in problems({**images, 'CAM_FRONT': roof})[0]
+
+
 def test_k_of_images_of_another_size(real: dict) -> None:
     """nuScenes' own infos have no image size, so it must be seen in K."""
     images = {name: {key: value for key, value in image.items() if key not in ('height', 'width')}
