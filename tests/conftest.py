@@ -17,8 +17,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmengine.registry import init_default_scope
 
 REPO = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope='module', autouse=True)
+def scope_of_mmdet3d() -> None:
+    """As in a run of ours; a Runner in a test before may have left another."""
+    init_default_scope('mmdet3d')
 
 
 @pytest.fixture(scope='session')
