@@ -147,12 +147,11 @@ def test_two_processes_score_cameras_as_one(distributed, fused_config, trained, 
 
 def test_robustness_tool(run, tool, repo, fused_config, trained, scored, tmp_path):
     out, checkpoint = tmp_path / 'out', trained / 'epoch_1.pth'
-    given = ('tools/robustness.py', fused_config, checkpoint, '--out', out, '--only', 'lidar_dropped', 'translation_m')
+    given = ('tools/robustness.py', fused_config, checkpoint, '--out', out, '--only', 'time_offset_s')
     said = run(*given).stdout
     written = json.loads((out / 'robustness.json').read_text())
     names = ['clean', 'images other_scene', 'images blank', 'images masked',
-             *[f'translation {cm} cm' for cm in (5, 10, 20, 50)],
-             *[f'{share} % of LiDAR frames dropped' for share in (25, 50, 100)]]
+             *[f'time offset {ms} ms' for ms in (25, 50, 100)]]
     assert list(written['scores']) == names
     assert all(0 <= score <= 100 for one in written['scores'].values() for score in (one['mAP'], one['NDS']))
     # The clean condition is what tools/test.py gives.
@@ -160,10 +159,9 @@ def test_robustness_tool(run, tool, repo, fused_config, trained, scored, tmp_pat
     assert written['scores']['clean'] == {name: 100 * plain[f'NuScenes metric/{name}'] for name in ('mAP', 'NDS')}
     report = (out / 'robustness.md').read_text()
     verdict = 'the cameras are NOT used'  # three steps teach nobody to look
-    assert verdict in said and verdict in report and 'break-even of translation error' in report
+    assert verdict in said and verdict in report and 'break-even of time offset' in report
     assert all(f'| {name} |' in report for name in names)
-    assert not written['summary']['used'] and set(written['summary']['break_even']['translation_m']) == {'mAP', 'NDS'}
-    assert 'lidar_dropped' not in written['summary']['break_even']  # a LiDAR-only detector would lose these frames as well
+    assert not written['summary']['used'] and set(written['summary']['break_even']['time_offset_s']) == {'mAP', 'NDS'}
     assert (out / 'robustness.png').read_bytes().startswith(b'\x89PNG')
 
     # What is finished is not tested again, and no mistake changes what is there.

@@ -81,6 +81,17 @@ def test_report_names_the_break_even(tmp_path):
     assert (tmp_path / 'r.png').stat().st_size > 10_000
 
 
+def test_lost_lidar_frames_have_no_break_even(tmp_path):
+    """A LiDAR-only detector would lose them as well, so its clean score is nothing to compare with."""
+    conditions = make_conditions(2, 'infos.pkl', ('lidar_dropped',))
+    scores = {**scores_of(40.0, 20.0, 20.0, 25.0), **{c.name: dict(mAP=5.0, NDS=5.0) for c in conditions if c.points}}
+    assert summary_of(conditions, scores, dict(mAP=25.0, NDS=30.0))['break_even'] == {}
+    write_markdown(tmp_path / 'r.md', 'x', conditions, scores, None)
+    text = (tmp_path / 'r.md').read_text()
+    assert 'break-even' not in text and '| 50 % of LiDAR frames dropped | 5.0 | 5.0 | -35.0 |' in text
+    draw(tmp_path / 'r.png', 'x', conditions, scores, None)
+
+
 def test_scores_are_read_by_their_official_names():
     metrics = {'NuScenes metric/pred_instances_3d_NuScenes/mAP': 0.25, 'NuScenes metric/pred_instances_3d_NuScenes/NDS': 0.5,
                'memory/mAP': 0.9}
