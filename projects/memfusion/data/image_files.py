@@ -13,21 +13,23 @@ from PIL import Image as PILImage
 from .errors import BadFrameError
 
 Image = npt.NDArray[np.uint8]
+MAX_PIXELS = 100_000_000
+"""A header that says more is damaged; to follow it would take all memory."""
 
 
 def read_image(path: str, backend_args: dict[str, Any] | None = None, whose: str = 'image') -> Image:
     """Reads a colour image and checks that it is whole.
 
     Args:
-        path: a JPEG, PNG or other file that Pillow reads, 8 bits per channel. Pillow, because it refuses cut files and broken
-            streams, which OpenCV fills up with grey; of whole JPEGs both give the same pixels. Damage that still decodes is
-            noticed by neither.
+        path: a JPEG, PNG or other file that Pillow reads; colours of 16 bits come as 8. Pillow, because it refuses cut files
+            and broken streams, which OpenCV fills up with grey; of whole JPEGs both give the same pixels. Damage that still
+            decodes is noticed by neither.
         backend_args: MMEngine's file backend, for storage that is not a local disk.
         whose: of which camera and sample, for the error.
 
     Raises:
-        BadFrameError: naming path and `whose`, if the file is missing, truncated, damaged, no image, or of more than 8 bits per
-            channel.
+        BadFrameError: naming path and `whose`, if the file is missing, truncated, damaged, no image, larger than MAX_PIXELS, or
+            grey of more than 8 bits.
     """
     try:
         content = get(path, backend_args=backend_args)
@@ -39,11 +41,14 @@ def read_image(path: str, backend_args: dict[str, Any] | None = None, whose: str
     try:
         # Opened as it lies: a turn that EXIF asks for is not done, calibration is of the sensor's own rows and columns.
         with PILImage.open(io.BytesIO(content)) as file:
-            deep = file.mode.startswith(('I', 'F'))
+            if file.width * file.height > MAX_PIXELS:
+                raise BadFrameError(path, f'({whose}) says that it has {file.width} x {file.height} pixels', 'copy it again')
+            if file.mode.startswith(('I', 'F')):
+                raise BadFrameError(path, f'({whose}) is grey of more than 8 bits', 'convert it to 8 bits')
             pixels = np.asarray(file if file.mode == 'RGB' else file.convert('RGB'))
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow's for what it cannot read; SyntaxError is for PNG
+    except BadFrameError:
+        raise
+    except (OSError, SyntaxError, ValueError, PILImage.DecompressionBombError) as error:  # SyntaxError is Pillow's for PNG
         what = 'is empty' if not content else 'is truncated, damaged or not an image'
         raise BadFrameError(path, f'({whose}) {what} ({len(content)} bytes)', 'copy or generate the file again') from error
-    if deep:
-        raise BadFrameError(path, f'({whose}) has more than 8 bits per channel', 'convert it to 8 bits')
     return np.ascontiguousarray(pixels[..., ::-1])

@@ -28,7 +28,8 @@ def check_rigid(matrix: Tensor, name: str, tolerance: float = 1e-3) -> None:
     if not finite or off > tolerance or stretched.any() or (matrix[..., 3, :] != bottom).any():
         worst = determinant[stretched][:1].tolist() or [1.0]
         raise ValueError(f'{name} is not a rigid transform (rotation off by {float(off):.2g}, determinant {worst[0]:.6g}, '
-                         f'finite: {finite}): check the pose or calibration it was made from (transposed, scaled or mirrored?)')
+                         f'last row {matrix[..., 3, :].reshape(-1, 4)[0].tolist()}, finite: {finite}): check the pose or '
+                         'calibration it was made from (transposed, scaled or mirrored?)')
 
 
 def invert_rigid(dst_from_src: Tensor) -> Tensor:

@@ -240,7 +240,7 @@ def test_bad_arguments(change):
         LoadMultiViewImages(**change)
 
 
-def test_pixels_are_read_as_they_lie(tmp_path, nano):
+def test_pixels_are_read_as_they_lie(tmp_path, nano, monkeypatch):
     """A turn that EXIF asks for is not done: the calibration is of the sensor's rows and columns."""
     jpeg = open(nano()['images']['CAM_FRONT']['img_path'], 'rb').read()
     exif = bytes.fromhex('ffe100224578696600004d4d002a00000008000101120003000000010006000000000000')
@@ -249,8 +249,15 @@ def test_pixels_are_read_as_they_lie(tmp_path, nano):
     assert cv2.imread(str(tmp_path / 'turned.jpg')).shape[0] == 400  # OpenCV would turn it
     assert read_image(str(tmp_path / 'turned.jpg')).shape == (225, 400, 3)
     cv2.imwrite(str(tmp_path / 'deep.png'), np.full((8, 8), 40000, np.uint16))
-    with pytest.raises(BadFrameError, match='deep.png.*8 bits per channel'):
+    with pytest.raises(BadFrameError, match='deep.png.*more than 8 bits'):
         read_image(str(tmp_path / 'deep.png'))
+    start = jpeg.index(bytes.fromhex('ffc0')) + 5  # height and width of the frame header
+    (tmp_path / 'huge.jpg').write_bytes(jpeg[:start] + bytes.fromhex('ffdcffdc') + jpeg[start + 4:])
+    for limit, words in ((None, '65500 x 65500 pixels'), (1000, 'damaged')):  # nuscenes-devkit raises Pillow's own limit
+        monkeypatch.setattr('PIL.Image.MAX_IMAGE_PIXELS', limit)
+        with pytest.raises(BadFrameError, match=f'huge.jpg.*{words}'):
+            read_image(str(tmp_path / 'huge.jpg'))
+    monkeypatch.undo()
     (tmp_path / 'longer.jpg').write_bytes(jpeg + bytes(4096))  # what some file systems leave behind a file does no harm
     expected = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
     assert np.array_equal(read_image(str(tmp_path / 'longer.jpg')), expected)
