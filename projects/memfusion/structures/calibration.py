@@ -223,12 +223,13 @@ class Calibration:
     def undistorted(self) -> Calibration:
         """The rig after its images went through geometry.undistortion.undistort_image: pinholes with their new K.
 
-        Cameras without distortion and those that are not there stay as they are. Raises ValueError where images were changed
-        already: the new K is one of raw pixels, so undistortion comes first.
+        Cameras without distortion stay as they are; the K of those that are not there is not read. Raises ValueError where
+        images were changed already: the new K is one of raw pixels, so undistortion comes first.
         """
         names = ('img_from_cam', 'distortion_model', 'distortion', 'max_radius')
         changes = {name: getattr(self, name).clone() for name in names}
-        for frame, camera in ((self.distortion_model != PINHOLE) & self.cam_valid).nonzero().tolist():
+        bent = self.distortion_model != PINHOLE
+        for frame, camera in (bent & self.cam_valid).nonzero().tolist():
             if not torch.equal(self.img_aug[frame, camera].cpu(), torch.eye(4)):
                 raise ValueError(f'camera {self.cam_names[camera]}: undistort an image before it is resized, cropped or turned')
             height, width = self.img_hw_raw[frame, camera].tolist()
@@ -239,9 +240,9 @@ class Calibration:
             except ValueError as error:
                 raise ValueError(f'camera {self.cam_names[camera]}: {error}') from error
             changes['img_from_cam'][frame, camera] = matrix.float()
-            changes['distortion_model'][frame, camera] = PINHOLE
-            changes['distortion'][frame, camera] = 0.0
-            changes['max_radius'][frame, camera] = torch.inf
+        changes['distortion_model'][bent] = PINHOLE
+        changes['distortion'][bent] = 0.0
+        changes['max_radius'][bent] = torch.inf
         return replace(self, **changes)
 
     @property

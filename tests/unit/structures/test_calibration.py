@@ -92,6 +92,15 @@ def test_a_missing_camera_may_have_anything_for_matrices() -> None:
             Calibration.from_matrices(**matrices, cam_valid=wrong)
 
 
+def test_undistorting_makes_a_pinhole_of_a_missing_camera_too() -> None:
+    rig = Calibration.from_info(images(distortion=dict(model='radtan', coefficients=[-0.2, 0.05, 0.001, -0.002])))
+    rig.cam_valid[0, 0], rig.img_from_cam[0, 0] = False, torch.nan
+    with pytest.raises(ValueError, match=r"\['FRONT'\] have lens distortion"):
+        _ = rig.img_from_lidar
+    assert rig.undistorted().img_from_lidar.isfinite().all()
+    assert rig.undistorted().max_radius.isinf().all() and rig.undistorted().distortion.abs().max() == 0
+
+
 def test_a_rig_moves_but_keeps_its_precision() -> None:
     rig = Calibration.from_info(images())
     assert rig.to('cpu').t_lidar.dtype == torch.float64
