@@ -57,9 +57,9 @@ class FrameHistory:
 
     def push(self, meta: FrameMeta, bev: Tensor, observed: Tensor, limit: int) -> None:
         """Adds a frame (C, H, W), (1, H, W) and forgets what lies more than `limit` frames back."""
-        for kept, new in ((self.metas, meta), (self.bev, bev), (self.observed, observed)):
-            kept.append(new)  # type: ignore[attr-defined]
-            del kept[:-limit]  # type: ignore[attr-defined]
+        self.metas = [*self.metas, meta][-limit:]
+        self.bev = [*self.bev, bev][-limit:]
+        self.observed = [*self.observed, observed][-limit:]
 
 
 Session = dict[str, Any]

@@ -11,7 +11,7 @@ Without the slot `temporal` it is the plain single-frame detector, without `img_
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -249,8 +249,8 @@ class TemporalFusionDetector(ClipEncoder):
             memory = out.memory.detach() if t < context else out.memory
             has_loss = self.loss_frames == 'all' or t == length - 1
             outputs.append(out.bev if has_loss else out.bev.detach())
-            logits.append(out.occ_logits)
-        return torch.stack(outputs, dim=1), None if logits[0] is None else torch.stack(logits, dim=1), memory
+            logits += [] if out.occ_logits is None else [out.occ_logits]
+        return torch.stack(outputs, dim=1), torch.stack(logits, dim=1) if logits else None, memory
 
     def _occupancy(self, sample: Det3DDataSample) -> Tensor:
         """Union of a frame's true boxes, (H, W) bool."""
@@ -315,7 +315,7 @@ class TemporalFusionDetector(ClipEncoder):
                 for meta, end in zip(step.metas, last.metas)]
         return step.with_valid(step.valid & torch.tensor(same, device=step.valid.device))
 
-    def _walk(self, steps: Sequence[FrameBatch], bev: Sequence[Tensor], observed: Sequence[Tensor], memory: Any,
+    def _walk(self, steps: Sequence[FrameBatch], bev: Iterable[Tensor], observed: Iterable[Tensor], memory: Any,
               tile: int | None = None) -> StepOutput:
         for frames, bev_t, observed_t in zip(steps, bev, observed):
             if tile is not None:

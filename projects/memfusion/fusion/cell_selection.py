@@ -40,7 +40,7 @@ class CellSelection(nn.Module):
         self.loss_weight = loss_weight
         if kind in ('heatmap', 'learned'):
             last = nn.Conv2d(hidden_channels, 1, 1)
-            nn.init.constant_(last.bias, _RARE)
+            nn.init.constant_(last.get_parameter('bias'), _RARE)
             self.reduce = nn.Linear(bev_channels, hidden_channels)
             self.heatmap = nn.Sequential(
                 nn.ReLU(), nn.Conv2d(hidden_channels, hidden_channels, 3, padding=1), nn.ReLU(), last)

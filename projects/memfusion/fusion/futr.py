@@ -46,7 +46,8 @@ class FuTr(FusionLayer):
         super().__init__(bev_channels, img_channels, point_cloud_range, strides, levels, init_cfg)
         if len(self.levels) != 1:
             raise ValueError(f'FuTr reads one image level, got fusion_layer.levels {self.levels}')
-        self.bev_grid = tuple(bev_grid)
+        rows, columns = bev_grid
+        self.bev_grid = (rows, columns)
         self.camera_tokens = TokenGrid(img_channels, dim, self.strides[0], grid)
         self.bev_tokens = nn.Linear(bev_channels, dim)
         self.attention = CrossAttention(dim, num_heads)

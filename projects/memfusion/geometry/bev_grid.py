@@ -105,7 +105,7 @@ def rasterize_boxes(boxes: Tensor, grid: BEVGrid, chunk: int = 64) -> Tensor:
     return mask
 
 
-def cell_positions(shape: tuple[int, int], point_cloud_range: Sequence[float], device: torch.device | None = None) -> Tensor:
+def cell_positions(shape: Sequence[int], point_cloud_range: Sequence[float], device: torch.device | None = None) -> Tensor:
     """(H, W, 2) float64, x and y of every cell's centre in metres, for a map of `shape` (H, W) over the range."""
     height, width = shape
     x_min, y_min, _, x_max, y_max, _ = point_cloud_range

@@ -53,9 +53,9 @@ class BEVSegHead(TaskHead):
         self.group_names = tuple(groups)
         self.group_labels = tuple(tuple(list(classes).index(member) for member in members) for members in groups.values())
         self.point_cloud_range = tuple(float(v) for v in point_cloud_range)
-        self.layers = nn.Sequential(nn.Conv2d(in_channels, channels, 3, padding=1), nn.ReLU(inplace=True),
-                                    nn.Conv2d(channels, len(groups), 1))
-        nn.init.constant_(self.layers[-1].bias, bias_init_with_prob(0.01))  # few cells belong to anything
+        first, last = nn.Conv2d(in_channels, channels, 3, padding=1), nn.Conv2d(channels, len(groups), 1)
+        nn.init.constant_(last.get_parameter('bias'), bias_init_with_prob(0.01))  # few cells belong to anything
+        self.layers = nn.Sequential(first, nn.ReLU(inplace=True), last)
         self.loss_seg = MODELS.build(dict(type='OccupancyLoss') if loss_seg is None else loss_seg)
 
     def forward(self, bev: Tensor) -> Tensor:
@@ -79,7 +79,7 @@ class BEVSegHead(TaskHead):
 
     def targets(self, samples: Sequence[Det3DDataSample], like: Tensor) -> Tensor:
         """Boxes of V frames, in their augmented LiDAR frames -> (V, K, H, W) in `like`'s shape, dtype and device."""
-        grid = self._grid(tuple(like.shape[-2:]))
+        grid = self._grid(like.shape[-2:])
         target = torch.zeros_like(like, requires_grad=False)
         for frame, sample in zip(target, samples, strict=True):
             boxes = sample.gt_instances_3d.bboxes_3d.tensor.to(like.device)
@@ -89,7 +89,7 @@ class BEVSegHead(TaskHead):
                 channel.copy_(rasterize_boxes(boxes[inside][:, :7], grid))
         return target
 
-    def _grid(self, shape: tuple[int, int]) -> BEVGrid:
+    def _grid(self, shape: Sequence[int]) -> BEVGrid:
         """The cells of a map of this shape (H, W) over the range."""
         x_min, y_min, z_min, x_max, y_max, z_max = self.point_cloud_range
         cell = ((x_max - x_min) / shape[1], (y_max - y_min) / shape[0], z_max - z_min)

@@ -124,10 +124,9 @@ class ImageCenterHead(TaskHead):
 
 def _branch(in_channels: int, feat_channels: int, out_channels: int, bias: float = 0.0) -> nn.Sequential:
     """3x3 convolution, ReLU, 1x1 convolution whose bias is given."""
-    branch = nn.Sequential(nn.Conv2d(in_channels, feat_channels, 3, padding=1), nn.ReLU(inplace=True),
-                           nn.Conv2d(feat_channels, out_channels, 1))
-    nn.init.constant_(branch[-1].bias, bias)
-    return branch
+    first, last = nn.Conv2d(in_channels, feat_channels, 3, padding=1), nn.Conv2d(feat_channels, out_channels, 1)
+    nn.init.constant_(last.get_parameter('bias'), bias)
+    return nn.Sequential(first, nn.ReLU(inplace=True), last)
 
 
 def _count(values: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ def focal_px(calibration: Calibration) -> Tensor:
     return (k[..., 0, 0] * k[..., 1, 1] - k[..., 0, 1] * k[..., 1, 0]).abs().sqrt()
 
 
-def cells_inside(img_hw: Tensor, shape: tuple[int, int], stride: int) -> Tensor:
+def cells_inside(img_hw: Tensor, shape: Sequence[int], stride: int) -> Tensor:
     """(M, 2) image sizes in pixels -> (M, h, w) bool, cells that hold at least one pixel of the image."""
     row = torch.arange(shape[0], device=img_hw.device) * stride
     column = torch.arange(shape[1], device=img_hw.device) * stride

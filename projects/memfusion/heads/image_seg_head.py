@@ -80,7 +80,7 @@ class ImageSegHead(TaskHead):
         """loss_img_seg: cross-entropy over the labelled pixels of all ranks, as torch's weighted mean; see TaskHead.loss."""
         logits = self.pixel_logits(self(feats))
         labels = camera_labels(samples, calibration)
-        target = seg_target(labels, calibration, tuple(logits.shape[-2:]), self.num_classes).to(logits.device)
+        target = seg_target(labels, calibration, logits.shape[-2:], self.num_classes).to(logits.device)
         total = F.cross_entropy(logits, target, self.class_weights, ignore_index=IGNORED, reduction='sum')
         weight = torch.cat([self.class_weights, self.class_weights.new_zeros(IGNORED + 1 - self.num_classes)])[target].sum()
         return {'loss_img_seg': total / mean_over_ranks(weight).clamp(min=1e-6)}
@@ -91,7 +91,7 @@ class ImageSegHead(TaskHead):
         classes = self.pixel_logits(self(feats)).argmax(dim=1).to(torch.uint8)
         img_hw = calibration.img_hw.flatten(0, 1).to(classes.device)
         there = calibration.cam_valid.flatten().to(classes.device)
-        seen = cells_inside(img_hw, tuple(classes.shape[-2:]), stride=1) & there[:, None, None]
+        seen = cells_inside(img_hw, classes.shape[-2:], stride=1) & there[:, None, None]
         classes = classes.masked_fill(~seen, IGNORED).unflatten(0, (-1, len(calibration.cam_names)))
         for sample, frame in zip(samples, classes, strict=True):
             sample.set_field(frame, 'pred_img_sem_seg')
@@ -107,7 +107,7 @@ class ImageSegHead(TaskHead):
         return x if tuple(x.shape[-2:]) == tuple(size) else F.interpolate(x, size, mode='bilinear', align_corners=False)
 
 
-def seg_target(labels: Sequence[ImageLabels | None], calibration: Calibration, shape: tuple[int, int],
+def seg_target(labels: Sequence[ImageLabels | None], calibration: Calibration, shape: Sequence[int],
                num_classes: int) -> Tensor:
     """(V x N, Hp, Wp) int64 classes, 255 in the padding, in masked cameras and where nobody labelled.
 
@@ -126,9 +126,9 @@ def seg_target(labels: Sequence[ImageLabels | None], calibration: Calibration, s
         if label is None or label.sem_seg is None:
             continue
         camera, given, (height, width) = calibration.cam_names[i % len(calibration.cam_names)], label.sem_seg, sizes[i]
-        if tuple(given.shape) not in ((height, width), shape):
+        if tuple(given.shape) not in ((height, width), tuple(shape)):
             raise ValueError(f'camera {camera}: sem_seg is {tuple(given.shape)}, but the network image is {(height, width)} '
-                             f'and padded {shape}')
+                             f'and padded {tuple(shape)}')
         inside = given[:height, :width].long()
         wrong = inside[(inside != IGNORED) & (inside >= num_classes)]
         if len(wrong):

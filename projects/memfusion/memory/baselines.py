@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from mmcv.cnn import ConvModule
 from mmdet3d.registry import MODELS
+from mmengine.model import constant_init
 from torch import Tensor, nn
 
 from projects.memfusion.geometry import warp_bev
@@ -23,8 +24,7 @@ from .slot import TemporalReadout, TemporalSlot, clock
 def zero_conv(in_channels: int, out_channels: int) -> nn.Conv2d:
     """A 3x3 convolution that starts at zero."""
     conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-    nn.init.zeros_(conv.weight)
-    nn.init.zeros_(conv.bias)
+    constant_init(conv, 0.0)
     return conv
 
 

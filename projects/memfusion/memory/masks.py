@@ -59,7 +59,7 @@ class MaskPolicy:
 
 
 def boxes_to_masks(boxes: Sequence[Tensor], owners: Sequence[Tensor], num_agents: int,
-                   point_cloud_range: Sequence[float], map_shape: tuple[int, int]) -> Tensor:
+                   point_cloud_range: Sequence[float], map_shape: Sequence[int]) -> Tensor:
     """Boxes B x (n, 7+), their agents B x (n,) int64 in 0..K-1 -> (B, K, Hm, Wm) float masks."""
     height, width = map_shape
     x_min, y_min, z_min, x_max, y_max, z_max = point_cloud_range

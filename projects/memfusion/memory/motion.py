@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from mmengine.model import BaseModule
+from mmengine.model import BaseModule, constant_init
 from torch import Tensor, nn
 
 from projects.memfusion.geometry import ego_motion
@@ -48,10 +48,9 @@ class MotionGate(BaseModule):
         if unknown or not cues:
             raise ValueError(f'temporal.motion_gate.cues must be one or more of {CUES}, got {tuple(cues)}')
         self.cues = tuple(cues)
-        self.net = nn.Sequential(
-            nn.Conv2d(len(self.cues), hidden, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(hidden, 1, 3, padding=1))
-        nn.init.zeros_(self.net[-1].weight)
-        nn.init.constant_(self.net[-1].bias, 3.0)  # starts almost open: memory counts 0.95
+        first, last = nn.Conv2d(len(self.cues), hidden, 3, padding=1), nn.Conv2d(hidden, 1, 3, padding=1)
+        self.net = nn.Sequential(first, nn.ReLU(inplace=True), last)
+        constant_init(last, 0.0, bias=3.0)  # starts almost open: memory counts 0.95
 
     def forward(self, feature: Tensor, last_feature: Tensor, ego: Tensor, has_history: Tensor) -> Tensor:
         """feature, last_feature (B, D, h, w), ego (B, 4), has_history (B,) bool -> factor (B, 1, h, w) in 0..1."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from mmdet3d.registry import MODELS
-from mmengine.model import BaseModule
+from mmengine.model import BaseModule, constant_init
 from torch import Tensor, nn
 
 
@@ -75,8 +75,7 @@ class ResidualReadout(Readout):
         super().__init__(in_channels, decoded_channels, upscale, init_cfg)
         self.spread = spread_cells(decoded_channels, hidden_channels, upscale)
         self.proj = nn.Conv2d(hidden_channels, in_channels, 3, padding=1)
-        nn.init.zeros_(self.proj.weight)
-        nn.init.zeros_(self.proj.bias)
+        constant_init(self.proj, 0.0)
 
     def forward(self, bev: Tensor, decoded: Tensor, occ_logits: Tensor, alpha: float) -> Tensor:
         """As Readout.forward; the logits have their own loss and are not used here."""
@@ -97,8 +96,7 @@ class ConcatReadout(Readout):
         super().__init__(in_channels, decoded_channels, upscale, init_cfg)
         self.spread = spread_cells(decoded_channels, hidden_channels, upscale)
         self.conv = nn.Conv2d(in_channels + hidden_channels, in_channels, 3, padding=1)
-        nn.init.zeros_(self.conv.weight)
-        nn.init.zeros_(self.conv.bias)
+        constant_init(self.conv, 0.0)
         with torch.no_grad():
             self.conv.weight[:, :in_channels, 1, 1] = torch.eye(in_channels)
 

@@ -303,7 +303,7 @@ class TemporalMemory(TemporalSlot):
         owners, positions, times = zip(*[
             assign_agents(boxes[b], frames.global_from_bev[b], memory.agent_position[b], memory.agent_time_s[b],
                           frames.time_s[b], self.masks) for b in range(len(boxes))])
-        masks = boxes_to_masks(boxes, owners, self.masks.num_agents, self.map_range, tuple(like.shape[-2:]))
+        masks = boxes_to_masks(boxes, owners, self.masks.num_agents, self.map_range, like.shape[-2:])
         return masks.to(like), torch.stack(positions), torch.stack(times)
 
     def write(self, memory: MemoryState, readout: TemporalReadout, mask: ChosenMask,  # type: ignore[override]

@@ -17,6 +17,7 @@ import torch
 from mmdet3d.registry import DATASETS, MODELS
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
+from mmengine.model import BaseModel
 
 BASELINE = 'mmdet3d::centerpoint/centerpoint_pillar02_second_secfpn_8xb4-cyclic-20e_nus-3d.py'
 GATED = 'configs/temporal/xmem-gate_pillar02_second_secfpn_8xb4-cyclic-20e_nus-3d.py'
@@ -73,7 +74,7 @@ def load_config(path: str, data_root: Path) -> Config:
     return cfg
 
 
-def build_model(cfg: Config) -> torch.nn.Module:
+def build_model(cfg: Config) -> BaseModel:
     """The model on the GPU where there is one, in eval mode."""
     torch.manual_seed(0)
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
@@ -152,7 +153,7 @@ class _Scene:
         return item
 
 
-def predict_step(model: torch.nn.Module, items: list[Any], warm_frames: int = 8) -> Callable[[], None]:
+def predict_step(model: BaseModel, items: list[Any], warm_frames: int = 8) -> Callable[[], None]:
     """A call that predicts the next of the items, as frames of one endless scene.
 
     Args:
@@ -171,7 +172,7 @@ def predict_step(model: torch.nn.Module, items: list[Any], warm_frames: int = 8)
     return call
 
 
-def train_step(model: torch.nn.Module, items: list[Any]) -> Callable[[], None]:
+def train_step(model: BaseModel, items: list[Any]) -> Callable[[], None]:
     """A call that trains on the next of the items (frames, or clips): forward, backward, AdamW."""
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)

@@ -67,7 +67,7 @@ def _named(function: Callable, name: str) -> Callable:
 _ONE_CYCLE = _named(_no_instance, f'{OneCycleParamScheduler.__module__}.OneCycleParamScheduler')
 
 
-def _harmless_types() -> list[Callable]:
+def _harmless_types() -> list[Any]:
     reconstruct, scalar = cast(Callable, np.zeros(1).__reduce__()[0]), cast(Callable, np.float64(0).__reduce__()[0])
     aliases = [_named(_method, 'builtins.getattr'), _ONE_CYCLE]
     for package in ('numpy.core', 'numpy._core'):  # numpy 1 and numpy 2
@@ -232,7 +232,7 @@ def check_architecture(
         UserError: naming the file, the first keys and shapes that differ, and what to do.
     """
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
+        model = cast(nn.Module, model.module)
     try:
         missing, unexpected = model.load_state_dict(state_dict, strict=False)
         misfits: list[str] = []

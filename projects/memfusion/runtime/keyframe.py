@@ -17,9 +17,9 @@ from mmdet3d.registry import MODELS
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.logging import MMLogger
+from mmengine.model import BaseModel
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
-from torch import nn
 
 from projects.memfusion.structures.calibration import Calibration
 from projects.memfusion.visualization import BoxSet, draw_bev, draw_cameras, draw_lidar_on_cameras, write_png
@@ -114,7 +114,7 @@ def check_complete(keyframe: Keyframe, counted: np.ndarray, num_points: int) -> 
                         f'{MIN_POINTS}: the file is truncated or of another frame; copy it again')
 
 
-def overfit(model: nn.Module, frame: dict[str, Any], cfg: Config, steps: int) -> None:
+def overfit(model: BaseModel, frame: dict[str, Any], cfg: Config, steps: int) -> None:
     """Trains on this one frame, learning rate up and down in one cycle; prints loss and time."""
     optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     rate = cfg.optim_wrapper.optimizer.lr
@@ -131,7 +131,7 @@ def overfit(model: nn.Module, frame: dict[str, Any], cfg: Config, steps: int) ->
                   f'{spent / step * (steps - step):.0f} s to go', flush=True)
 
 
-def predict(model: nn.Module, frame: dict[str, Any]) -> BoxSet:
+def predict(model: BaseModel, frame: dict[str, Any]) -> BoxSet:
     """Boxes that the trained model finds, any score."""
     model.eval()
     with torch.no_grad():

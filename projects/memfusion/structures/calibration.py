@@ -169,8 +169,8 @@ class Calibration:
         names = {calibration.cam_names for calibration in calibrations}
         if len(names) != 1:
             raise ValueError(f'cannot batch frames of different cameras: {sorted(names)}')
-        return replace(calibrations[0], **{name: torch.cat([getattr(c, name) for c in calibrations])
-                                           for name in _tensor_names()})
+        joined: dict[str, Any] = {name: torch.cat([getattr(c, name) for c in calibrations]) for name in _tensor_names()}
+        return replace(calibrations[0], **joined)
 
     def to(self, device: torch.device | str) -> Calibration:
         """The same on another device."""

@@ -58,7 +58,7 @@ class KeyProjection(nn.Module):
         self.d_proj = nn.Conv2d(in_channels, 1, 3, padding=1)
         self.e_proj = nn.Conv2d(in_channels, key_dim, 3, padding=1)
         nn.init.orthogonal_(self.key_proj.weight)
-        nn.init.zeros_(self.key_proj.bias)
+        nn.init.zeros_(self.key_proj.get_parameter('bias'))
 
     def forward(self, f16: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         with torch.autocast(device_type=f16.device.type, enabled=False):  # rounded keys would spoil the similarities
