@@ -79,6 +79,12 @@ def test_unknown_names_and_unreadable_files_are_told_apart_from_wrong_numbers(cl
     assert "unknown settings ['memevery']" in capsys.readouterr().err
 
 
+def test_it_runs_from_any_folder_and_says_no_before_torch_is_loaded(tool, repo, tmp_path):
+    (tmp_path / 'torch.py').write_text('raise SystemExit("torch was loaded")')
+    done = tool(repo / 'tests' / 'replay.py', 'other.npz', cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 2 and done.stdout == '' and 'other.npz: nothing replays' in done.stderr
+
+
 @pytest.mark.parametrize('ours, published, tolerance, expected', [
     ([1.0, 2.0], [1.0, 2.5], 0.1, 5.0), ([1, 2], [1, 2], 0.0, 0.0), ([1, 2], [1, 3], 0.0, inf), ([1.0], [1.0, 1.0], 0.1, inf),
     ([nan], [1.0], 0.1, inf), ([1.0], [inf], 0.1, inf), ([nan, inf, 2.0], [nan, inf, 2.0], 0.1, 0.0), ([], [], 0.1, 0.0),
