@@ -34,8 +34,20 @@ def repo() -> Path:
 
 
 @pytest.fixture(scope='session')
-def keyframe_dir() -> Path:
-    """One real nuScenes keyframe; it is not part of the project."""
+def synthetic_keyframe_dir(tmp_path_factory) -> Path:
+    """Do not write into it."""
+    from synthetic_keyframe import make_synthetic_keyframe
+
+    folder = tmp_path_factory.mktemp('worlds')
+    make_synthetic_keyframe(folder / 'world', folder / 'keyframe')
+    return folder / 'keyframe'
+
+
+@pytest.fixture(scope='session', params=['synthetic', 'real'])
+def keyframe_dir(request) -> Path:
+    """One keyframe in nuScenes' own form: a synthetic one, and a real one where it is (its licence keeps it out of here)."""
+    if request.param == 'synthetic':
+        return request.getfixturevalue('synthetic_keyframe_dir')
     folder = REPO.parent / 'shared' / 'data' / 'nuscenes_keyframe'
     if not folder.is_dir():
         pytest.skip(f'no real keyframe at {folder}')

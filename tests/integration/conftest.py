@@ -8,6 +8,9 @@ import sys
 import pytest
 import torch
 
+# The same for one process and for two: kernels round by how many threads share the work.
+THREADS = dict(OMP_WAIT_POLICY='PASSIVE', OMP_NUM_THREADS='1')
+
 
 def load(path):
     return torch.load(path, map_location='cpu', weights_only=False)['state_dict']
@@ -28,7 +31,7 @@ def free_port():
 def run(tool):
     """A tool that must succeed."""
     def call(*arguments, **env):
-        done = tool(*arguments, OMP_WAIT_POLICY='PASSIVE', **env)
+        done = tool(*arguments, **{**THREADS, **env})
         assert done.returncode == 0, (done.stdout[-3000:] + done.stderr[-3000:])
         return done
 
@@ -39,7 +42,7 @@ def run(tool):
 def distributed(repo):
     """dist_*.sh with two processes on CPU."""
     def call(script, *arguments):
-        env = {**os.environ, 'PORT': free_port(), 'PYTHON': sys.executable, 'PYTHONWARNINGS': 'ignore'}
+        env = {**os.environ, **THREADS, 'PORT': free_port(), 'PYTHON': sys.executable, 'PYTHONWARNINGS': 'ignore'}
         done = subprocess.run(['bash', f'tools/{script}', *map(str, arguments)], cwd=repo, env=env, capture_output=True,
                               text=True, stdin=subprocess.DEVNULL)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

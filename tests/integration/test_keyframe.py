@@ -1,4 +1,4 @@
-"""Integration: our conventions are nuScenes': one real keyframe, which is not part of the project (skips without it)."""
+"""Integration: our conventions are nuScenes': a synthetic keyframe, and a real one, which is not part of the project."""
 
 from __future__ import annotations
 
@@ -104,19 +104,24 @@ def test_box_centres_project_as_nuscenes_says(keyframe: Keyframe) -> None:
     assert compared > 60
 
 
-def test_labels_are_read_by_name(keyframe: Keyframe) -> None:
+def test_labels_are_read_by_name(keyframe: Keyframe, keyframe_dir: Path) -> None:
     # the info numbers classes in another order than our configs do
+    categories = load_plain_pickle(next(keyframe_dir.glob('*.pkl')))['metainfo']['categories']
+    names = {label: name for name, label in categories.items()}
+    assert [NAMES[label] if label >= 0 else None for label in keyframe.labels] == [
+        names.get(instance['bbox_label_3d']) for instance in keyframe.info['instances']]
     x = keyframe.boxes.tensor[:, 3]
-    assert x[keyframe.labels == NAMES.index('truck')].max() > 10  # metres long
-    assert (keyframe.labels == NAMES.index('barrier')).sum() > 20
+    assert x[keyframe.labels == NAMES.index('truck')].max() > 7  # metres long
+    assert (keyframe.labels == NAMES.index('barrier')).sum() > 15
     assert (keyframe.labels == -1).sum() == 1
     assert isinstance(keyframe.boxes, LiDARInstance3DBoxes) and torch.isfinite(keyframe.boxes.tensor).all()
 
 
 def test_two_steps_of_the_tool(keyframe_dir: Path, tmp_path: Path) -> None:
     score = run_keyframe(keyframe_dir, tmp_path / 'out', steps=2)
+    error, objects = (r'0\.02', 34) if keyframe_dir.name == 'keyframe' else (r'0\.03', 20)
     assert re.fullmatch(r'keyframe: recall_2m=\d\.\d\d precision=\d\.\d\d yaw_error_deg=(\d+\.\d|nan) '
-                        r'box_points_error=0\.03 objects=20', score.line())
+                        rf'box_points_error={error} objects={objects}', score.line())
     assert score.failures() and not any('box_points' in text for text in score.failures())
     assert {path.name for path in (tmp_path / 'out').glob('*.png')} == set(PICTURES)
     assert read_rgb(tmp_path / 'out/truth_cameras.png').shape == (720, 1920, 3)
@@ -180,8 +185,8 @@ def test_bad_info_files_are_named(copied: Path) -> None:
 
 
 def test_far_objects_only_is_an_error(copied: Path) -> None:
-    instance = pickle.loads(next(copied.glob('*.pkl')).read_bytes())['data_list'][0]['instances'][0]
-    rewrite(copied, dict(instances=[instance]))
+    instances = pickle.loads(next(copied.glob('*.pkl')).read_bytes())['data_list'][0]['instances']
+    rewrite(copied, dict(instances=[max(instances, key=lambda instance: np.hypot(*instance['bbox_3d'][:2]))]))
     with pytest.raises(UserError, match='nothing to learn'):
         run_keyframe(copied, copied.parent / 'out')
 

@@ -29,7 +29,7 @@ def test_points_boxes_and_velocities_follow_the_matrix(clip_seed):
     def moved(points):
         return points.double() @ matrix[:3, :3].T + matrix[:3, 3]
 
-    assert (after['points'].tensor[:, :3] - moved(before['points'].tensor[:, :3])).abs().max() < 1e-5
+    assert (after['points'].tensor[:, :3] - moved(before['points'].tensor[:, :3])).abs().max() < 2e-5  # float32: 2e-6
     assert torch.equal(after['points'].tensor[:, 3:], before['points'].tensor[:, 3:])
     # The set of corners is the same; a mirrored box lists them in another order.
     expected = moved(before['gt_bboxes_3d'].corners)

@@ -76,7 +76,7 @@ def test_box_corners_hit_the_same_pixels_under_any_bev_augmentation(seed):
         seen = plain[2].reshape(1, 2, -1, 8)
         assert off[seen].max() < 1e-2
         velocity = before.tensor[:, 7:9].double() @ torch.from_numpy(packed[name]['data_samples'].bev_aug)[:2, :2].T
-        assert (boxes.tensor[:, 7:9] - velocity).abs().max() < 1e-6
+        assert (boxes.tensor[:, 7:9] - velocity).abs().max() < 3e-6  # half a step of float32 is 2e-7
     orders = [packed[name]['inputs']['cameras'].calibration for name in ('first', 'last')]
     assert torch.equal(orders[0].bev_aug, orders[1].bev_aug) and not torch.equal(orders[0].bev_aug[0], torch.eye(4))
     points = before.corners.reshape(1, -1, 3)
@@ -166,7 +166,8 @@ def test_normalised_padded_and_masked_by_hand():
         assert np.abs(imgs[0, n, :, :hw[0], :hw[1]].permute(1, 2, 0).numpy() - expected).max() < 1e-5
         assert not imgs[0, n, :, hw[0]:].any() and not imgs[0, n, :, :, hw[1]:].any()
     assert not imgs[1, 0].any() and torch.equal(imgs[1, 1], imgs[0, 1])
-    assert imgs[2, :, 0, :16, :16].std() < 1e-6 and not imgs[2, :, :, 16:].any()
+    even = imgs[2, :, 0, :16, :16]  # one value everywhere; a sum of many, as in a deviation, rounds by itself
+    assert even.max() - even.min() < 1e-6 and not imgs[2, :, :, 16:].any()
     rigs = inputs['calibration']
     assert rigs.cam_valid.tolist() == [[True, True], [False, True], [True, True]]
     assert rigs.img_hw[:, 1].tolist() == [[33, 24], [33, 24], [16, 16]]

@@ -58,7 +58,7 @@ def test_extrinsics_are_made_where_the_info_has_none(nano):
     assert (made.cam_from_lidar - whole.cam_from_lidar).abs().max() < 1e-4
 
 
-def test_the_real_keyframe(keyframe_dir):
+def test_a_keyframe(keyframe_dir):
     info = pickle.loads(next(keyframe_dir.glob('*.pkl')).read_bytes())['data_list'][0]
     for image in info['images'].values():
         image['img_path'] = str(keyframe_dir / image['img_path'])
@@ -264,7 +264,7 @@ def test_pixels_are_read_as_they_lie(tmp_path, nano, monkeypatch):
 
 
 def test_a_calibration_of_another_size_without_sizes_in_the_info(keyframe_dir, tmp_path):
-    """The real info has no height and width; halved images do not go with its K all the same."""
+    """mmdet3d's own info has no height and width; halved images do not go with its K all the same."""
     folder = shutil.copytree(keyframe_dir, tmp_path / 'copy')
     info = pickle.loads(next(folder.glob('*.pkl')).read_bytes())['data_list'][0]
     for image in info['images'].values():

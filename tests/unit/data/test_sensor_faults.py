@@ -162,9 +162,10 @@ def test_time_offset_is_the_ego_motion_in_that_time(sweeps):
     noise = late['calibration'].calib_noise[0, 0]
     expected = torch.eye(4)
     expected[2, 3] = -1.5
-    assert (noise - expected).abs().max() < 1e-5
+    # stamps of 1.5e9 s have steps of 2.4e-7 s, in which this car makes 4e-6 m
+    assert (noise - expected).abs().max() < 3e-5
     early = CalibrationNoise(0.0, 0.0, prob=1.0, time_offset_s=-0.1)(straight_drive(sweeps=sweeps))
-    assert abs(float(early['calibration'].calib_noise[0, 0, 2, 3]) - 1.5) < 1e-5
+    assert abs(float(early['calibration'].calib_noise[0, 0, 2, 3]) - 1.5) < 3e-5
 
 
 def test_time_offset_in_a_turn_equals_the_chain_of_poses(nano):

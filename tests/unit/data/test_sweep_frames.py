@@ -63,9 +63,9 @@ def test_accumulated_points_of_a_sweep_frame(clips, tables):
         found = item[place]['inputs']['points'].numpy()
         expected = np.concatenate(expected)
         assert found.shape == expected.shape
-        np.testing.assert_allclose(found[:, :3], expected[:, :3], rtol=0, atol=1e-4)
+        np.testing.assert_allclose(found[:, :3], expected[:, :3], rtol=0, atol=2e-4)  # float32: 1.4e-5
         np.testing.assert_array_equal(found[:, 3], expected[:, 3])
-        np.testing.assert_allclose(found[:, 4], expected[:, 4], rtol=0, atol=1e-6)
+        np.testing.assert_allclose(found[:, 4], expected[:, 4], rtol=0, atol=2.5e-6)  # stamps have steps of 2.4e-7 s
 
 
 def test_keyframes_have_the_same_sweeps_at_both_rates(clips):

@@ -133,11 +133,11 @@ def test_a_wrong_stamp_is_the_chain_with_another_ego_pose() -> None:
 
     found = offset_camera_stamp(chain(t_cam)[None], global_from_ego(0.0) @ ego_from_lidar, 0.0,
                                 global_from_ego(0.5) @ ego_from_lidar, 0.5, dt)
-    np.testing.assert_allclose(found[0], chain(t_cam + dt), atol=1e-9)
+    np.testing.assert_allclose(found[0], chain(t_cam + dt), atol=1e-8)  # 1e3 m away
     assert (found[0] - chain(t_cam)).abs().max() > 0.5  # 15 m/s for 50 ms
     both = offset_camera_stamp(chain(t_cam).expand(2, 1, 4, 4), (global_from_ego(0.0) @ ego_from_lidar).expand(2, 4, 4), 0.0,
                                (global_from_ego(0.5) @ ego_from_lidar).expand(2, 4, 4), 0.5, torch.tensor([dt, -dt]))
-    np.testing.assert_allclose(both[:, 0], torch.stack([chain(t_cam + dt), chain(t_cam - dt)]), atol=1e-9)
+    np.testing.assert_allclose(both[:, 0], torch.stack([chain(t_cam + dt), chain(t_cam - dt)]), atol=1e-8)
 
 
 def test_check_rigid_takes_the_determinant_seriously() -> None:

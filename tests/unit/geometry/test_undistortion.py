@@ -31,7 +31,8 @@ def lens(model: str, coefficients: tuple) -> tuple[torch.Tensor, torch.Tensor, f
 
 
 @pytest.mark.parametrize('model, coefficients', LENSES)
-@pytest.mark.parametrize('dtype, part, tolerance', [(torch.float64, 0.97, 1e-9), (torch.float32, 0.8, 1e-6)])
+# Half a step of float32 is 6e-8 at 1, and what the lens squeezes is stretched again: 4e-7.
+@pytest.mark.parametrize('dtype, part, tolerance', [(torch.float64, 0.97, 1e-9), (torch.float32, 0.8, 4e-6)])
 def test_inverts_distort(model: str, coefficients: tuple, dtype: torch.dtype, part: float, tolerance: float) -> None:
     code, terms, max_radius = lens(model, coefficients)
     # nearly out to where the lens model ends, at which float32's own rounding is magnified; 56 degrees where it never ends

@@ -106,8 +106,9 @@ def test_whole_cells_are_moved_exactly_and_what_was_not_seen_is_zero(point_cloud
     cell_x, cell_y = (x_max - x_min) / shape[1], (y_max - y_min) / shape[0]
     bev = torch.randn(1, 3, *shape, generator=torch.Generator().manual_seed(1)) + 5
     warped = warp_bev(bev, motion(0.0, 3 * cell_x, -2 * cell_y)[None], point_cloud_range)
-    assert (warped[..., :-2, 3:] - bev[..., 2:, :-3]).abs().max() < 1e-4
-    assert warped[..., -2:, :].abs().max() < 1e-4 and warped[..., :3].abs().max() < 1e-4  # float32 rounds the positions
+    # float32 rounds the positions: 1.5e-5 of a value
+    assert (warped[..., :-2, 3:] - bev[..., 2:, :-3]).abs().max() < 2e-4
+    assert warped[..., -2:, :].abs().max() < 2e-4 and warped[..., :3].abs().max() < 2e-4
     far = warp_bev(bev, motion(0.0, x_max - x_min + 2 * cell_x, 0.0)[None], point_cloud_range)
     assert (far == 0).all()
     assert (warp_bev(bev, torch.eye(4)[None], point_cloud_range) - bev).abs().max() < 1e-4

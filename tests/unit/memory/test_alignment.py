@@ -78,7 +78,8 @@ def test_steps_of_whole_cells_agree(name, build, frame, pose, play):
     network, loader = both(module, poses, frame, play)
     plain = seen(poses[-1])
     assert (network.bev - plain)[..., INNER, INNER].abs().max() > 0.1  # memory has a say
-    assert (network.bev - loader.bev)[..., INNER, INNER].abs().max() < 1e-4
+    # positions of 1000 m in the network, none in the loader: up to 2e-5, depending on the kernels
+    assert (network.bev - loader.bev)[..., INNER, INNER].abs().max() < 3e-4
     module.alignment = 'none'
     blind = play(module, *streams(poses, frame)[0])[0][-1]
     assert (blind.bev - loader.bev)[..., INNER, INNER].abs().max() > 1e-2  # and it is the alignment that makes them agree

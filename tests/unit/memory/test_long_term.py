@@ -76,9 +76,9 @@ def test_prototypes_lie_where_stored_cells_lay(build, bev, frame, pose, advance)
     world = torch.cat([centers @ torch.from_numpy(p).T for p in poses])[:, :3]
     found = memory.long_position[0].T[memory.long_valid[0]]
     assert len(found) == 24
-    assert torch.cdist(found, world).amin(dim=1).max() < 1e-6
-    distances = torch.cdist(found, world)
-    assert (distances < 1e-6).any(dim=0).sum() > 12  # not all the same cell
+    distances = (found[:, None] - world).norm(dim=-1)  # cdist expands squares, of 3000 m
+    assert distances.amin(dim=1).max() < 1e-9  # metres; a step of float64 is 5e-13 there
+    assert (distances < 1e-9).any(dim=0).sum() > 12  # not all the same cell
 
 
 def test_prototypes_keep_their_place_while_the_car_drives_on(build, bev, frame, pose, advance):
@@ -149,7 +149,7 @@ def test_a_younger_scene_beside_an_old_one_equals_each_alone(build, bev, frame, 
         steps = [frame(t, poses[t][b], starts=[t == times[0]]) for t in times]
         alone, last = play(module, [maps[t][b:b + 1] for t in times], steps)
         for t, out in zip(times, alone):
-            assert (outputs[t][b] - out.bev[0]).abs().max() < 1e-5
+            assert (outputs[t][b] - out.bev[0]).abs().max() < 3e-5  # kernels for two and for one: 1.5e-6
         assert torch.equal(last.long_valid[0], memory.long_valid[b])
         assert (last.long_key[0] - memory.long_key[b]).abs().max() < 1e-5
     assert memory.long_valid.sum(dim=1).tolist() == [10, 8]

@@ -206,7 +206,7 @@ def test_scenes_of_different_age_in_one_batch_equal_each_alone(settings, build, 
         steps = [frame(t, poses[t][b], starts=[t == times[0]]) for t in times]
         alone, last = play(module, [maps[t][b:b + 1] for t in times], steps)
         for t, out in zip(times, alone):
-            assert (outputs[t][b] - out.bev[0]).abs().max() < 1e-5, (b, t)
+            assert (outputs[t][b] - out.bev[0]).abs().max() < 3e-5, (b, t)  # kernels for three and for one: 2e-6
         for f in fields(MemoryState):
             mine, other = getattr(memory, f.name)[b].double(), getattr(last, f.name)[0].double()
             assert (mine - other).abs().amax() < 1e-4 if mine.numel() else True, f.name

@@ -232,8 +232,8 @@ def test_bad_input_is_a_clear_error(tmp_path, make):
         read_data(make(tmp_path), 5)
 
 
-def test_bad_input_ends_with_exit_code_2(keyframe_dir, tmp_path, tool):
-    folder = planted(keyframe_dir, tmp_path / 'copy', lambda info: None)
+def test_bad_input_ends_with_exit_code_2(synthetic_keyframe_dir, tmp_path, tool):
+    folder = planted(synthetic_keyframe_dir, tmp_path / 'copy', lambda info: None)
     next(folder.glob('*.pcd.bin')).unlink()
     done = tool('tools/calibration_doctor.py', folder)
     assert done.returncode == 2

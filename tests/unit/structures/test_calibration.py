@@ -12,7 +12,6 @@ import torch
 
 from projects.memfusion.structures.calibration import Calibration
 
-KEYFRAME = Path(__file__).resolve().parents[4] / 'shared/data/nuscenes_keyframe'
 # camera looks along LiDAR y: right = x, down = -z, forward = y
 LOOKS_ALONG_Y = [[1, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]]
 LOOKS_BACK = [[-1, 0, 0, 0], [0, 0, -1, 0], [0, -1, 0, 0], [0, 0, 0, 1]]
@@ -214,10 +213,9 @@ def test_no_known_camera() -> None:
         Calibration.from_info(images(), cam_names=['LEFT'])
 
 
-@pytest.mark.skipif(not KEYFRAME.is_dir(), reason=f'{KEYFRAME} (one real nuScenes keyframe) is not there')
-def test_real_keyframe_equals_float64_chain() -> None:
-    info = pickle.loads(next(KEYFRAME.glob('*.pkl')).read_bytes())['data_list'][0]
-    points = np.fromfile(KEYFRAME / info['lidar_points']['lidar_path'], dtype=np.float32).reshape(-1, 5)[:, :3]
+def test_a_keyframe_equals_the_float64_chain(keyframe_dir: Path) -> None:
+    info = pickle.loads(next(keyframe_dir.glob('*.pkl')).read_bytes())['data_list'][0]
+    points = np.fromfile(keyframe_dir / info['lidar_points']['lidar_path'], dtype=np.float32).reshape(-1, 5)[:, :3]
     calibration = Calibration.from_info(info['images'], img_hw=(900, 1600))
     uv, depth, valid = calibration.project(torch.from_numpy(points)[None])
     total = 0
