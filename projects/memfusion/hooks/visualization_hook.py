@@ -160,8 +160,8 @@ def _points(batch: Any, num_samples: int) -> list[np.ndarray | None]:
     if not isinstance(inputs, Mapping) or 'points' not in inputs:
         return [None] * num_samples
     if len(inputs['points']) != num_samples:
-        raise ValueError(f'pictures: a batch of {len(inputs["points"])} samples gave {num_samples} predictions, which cannot be '
-                         'paired')
+        raise ValueError(f'pictures: a batch of {len(inputs["points"])} samples gave {num_samples} predictions: which is of '
+                         'which is not known')
     return [points.detach().cpu().numpy() for points in inputs['points']]
 
 

@@ -217,8 +217,8 @@ def resume_position(loop: BaseLoop, optim_wrapper: Any, checkpoint: Mapping[str,
     if saved.inside:
         _check_inside(saved, here, loop, filename, epoch)
         if meta.get('seed') not in (None, seed):
-            raise UserError(f'{filename}: was saved inside an epoch by a run with seed {meta["seed"]}; this run has seed {seed}: '
-                            f'what is left would come in another order; add --seed {meta["seed"]} (or, in mmdet3d\'s tools, '
+            raise UserError(f'{filename}: was saved inside an epoch by a run with seed {meta["seed"]}; this run has seed '
+                            f'{seed}: what is left would come in another order; add --seed {meta["seed"]} (mmdet3d\'s tools: '
                             f'--cfg-options randomness.seed={meta["seed"]})')
     waiting = iteration % _steps_per_update(optim_wrapper)
     if waiting and iteration < loop.max_iters:
