@@ -15,7 +15,7 @@ from mmengine.dist import broadcast_object_list, get_world_size
 from mmengine.optim import OptimWrapper
 from mmengine.registry import LOOPS
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, Runner
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from projects.common.random_state import random_state, set_random_state
 
@@ -32,8 +32,8 @@ class Position:
 
     Attributes:
         batches_done: of this epoch; of the whole run where the loop counts steps.
-        batches_per_epoch: batches that one process takes in an epoch.
-        batch_size: per process; None where the loader does not say.
+        batches_per_epoch: batches that one process takes in an epoch. Here and below None is not known.
+        batch_size: per process.
         num_processes: that share the epoch.
         num_items: length of the data set.
         by_epoch: False for a loop that counts steps: its whole run is one epoch.
@@ -41,10 +41,10 @@ class Position:
     """
 
     batches_done: int
-    batches_per_epoch: int
+    batches_per_epoch: int | None
     batch_size: int | None
-    num_processes: int
-    num_items: int
+    num_processes: int | None
+    num_items: int | None
     by_epoch: bool
     order: int | None = None
 
@@ -52,17 +52,19 @@ class Position:
     def of_loader(cls, loader: DataLoader, batches_done: int, by_epoch: bool, order: int | None = None) -> Position:
         """The position of this run."""
         batch_size = getattr(loader.batch_sampler, 'batch_size', loader.batch_size)
-        return cls(batches_done, len(loader), batch_size, get_world_size(), len(loader.dataset), by_epoch, order)
+        endless = isinstance(loader.dataset, IterableDataset)
+        num_batches, num_items = (None, None) if endless else (len(loader), len(loader.dataset))
+        return cls(batches_done, num_batches, batch_size, get_world_size(), num_items, by_epoch, order)
 
     @classmethod
     def from_meta(cls, saved: Mapping[str, Any]) -> Position:
         """Reads what `asdict` wrote; keys of later versions are left out."""
-        return cls(**{field.name: saved.get(field.name) for field in fields(cls)})
+        return cls(**{field.name: saved[field.name] for field in fields(cls)})
 
     @property
     def inside(self) -> bool:
         """Whether batches of the epoch are still to come."""
-        return 0 < self.batches_done and (not self.by_epoch or self.batches_done < self.batches_per_epoch)
+        return self.batches_done > 0 and (not self.by_epoch or self.batches_done != self.batches_per_epoch)
 
     def describe(self) -> str:
         """What the order of batches depends on, for messages."""
@@ -249,6 +251,7 @@ def _older(checkpoint: Mapping[str, Any], here: Position, filename: str) -> Posi
     if not here.by_epoch:
         return Position(**{**asdict(here), **unknown, 'batches_per_epoch': None, 'batches_done': iteration})
     per_epoch, begun = here.batches_per_epoch, info.get('epoch')
+    assert per_epoch is not None  # a loop over epochs knows their length
     if info.get('max_epochs') and info.get('max_iters'):
         per_epoch = int(info['max_iters']) // int(info['max_epochs'])
     done = iteration - epoch * per_epoch

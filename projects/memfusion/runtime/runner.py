@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from mmengine.dist import master_only
 from mmengine.registry import LOOPS, RUNNERS
@@ -14,6 +15,26 @@ from torch import nn
 from .checkpoint import load_weights
 from .errors import UserError
 from .resume import POSITION_KEY, ResumableTrainLoop, position_of, resume_position, to_meta
+
+
+def check_frozen(model: Any) -> None:
+    """Raises UserError where parts in `train_cfg.frozen` would keep the random weights that they start with.
+
+    Args:
+        model: its config; a built model is let pass.
+    """
+    if not isinstance(model, Mapping) or _is_pretrained(model):
+        return
+    frozen = (model.get('train_cfg') or {}).get('frozen') or ()
+    random = [name for name in frozen if not _is_pretrained(model.get(name.split('.')[0]))]
+    if random:
+        raise UserError(f'model.train_cfg.frozen={list(frozen)}: {", ".join(random)} would keep random weights, because no '
+                        'checkpoint is given: add --cfg-options load_from=FILE, the detector that is to stay as it is')
+
+
+def _is_pretrained(part: Any) -> bool:
+    init_cfg = part.get('init_cfg') if isinstance(part, Mapping) else None
+    return any(one.get('type') == 'Pretrained' for one in (init_cfg if isinstance(init_cfg, list) else [init_cfg or {}]))
 
 
 @RUNNERS.register_module()
@@ -27,8 +48,14 @@ class MemFusionRunner(Runner):
     _may_lack_slots = False
 
     def train(self) -> nn.Module:
-        """As Runner.train; `load_from` may lack whole slots unless this is a resumed run."""
+        """As Runner.train; `load_from` may lack whole slots unless this is a resumed run.
+
+        Raises:
+            UserError: where parts are frozen that nothing gives weights to.
+        """
         self._may_lack_slots = not self._resume
+        if self._load_from is None and not self._resume:
+            check_frozen(self.cfg.get('model'))
         return super().train()
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
@@ -90,8 +117,8 @@ class MemFusionRunner(Runner):
     ) -> None:
         """As Runner.save_checkpoint; adds where in its epoch the run is, and a local file gets its name when it is complete."""
         epoch, iteration = (self.epoch + 1, self.iter) if by_epoch else (self.epoch, self.iter + 1)  # MMEngine's rule
-        meta = dict(meta or {})
-        position = position_of(self.train_loop, meta.get('epoch', epoch), meta.get('iter', iteration))
+        meta = dict(epoch=epoch, iter=iteration) | (meta or {})
+        position = position_of(self.train_loop, meta['epoch'], meta['iter'])
         if position is not None:
             meta[POSITION_KEY] = to_meta(position)
         local = '://' not in str(out_dir)
