@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from mmengine.dist import master_only
 from mmengine.registry import LOOPS, RUNNERS
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
@@ -57,6 +58,13 @@ class MemFusionRunner(Runner):
         if self._load_from is None and not self._resume:
             check_frozen(self.cfg.get('model'))
         return super().train()
+
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        """As Runner.wrap_model; what a ChannelsLastHook converts is converted before it is wrapped (the hook says why)."""
+        kinds = [hook.get('type') if isinstance(hook, Mapping) else type(hook) for hook in self.cfg.get('custom_hooks') or ()]
+        if any(getattr(kind, '__name__', str(kind)).split('.')[-1] == 'ChannelsLastHook' for kind in kinds):
+            model.to(memory_format=torch.channels_last)
+        return super().wrap_model(model_wrapper_cfg, model)
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         """As Runner.build_train_loop; MMEngine's loop over epochs becomes ours, which can go on inside one."""
