@@ -1,8 +1,11 @@
 """Resuming inside an epoch: the run goes on with the next batch and ends as the uninterrupted one, or it is refused."""
 
 import itertools
+import multiprocessing
+import os
 import random
 import shutil
+import socket
 
 import numpy as np
 import pytest
@@ -309,6 +312,36 @@ def test_a_checkpoint_without_the_optimizer_cannot_be_resumed(tmp_path):
     train(tmp_path, hook=dict(save_optimizer=False))
     with pytest.raises(UserError, match=r'iter_8.pth: has weights but not the state of a training run, .*no optimizer'):
         train(tmp_path, resume=True, load_from=str(tmp_path / 'iter_8.pth'))
+
+
+def one_of_two(rank, port, folder):
+    """Whole run, then from step 8 on again: both processes of both, in one group."""
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group('gloo')
+    settings = dict(launcher='pytorch', every=8, hook=dict(save_last=True),
+                    loop=dict(by_epoch=True, max_epochs=2, val_interval=5),
+                    model_wrapper_cfg=dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False))
+    train(folder / 'whole', data=Items(20), **settings)
+    data = Items(20)
+    train(folder / 'resumed', data=data, resume=True, load_from=str(folder / 'whole/iter_8.pth'), **settings)
+    (folder / f'read_{rank}.txt').write_text(str(len(data.read)))
+
+
+def test_two_processes(tmp_path):
+    with socket.socket() as server:
+        server.bind(('127.0.0.1', 0))
+        port = str(server.getsockname()[1])
+    context = multiprocessing.get_context('fork')
+    processes = [context.Process(target=one_of_two, args=(rank, port, tmp_path)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(600)
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert_ends_alike(tmp_path / 'whole', tmp_path / 'resumed', 10)
+    assert [(tmp_path / f'read_{rank}.txt').read_text() for rank in range(2)] == ['4', '4']  # 2 steps of 2
+    assert saved(tmp_path / 'whole', 8)['meta'][POSITION_KEY]['num_processes'] == 2
 
 
 def test_batches_know_their_order():
