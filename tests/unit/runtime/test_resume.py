@@ -256,7 +256,7 @@ def test_older_checkpoints_between_epochs_may_change_the_batch_size(tmp_path, wh
 
 
 # -- other loaders, loops and optimizers ------------------------------------------------------------------------------
-WORKERS = dict(num_workers=2, persistent_workers=True)
+WORKERS = dict(num_workers=1, persistent_workers=True)
 
 
 class Still(Items):
@@ -267,7 +267,7 @@ class Still(Items):
 
 
 @pytest.mark.parametrize('loader', [WORKERS, dict(batch_sampler=dict(type='ThreeThenTwo')), dict(batch_size=4),
-                                    dict(batch_size=3, drop_last=True)], ids=['workers', 'own batches', 'rest', 'drop last'])
+                                    dict(batch_size=3, drop_last=True)], ids=['worker', 'own batches', 'rest', 'drop last'])
 def test_loaders_of_other_kinds(tmp_path, loader):
     loop = dict(by_epoch=True, max_epochs=3, val_interval=5)
     settings = dict(data=Still(), loader=loader, loop=loop, every=4, hook=dict(save_last=True))
