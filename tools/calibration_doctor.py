@@ -7,13 +7,15 @@ DATA is a data set root, an info file or a folder with one keyframe. Exit code 0
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import warnings
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also runs where the project is not installed
-os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # read when torch is loaded
+
+from projects.common.threads import wait_passively
+
+wait_passively()
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -10,6 +10,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also runs where the project is not installed
 
+from projects.common.threads import wait_passively
+
+wait_passively()
+
 from projects.memfusion.runtime import run_cli
 
 

@@ -13,7 +13,7 @@ shift 2
 
 # The number of threads decides the last digits. torch gives each of several processes one; on a CPU they get what one
 # process has, so that the results are the same.
-command -v nvidia-smi >/dev/null || export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(nproc)}" OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
+command -v nvidia-smi >/dev/null || export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(nproc)}"
 
 PYTHONPATH="$TOOLS/..${PYTHONPATH:+:$PYTHONPATH}" exec "${PYTHON:-python}" -m torch.distributed.run \
   --nnodes="${NNODES:-1}" \

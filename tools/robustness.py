@@ -7,12 +7,14 @@ command may be stopped and given again.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # read when torch is loaded
+
+from projects.common.threads import wait_passively
+
+wait_passively()
 
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner

@@ -12,8 +12,11 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from projects.common.threads import wait_passively
+
+wait_passively()
 os.environ.setdefault('PYTHONWARNINGS', 'ignore')
-os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # read when torch is loaded
 os.chdir(Path(__file__).resolve().parents[1])
 
 from projects.memfusion.runtime import run_cli

@@ -10,8 +10,10 @@ import warnings
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also runs where the project is not installed
-# Before torch is loaded: threads that wait actively fight with the data workers for the cores.
-os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+
+from projects.common.threads import wait_passively
+
+wait_passively()
 warnings.filterwarnings('ignore', category=FutureWarning, module='spconv')
 
 from mmengine.config import DictAction

@@ -8,14 +8,15 @@ replaced.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import warnings
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also runs where the project is not installed
-# Before torch is loaded: threads that wait actively fight with other processes for the cores.
-os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+
+from projects.common.threads import wait_passively
+
+wait_passively()
 warnings.filterwarnings('ignore')  # of libraries that we cannot change
 
 from mmengine.config import DictAction

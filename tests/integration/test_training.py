@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from projects.memfusion.runtime import build_runner, prepare_config
+
 from .conftest import largest_difference, load
 
 
@@ -22,6 +24,23 @@ def test_resumed_equals_uninterrupted(run, nano_config, trained, tmp_path):
     assert largest_difference(load(tmp_path / 'epoch_2.pth'), load(trained / 'epoch_2.pth')) == 0
     # Otherwise equality would mean nothing: the second epoch did train.
     assert largest_difference(load(trained / 'epoch_1.pth'), load(trained / 'epoch_2.pth')) > 1e-4
+
+
+def test_resumed_inside_an_epoch_equals_uninterrupted(nano_config, tmp_path):
+    """10 steps, two epochs; from iter_8.pth on again, with two workers, augmentation and a cycle of learning rates."""
+    options = {'train_dataloader.batch_size': 1, 'train_dataloader.dataset.indices': 5, 'val_cfg': None,
+               'val_dataloader': None, 'val_evaluator': None, 'default_hooks.checkpoint.by_epoch': False,
+               'default_hooks.checkpoint.interval': 8}
+    for name, start in (('whole', {}), ('resumed', dict(resume=True, load_from=str(tmp_path / 'whole/iter_8.pth')))):
+        cfg = prepare_config(nano_config, {**options, **start, 'experiment_name': f'inside_an_epoch_{name}'})
+        cfg.work_dir = str(tmp_path / name)
+        build_runner(cfg).train()
+    whole, resumed = (torch.load(tmp_path / name / 'iter_10.pth', weights_only=False) for name in ('whole', 'resumed'))
+    assert largest_difference(whole['state_dict'], resumed['state_dict']) == 0
+    assert largest_difference(load(tmp_path / 'whole/iter_8.pth'), whole['state_dict']) > 1e-6
+    rates = [run['message_hub']['log_scalars']['train/lr'].data[0].tolist() for run in (whole, resumed)]
+    assert rates[0] == rates[1] and len(rates[0]) == 10
+    assert sorted(path.name for path in (tmp_path / 'resumed').glob('*.pth')) == ['iter_10.pth']
 
 
 def one_step(config, folder, batch_size):

@@ -107,7 +107,8 @@ def _objects_far_first(label: ImageLabels, img_hw: Sequence[int],
                        stride: int) -> Iterator[tuple[int, float, float, float, float, float]]:
     """Class, centre x and y, width and height in cells, depth in metres of the boxes that have a class and a centre inside."""
     boxes, kinds = label.boxes_px.double().tolist(), label.labels.tolist()
-    far_first = label.depth_m.double().nan_to_num(torch.inf).argsort(descending=True, stable=True)
+    depth_m = label.depth_m.double()
+    far_first = depth_m.masked_fill(depth_m.isnan(), math.inf).argsort(descending=True, stable=True)  # unknown hides nobody
     for index in far_first.tolist():
         u0, v0, u1, v1 = boxes[index]
         u, v = (u0 + u1) / 2 + 0.5, (v0 + v1) / 2 + 0.5  # from the image's upper left corner

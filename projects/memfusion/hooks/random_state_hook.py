@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import random
 from typing import Any
 
-import numpy as np
-import torch
 from mmdet3d.registry import HOOKS
 from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import Runner
-from torch import Tensor
+
+from projects.common.random_state import random_state, set_random_state
 
 CHECKPOINT_KEY = 'memfusion_random_state'
-_NUMPY_KIND = 'MT19937'
 
 
 @HOOKS.register_module()
@@ -83,34 +80,3 @@ def _saves_at_this_step(hook: Hook, runner: Runner) -> bool:
         return False
     return hook.every_n_train_iters(runner, hook.interval, hook.save_begin) or (
         hook.save_last and hook.is_last_train_iter(runner))
-
-
-def random_state() -> dict[str, Any]:
-    """The states of this process's generators as ints, lists and tensors, which torch's safe loader reads."""
-    version, words, gauss = random.getstate()
-    kind, keys, position, has_gauss, cached = np.random.get_state()  # type: ignore[misc]
-    if kind != _NUMPY_KIND:
-        raise RuntimeError(f'numpy.random has a {kind} generator; only {_NUMPY_KIND} can be kept')
-    state: dict[str, Any] = {
-        'python': [version, list(words), gauss],
-        'numpy': [torch.from_numpy(np.asarray(keys).astype(np.int64)), int(position), int(has_gauss), float(cached)],
-        'torch': torch.get_rng_state(),
-    }
-    if torch.cuda.is_available():
-        state['cuda'] = torch.cuda.get_rng_state()  # of this process's device
-    return state
-
-
-def set_random_state(state: dict[str, Any]) -> None:
-    """Puts back what `random_state` gave, wherever the checkpoint's tensors were mapped to."""
-    version, words, gauss = state['python']
-    random.setstate((version, tuple(words), gauss))
-    keys, position, has_gauss, cached = state['numpy']
-    np.random.set_state((_NUMPY_KIND, keys.cpu().numpy().astype(np.uint32), position, has_gauss, cached))
-    torch.set_rng_state(_bytes(state['torch']))
-    if torch.cuda.is_available() and 'cuda' in state:
-        torch.cuda.set_rng_state(_bytes(state['cuda']))
-
-
-def _bytes(state: Tensor) -> Tensor:
-    return state.cpu().to(torch.uint8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 from mmdet3d.registry import HOOKS
 from mmdet3d.structures import Det3DDataSample
+from mmengine.dist import all_gather_object, get_dist_info
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
@@ -23,24 +25,27 @@ _DEFAULT_RANGE_M = (-51.2, -51.2, 51.2, 51.2)
 class BEVVisualizationHook(Hook):
     """Draws test samples: `<scene>_<frame>_bev.png`, `_cameras.png`, and `_gate.png` where the model has a gate.
 
-    Works on mmdet3d's own batches and on clips (of which the last frame is drawn). Camera pictures are left out, with
-    one warning, where the info or the disk has no images.
+    Works on mmdet3d's own batches and on clips (of which the last frame is predicted and drawn). Camera pictures are left
+    out, with one warning, where the info or the disk has no images. At the end it says how many samples were drawn.
 
     Args:
         draw: off unless True; `tools/test.py --show-dir` switches it on.
         score_thr: predictions below this are not drawn.
         test_out_dir: where the pictures go; None is `pictures` in the work dir.
         interval: every how many samples one is drawn (counted per process).
-        max_samples: how many samples are drawn at most; None draws all.
+        max_samples: how many samples are drawn at most, shared out among the processes; None draws all.
 
     Raises:
-        ValueError: for an interval below 1.
+        ValueError: for an interval or max_samples below 1; where predictions cannot be paired with a batch or an info.
     """
 
     def __init__(self, draw: bool = False, score_thr: float = 0.3, test_out_dir: str | None = None, interval: int = 1,
                  max_samples: int | None = None) -> None:
         if interval < 1:
             raise ValueError(f'default_hooks.visualization.interval must be at least 1, got {interval}')
+        if max_samples is not None and max_samples < 1:
+            raise ValueError('default_hooks.visualization.max_samples must be at least 1, or None for all, got '
+                             f'{max_samples}')
         self.draw, self.score_thr, self.test_out_dir = draw, score_thr, test_out_dir
         self.interval, self.max_samples = interval, max_samples
         self._num_seen = self._num_drawn = 0
@@ -56,20 +61,37 @@ class BEVVisualizationHook(Hook):
         """Draws this batch's samples whose turn it is."""
         if not self.draw or not outputs:
             return
-        steps = data_batch if isinstance(data_batch, list) else [data_batch]
-        for index, sample in enumerate(outputs[len(steps) - 1::len(steps)]):  # clip-major: the last frame of each clip
+        last = data_batch[-1] if isinstance(data_batch, list) else data_batch  # of a clip, its last frame is predicted
+        points = _points(last, len(outputs))
+        for sample, cloud in zip(outputs, points):
             turn = self._num_seen % self.interval == 0
             self._num_seen += 1
-            if turn and (self.max_samples is None or self._num_drawn < self.max_samples):
+            if turn and self._num_drawn < _share(self.max_samples):
                 self._num_drawn += 1
-                self._draw_sample(runner, sample, _points(steps[-1], index))
+                self._draw_sample(runner, sample, cloud)
+
+    def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Says how many samples all processes drew; a run that drew none says why."""
+        if not self.draw:
+            return
+        counts = all_gather_object((self._num_drawn, self._num_seen))
+        drawn, seen = (sum(column) for column in zip(*counts))
+        if drawn:
+            runner.logger.info(f'{drawn} of {seen} samples were drawn into {self._folder(runner)}')
+        else:
+            runner.logger.warning(
+                f'no picture was drawn into {self._folder(runner)}: the test run gave {seen} predicted samples '
+                f'(default_hooks.visualization: interval={self.interval}, max_samples={self.max_samples})')
+
+    def _folder(self, runner: Runner) -> Path:
+        return Path(self.test_out_dir) if self.test_out_dir else Path(runner.work_dir) / 'pictures'
 
     def _draw_sample(self, runner: Runner, sample: Det3DDataSample, points: np.ndarray | None) -> None:
         dataset = runner.test_dataloader.dataset
-        info = dataset.get_data_info(sample.metainfo['sample_idx'])
+        info = _info_of(dataset, sample)
         names = dataset.metainfo['classes']
         range_m = _range(runner)
-        folder = Path(self.test_out_dir) if self.test_out_dir else Path(runner.work_dir) / 'pictures'
+        folder = self._folder(runner)
         stem = _stem(info)
         truth = BoxSet.from_instances(info['eval_ann_info']) if info.get('eval_ann_info') else None
         predictions = BoxSet.from_instances(sample.pred_instances_3d).above(self.score_thr)
@@ -113,12 +135,34 @@ def image_path(dataset: Any, camera: str, path: str | None) -> Path | None:
     return next((found for found in tries if found.is_file()), None)
 
 
-def _points(step: Any, index: int) -> np.ndarray | None:
-    """(P, D) points of one sample of a batch; None where the batch is of another kind (test-time augmentation)."""
-    inputs = step.get('inputs') if isinstance(step, Mapping) else None
+def _share(max_samples: int | None) -> float:
+    """How many of them this process may draw; the first ones take what does not divide."""
+    if max_samples is None:
+        return math.inf
+    rank, world_size = get_dist_info()
+    return max_samples // world_size + (rank < max_samples % world_size)
+
+
+def _info_of(dataset: Any, sample: Det3DDataSample) -> dict[str, Any]:
+    """The info of a predicted sample; ValueError where the data set has another sample at its index (joined data sets)."""
+    index = sample.metainfo['sample_idx']
+    info = dataset.get_data_info(index)
+    tokens = info.get('token'), sample.metainfo.get('sample_token')
+    if None not in tokens and tokens[0] != tokens[1]:
+        raise ValueError(f'pictures: item {index} of {type(dataset).__name__} is sample {tokens[0]}, but the prediction is of '
+                         f'sample {tokens[1]}: they can be drawn for a single test data set only')
+    return info
+
+
+def _points(batch: Any, num_samples: int) -> list[np.ndarray | None]:
+    """(P, D) points of each sample of a batch; None where the batch is of another kind (test-time augmentation)."""
+    inputs = batch.get('inputs') if isinstance(batch, Mapping) else None
     if not isinstance(inputs, Mapping) or 'points' not in inputs:
-        return None
-    return inputs['points'][index].detach().cpu().numpy()
+        return [None] * num_samples
+    if len(inputs['points']) != num_samples:
+        raise ValueError(f'pictures: a batch of {len(inputs["points"])} samples gave {num_samples} predictions: which is of '
+                         'which is not known')
+    return [points.detach().cpu().numpy() for points in inputs['points']]
 
 
 def _range(runner: Runner) -> Sequence[float]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from mmcv.cnn import ConvModule
@@ -87,6 +88,8 @@ class ConvGRUFusion(TemporalSlot):
 @dataclass(frozen=True)
 class StackState(TemporalState):
     """maps: (B, k - 1, Ch, H, W), oldest first, each in its own grid, with map_valid and map_global_from_bev."""
+
+    POSES: ClassVar[tuple[str, ...]] = (*TemporalState.POSES, 'map_global_from_bev')
 
     maps: Tensor
     map_valid: Tensor

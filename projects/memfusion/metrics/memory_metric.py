@@ -16,7 +16,7 @@ from .build_tables import OfficialFilter, build_predictions, build_truth, check_
 from .matching import candidate_pairs, match
 from .mean_ap_seen import average_precisions, mean_over
 from .memory_recall import detected_truth, flicker, recalls, score_threshold
-from .nuscenes_metric import PREDICTIONS, OrderedMetric, keep_best, load_infos
+from .nuscenes_metric import PREDICTIONS, OrderedBoxMetric, keep_best, load_infos
 
 _MAX_BOXES = 500  # of a sample, as in the official score
 _FARTHEST_M = 4.0  # the widest of the official centre distances
@@ -88,7 +88,7 @@ def _at_threshold(truth: TruthTable, detected: Bools) -> dict[str, float]:
 
 
 @METRICS.register_module()
-class MemoryMetric(OrderedMetric):
+class MemoryMetric(OrderedBoxMetric):
     """What `evaluate_memory` gives, as a metric of MMEngine; beside OrderedNuScenesMetric or alone.
 
     Metric names, with the default prefix: 'memory/mAP_seen', 'memory/recall_0pts_seen', 'memory/flicker', ...

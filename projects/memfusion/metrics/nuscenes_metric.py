@@ -29,30 +29,14 @@ _ERROR_COLUMNS = dict(ATE='trans_err', ASE='scale_err', AOE='orient_err', AVE='v
 
 
 class OrderedMetric(BaseMetric):
-    """Base: keeps each sample's best boxes, and scores those of all ranks in data-set order.
+    """Base: scores the results of all ranks in data-set order, whatever they are of.
 
     Ties in score depend on the order. Ranks may have any number of samples, or none; a missing sample is an error.
-    Subclasses give `compute_metrics(results)`, one result per sample of the data set, and `max_boxes`.
+    Subclasses give `process`, which keeps a dict with `sample_idx` of every sample, and `compute_metrics(results)`, which
+    gets one of them per sample of the data set.
     """
 
     results: list[dict]
-    max_boxes: int
-
-    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
-        """Keeps each sample's best boxes on the CPU.
-
-        Args:
-            data_batch: not used.
-            data_samples: dicts with `pred_instances_3d` (bboxes_3d (n, 9), scores_3d (n,), labels_3d (n,)) and
-                `sample_idx`, the position in the info file's data_list.
-        """
-        for sample in data_samples:
-            predicted = sample[PREDICTIONS]
-            boxes = predicted['bboxes_3d']
-            if not isinstance(boxes, LiDARInstance3DBoxes):
-                raise ValueError(f'{type(self).__name__} takes boxes in the LiDAR frame, got {type(boxes).__name__}; '
-                                 "use mmdet3d's NuScenesMetric for those")
-            self.results.append({PREDICTIONS: keep_best(predicted, self.max_boxes), 'sample_idx': int(sample['sample_idx'])})
 
     def evaluate(self, size: int) -> dict[str, float]:
         """Scores the results of all ranks; every rank returns the same metrics or raises.
@@ -82,8 +66,30 @@ class OrderedMetric(BaseMetric):
         return answer[0]
 
 
+class OrderedBoxMetric(OrderedMetric):
+    """Base: keeps each sample's best 3-D boxes; subclasses give `max_boxes`."""
+
+    max_boxes: int
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        """Keeps each sample's best boxes on the CPU.
+
+        Args:
+            data_batch: not used.
+            data_samples: dicts with `pred_instances_3d` (bboxes_3d (n, 9), scores_3d (n,), labels_3d (n,)) and
+                `sample_idx`, the position in the info file's data_list.
+        """
+        for sample in data_samples:
+            predicted = sample[PREDICTIONS]
+            boxes = predicted['bboxes_3d']
+            if not isinstance(boxes, LiDARInstance3DBoxes):
+                raise ValueError(f'{type(self).__name__} takes boxes in the LiDAR frame, got {type(boxes).__name__}; '
+                                 "use mmdet3d's NuScenesMetric for those")
+            self.results.append({PREDICTIONS: keep_best(predicted, self.max_boxes), 'sample_idx': int(sample['sample_idx'])})
+
+
 @METRICS.register_module()
-class OrderedNuScenesMetric(OrderedMetric, NuScenesMetric):
+class OrderedNuScenesMetric(OrderedBoxMetric, NuScenesMetric):
     """mmdet3d's NuScenesMetric for boxes in the LiDAR frame, exact and forgiving where the stock one is neither.
 
     - The version is the info file's, not the data-set class's.

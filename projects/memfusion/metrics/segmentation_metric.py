@@ -24,10 +24,10 @@ class IoUMetric(OrderedMetric):
     """Base: sums each sample's counts and gives 'IoU_{name}' and 'mIoU'. The same for any number of processes.
 
     Subclasses keep, in `process`, `counts` (K, 3) of each sample: cells or pixels of both, of the prediction, of the truth.
-    Where nothing at all is labelled there is no score, and a warning with the `remedy`.
+    Where nothing at all is labelled there is no score, and a warning with their `remedy`: where their labels come from.
     """
 
-    remedy = 'the data set has no boxes'
+    remedy: str
 
     def names(self) -> Sequence[str]:
         """K names."""
@@ -132,6 +132,8 @@ class BEVSegMetric(IoUMetric):
         prefix: of the metric names.
         collect_device: where ranks exchange results: 'cpu' or 'gpu'; both exchange pickled objects.
     """
+
+    remedy = 'the data set has no boxes'
 
     def __init__(self, groups: Mapping[str, Sequence[str]], point_cloud_range: Sequence[float], prefix: str = 'bev_seg',
                  collect_device: str = 'cpu') -> None:

@@ -75,8 +75,7 @@ class Demo:
 
     def tool(self, name: str, *arguments: Any) -> None:
         """Runs one of the project's tools; raises UserError where it fails (it has said why)."""
-        # Threads that wait actively fight with the data workers for the same two cores.
-        env = {'OMP_WAIT_POLICY': 'PASSIVE', 'PYTHONWARNINGS': 'ignore', **os.environ}
+        env = {'PYTHONWARNINGS': 'ignore', **os.environ}
         command = [sys.executable, f'tools/{name}', *map(str, arguments)]
         if subprocess.run(command, cwd=self.repo, env=env).returncode:
             raise UserError(f'the step above failed: {" ".join(command)}')

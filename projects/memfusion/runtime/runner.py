@@ -1,19 +1,41 @@
-"""Runtime. MMEngine's Runner that refuses another architecture's checkpoint and never leaves half a one behind."""
+"""Runtime. MMEngine's Runner: strict about checkpoints, never leaves half a one behind, resumes inside an epoch."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from mmengine.dist import master_only
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
+from mmengine.registry import LOOPS, RUNNERS
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from mmengine.runner.checkpoint import _load_checkpoint
 from torch import nn
 
 from .checkpoint import load_weights
 from .errors import UserError
+from .resume import POSITION_KEY, ResumableTrainLoop, position_of, resume_position, to_meta
+
+
+def check_frozen(model: Any) -> None:
+    """Raises UserError where parts in `train_cfg.frozen` would keep the random weights that they start with.
+
+    Args:
+        model: its config; a built model is let pass.
+    """
+    if not isinstance(model, Mapping) or _is_pretrained(model):
+        return
+    frozen = (model.get('train_cfg') or {}).get('frozen') or ()
+    random = [name for name in frozen if not _is_pretrained(model.get(name.split('.')[0]))]
+    if random:
+        raise UserError(f'model.train_cfg.frozen={list(frozen)}: {", ".join(random)} would keep random weights, because no '
+                        'checkpoint is given: add --cfg-options load_from=FILE, the detector that is to stay as it is')
+
+
+def _is_pretrained(part: Any) -> bool:
+    init_cfg = part.get('init_cfg') if isinstance(part, Mapping) else None
+    return any(one.get('type') == 'Pretrained' for one in (init_cfg if isinstance(init_cfg, list) else [init_cfg or {}]))
 
 
 @RUNNERS.register_module()
@@ -27,9 +49,30 @@ class MemFusionRunner(Runner):
     _may_lack_slots = False
 
     def train(self) -> nn.Module:
-        """As Runner.train; `load_from` may lack whole slots unless this is a resumed run."""
+        """As Runner.train; `load_from` may lack whole slots unless this is a resumed run.
+
+        Raises:
+            UserError: where parts are frozen that nothing gives weights to.
+        """
         self._may_lack_slots = not self._resume
+        if self._load_from is None and not self._resume:
+            check_frozen(self.cfg.get('model'))
         return super().train()
+
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        """As Runner.wrap_model; what a ChannelsLastHook converts is converted before it is wrapped (the hook says why)."""
+        kinds = [hook.get('type') if isinstance(hook, Mapping) else type(hook) for hook in self.cfg.get('custom_hooks') or ()]
+        if any(getattr(kind, '__name__', str(kind)).split('.')[-1] == 'ChannelsLastHook' for kind in kinds):
+            model.to(memory_format=torch.channels_last)
+        return super().wrap_model(model_wrapper_cfg, model)
+
+    def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        """As Runner.build_train_loop; MMEngine's loop over epochs becomes ours, which can go on inside one."""
+        if isinstance(loop, dict):
+            kind = loop.get('type', EpochBasedTrainLoop if loop.get('by_epoch') else None)
+            if (LOOPS.get(kind) if isinstance(kind, str) else kind) is EpochBasedTrainLoop:
+                loop = {**{key: value for key, value in loop.items() if key != 'by_epoch'}, 'type': ResumableTrainLoop}
+        return super().build_train_loop(loop)
 
     def load_checkpoint(
         self,
@@ -55,17 +98,40 @@ class MemFusionRunner(Runner):
         load_weights(self.model, checkpoint, str(filename), allow_missing_slots, revise_keys)
         self._has_loaded = True
         self.logger.info(f'Load checkpoint from {filename}')
-        if self._resume and not ({'meta', 'message_hub'} <= checkpoint.keys() and 'epoch' in checkpoint['meta']):
-            raise UserError(f'{filename}: has weights but not the state of a training run, so it cannot be resumed; '
-                            'start from its weights instead: --cfg-options load_from=FILE')
+        if self._resume:
+            self._check_state(checkpoint, str(filename))
+            resume_position(self.train_loop, self.optim_wrapper, checkpoint, str(filename), self.seed)
         return checkpoint
 
+    def _check_state(self, checkpoint: dict, filename: str) -> None:
+        """Raises UserError where a checkpoint lacks what a resumed run needs beside weights."""
+        wanted = {'meta', 'message_hub', 'optimizer'} | ({'param_schedulers'} if self.param_schedulers else set())
+        if not (wanted <= checkpoint.keys() and {'epoch', 'iter'} <= checkpoint['meta'].keys()):
+            raise UserError(f'{filename}: has weights but not the state of a training run, so it cannot be resumed '
+                            f'(no {", ".join(sorted(wanted - checkpoint.keys())) or "meta.epoch"}); start from its weights '
+                            'instead: --cfg-options load_from=FILE')
+
     @master_only
-    def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
-        """As Runner.save_checkpoint, but a file in a local folder gets its name only when it is complete."""
-        if '://' in str(out_dir):
-            super().save_checkpoint(out_dir, filename, *args, **kwargs)
-            return
-        unfinished = f'{filename}.unfinished'
-        super().save_checkpoint(out_dir, unfinished, *args, **kwargs)
-        os.replace(os.path.join(out_dir, unfinished), os.path.join(out_dir, filename))
+    def save_checkpoint(
+        self,
+        out_dir: str,
+        filename: str,
+        file_client_args: dict | None = None,
+        save_optimizer: bool = True,
+        save_param_scheduler: bool = True,
+        meta: dict | None = None,
+        by_epoch: bool = True,
+        backend_args: dict | None = None,
+    ) -> None:
+        """As Runner.save_checkpoint; adds where in its epoch the run is, and a local file gets its name when it is complete."""
+        epoch, iteration = (self.epoch + 1, self.iter) if by_epoch else (self.epoch, self.iter + 1)  # MMEngine's rule
+        meta = dict(epoch=epoch, iter=iteration) | (meta or {})
+        position = position_of(self.train_loop, meta['epoch'], meta['iter'])
+        if position is not None:
+            meta[POSITION_KEY] = to_meta(position)
+        local = '://' not in str(out_dir)
+        written = f'{filename}.unfinished' if local else filename
+        super().save_checkpoint(out_dir, written, file_client_args, save_optimizer, save_param_scheduler, meta, by_epoch,
+                                backend_args)
+        if local:
+            os.replace(os.path.join(out_dir, written), os.path.join(out_dir, filename))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,12 +16,17 @@ State = TypeVar('State', bound='TemporalState')
 class TemporalState:
     """What every temporal module remembers of B scenes; subclasses add their tensors, all with the batch first.
 
+    A subclass whose tensors hold poses names them in POSES, after those of its base: a pose that is forgotten becomes the
+    identity, everything else 0.
+
     Attributes:
         num_frames: (B,) int64, valid frames seen since the scene began.
         time_s: (B,) float64, stamp of the last frame.
         global_from_bev: (B, 4, 4) float64, augmented LiDAR frame of the last frame to global.
         global_from_lidar: (B, 4, 4) float64, raw LiDAR frame of the last frame to global: where the sensor really was.
     """
+
+    POSES: ClassVar[tuple[str, ...]] = ('global_from_bev', 'global_from_lidar')
 
     num_frames: Tensor
     time_s: Tensor
@@ -75,7 +80,7 @@ class TemporalState:
             return self
         fresh = self._map(torch.zeros_like)
         eye = torch.eye(4, dtype=torch.float64, device=which.device)
-        poses = {f.name: eye.expand_as(getattr(self, f.name)) for f in fields(self) if 'global_from' in f.name}
+        poses = {name: eye.expand_as(getattr(self, name)) for name in self.POSES}
         return replace(fresh, **poses).where(which, self)
 
     @staticmethod
@@ -148,6 +153,8 @@ class MemoryState(TemporalState):
         agent_position: (B, K, 2) float64, global metres: where each tracked agent was last.
         agent_time_s: (B, K) float64; 0 where the slot is free.
     """
+
+    POSES: ClassVar[tuple[str, ...]] = (*TemporalState.POSES, 'slot_global_from_bev')
 
     sensory: Tensor
     mask: Tensor

@@ -13,8 +13,8 @@ from mmengine.model import BaseModel, MMDistributedDataParallel
 from torch import nn
 from torch.utils.data import Dataset
 
+from projects.common.random_state import random_state, set_random_state
 from projects.memfusion.hooks import EpochSeedHook, RandomStateHook, SessionResetHook
-from projects.memfusion.hooks.random_state_hook import random_state, set_random_state
 from projects.memfusion.runtime import UserError, build_runner, safe_load
 
 needs_allow_list = pytest.mark.skipif(

@@ -2,10 +2,15 @@
 
 from types import SimpleNamespace
 
+import pytest
 import torch
+import torch.distributed as dist
+from mmengine.config import Config
+from mmengine.model import MMDistributedDataParallel
 from torch import nn
 
 from projects.memfusion.hooks import ChannelsLastHook, FreezeBatchNormHook
+from projects.memfusion.runtime import MemFusionRunner
 
 
 def network():
@@ -20,6 +25,34 @@ def test_channels_last_changes_the_order_in_memory_and_not_the_result():
     assert model[0].weight.is_contiguous(memory_format=torch.channels_last)
     assert (model(image) - before).abs().max() < 1e-5
     assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
+
+
+@pytest.fixture
+def one_process():
+    """A process group of this process alone."""
+    dist.init_process_group('gloo', store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def gradients(model):
+    model(torch.arange(486.0).view(2, 3, 9, 9) / 486).square().sum().backward()
+    return [parameter.grad.clone() for parameter in model.parameters()]
+
+
+def test_the_first_gradients_of_several_processes_are_not_permuted(one_process, monkeypatch):
+    """DistributedDataParallel takes the order in memory that weights have when it is built for the first step's gradients."""
+    expected, wrapper = gradients(network().eval()), dict(type='MMDistributedDataParallel', device_ids=None)
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    runner = MemFusionRunner.__new__(MemFusionRunner)
+    runner.cfg, runner._distributed = Config(dict(custom_hooks=[dict(type='ChannelsLastHook')])), True
+    runner.model = runner.wrap_model(wrapper, network().eval())
+    ChannelsLastHook().before_run(runner)
+    assert runner.model.module[0].weight.is_contiguous(memory_format=torch.channels_last)
+    for first, second in zip(gradients(runner.model), expected, strict=True):
+        assert (first - second).abs().max() < 1e-4 * second.abs().max().clamp(min=1.0)
+    with pytest.raises(ValueError, match='would permute gradients'):
+        ChannelsLastHook().before_run(SimpleNamespace(model=MMDistributedDataParallel(network())))
 
 
 def test_frozen_statistics_stay_although_the_model_trains():

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 from mmdet3d.structures import LiDARInstance3DBoxes
+from mmengine.logging import MMLogger
 from mmengine.structures import InstanceData
 
 from projects.memfusion.metrics import BEVSegMetric, ImageBBoxMetric, ImageSegMetric
 from projects.memfusion.metrics import nuscenes_metric as base_module
 from projects.memfusion.metrics.image_bbox_metric import depth_errors
+from projects.memfusion.metrics.segmentation_metric import IoUMetric
 from projects.memfusion.structures.image_labels import ImageLabels
 
 META = dict(classes=('car', 'bus'))
@@ -242,3 +244,24 @@ def test_a_frame_that_could_not_be_loaded_counts_for_nothing():
     assert evaluate(ImageBBoxMetric(), [whole, dropped])['mAP'] == pytest.approx(1.0)
     pixels = seg_sample(0, [[[0]]], [[[0]]])
     assert evaluate(ImageSegMetric(), [pixels, dropped])['mIoU'] == 1.0
+
+
+def test_a_segmentation_metric_reads_no_boxes_unless_it_says_so(monkeypatch):
+    """The base keeps nothing by itself, and what to do where nothing is labelled is each metric's own."""
+    class Forgot(IoUMetric):
+        def names(self):
+            return ('car',)
+
+    with pytest.raises(TypeError, match='process'):
+        Forgot()
+    told = []
+    for metric, sample in (
+        (BEVSegMetric(dict(vehicle=['car', 'bus']), [-4.0, -4, -1, 4, 4, 1]),
+         dict(pred_bev_seg=torch.zeros(1, 8, 8), eval_ann_info=dict(
+             gt_bboxes_3d=LiDARInstance3DBoxes(torch.zeros(0, 7)), gt_labels_3d=np.zeros(0, dtype=np.int64)))),
+        (ImageSegMetric(), dict(pred_img_sem_seg=torch.zeros(1, 2, 2, dtype=torch.uint8), gt_img_labels=(labels(),))),
+    ):
+        monkeypatch.setattr(MMLogger.get_current_instance(), 'warning', told.append)
+        assert evaluate(metric, [dict(sample, sample_idx=0)]) == {}
+    assert 'bev_seg: nothing is labelled, so there is no score (the data set has no boxes)' in told[0]
+    assert 'image_seg: nothing is labelled' in told[1] and 'pixel labels come from' in told[1] and 'no boxes' not in told[1]

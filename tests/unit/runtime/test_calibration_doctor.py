@@ -265,7 +265,8 @@ def test_edges_on_a_moving_box_have_its_velocity():
     points = np.array([[0, 10, 0], [1.4, 10, 0], [1.9, 10, 0], [0, 12.4, 0], [0, 13, 0], [0, 10, 2]], dtype=np.float64)
     edges = LidarEdges(points, np.zeros(6, dtype=np.int64), np.ones(6), np.zeros((6, 3)), np.ones(6), np.zeros(6))
     box = dict(bbox_3d=[0.0, 10.0, 0.0, 4.0, 2.0, 2.0, np.pi / 2], velocity=[0.0, 8.0])
-    moved = move_with_boxes(edges, {'instances': [dict(box, velocity=[np.nan, np.nan]), box]}, 1.8)
+    unknown = [dict(box, velocity=[np.nan, np.nan]), dict(box, velocity=[np.nan, 5.0])]  # wholly or in part: moves nothing
+    moved = move_with_boxes(edges, {'instances': [unknown[0], box, unknown[1]]}, 1.8)
     # 0.3 m and half a ray (0.16 m at 10 m) are granted around the box
     assert moved.velocity_m_s.tolist() == [[0.0, 8.0, 0.0], [0.0, 8.0, 0.0], [0.0] * 3, [0.0, 8.0, 0.0], [0.0] * 3, [0.0] * 3]
     assert not move_with_boxes(edges, {}, 1.8).velocity_m_s.any()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,12 +12,13 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 
 from projects.memfusion.runtime.errors import UserError
-from projects.memfusion.runtime.fusion_study import results, rows, run
+from projects.memfusion.runtime.fusion_study import results, rows, run, train_row
 from projects.memfusion.runtime.fusion_study.faults import result_path
 from projects.memfusion.runtime.fusion_study.frames import FusedFrames, camera_dataset, join, load_or_encode
 from projects.memfusion.runtime.fusion_study.report import write_report
 from projects.memfusion.runtime.fusion_study.train_row import build_row, class_means
 from projects.memfusion.runtime.launch import init_registry
+from projects.memfusion.runtime.memory_study import train_row as memory_train_row
 from projects.memfusion.runtime.memory_study.cache import FeatureCache
 from projects.memfusion.runtime.memory_study.report import BEGIN, END
 from projects.memfusion.runtime.memory_study.rows import Budget
@@ -190,3 +192,24 @@ def test_a_short_row(study, monkeypatch, name, trained):
     assert torch.equal(weights[key], study.weights[key])
     before = study.weights.get(trained, torch.zeros_like(weights[trained]))  # the fusion layer's output starts at zero
     assert not torch.equal(weights[trained], before)
+
+
+def test_model_and_batches_go_to_the_device(study, repo, monkeypatch):
+    """'meta' stands in for a GPU: what stays behind is seen by its device. What is stored stays on the host."""
+    cfg = run.load_row(repo / 'configs/study/fusion_lidar_only.py', study.roots[0])
+    weights, training = study.weights, study.training
+    for module, arguments in ((train_row, (cfg, weights, study.folder, 0)), (memory_train_row, (cfg, weights, 0))):
+        monkeypatch.setattr(module, 'get_device', lambda: 'meta')
+        model = module.build_row(*arguments)
+        assert {value.device.type for value in model.state_dict().values()} == {'meta'}
+    device = model.data_preprocessor.device
+    assert device.type == 'meta'
+    single = replace(training, scenes={key.split('/')[1]: value for key, value in training.scenes.items()})  # of one world
+    for frames, length in ((single, 2), (FusedFrames(**vars(training), model=model, cameras=None, seed=0), 1)):
+        clip, samples = frames.batch([0, 1], [3, 4], length, device)
+        assert {tensor.device.type for tensor in (clip.bev, clip.observed, clip.valid)} == {'meta'}
+        assert len(samples) == 2 * length
+        for sample in samples:
+            assert sample.gt_instances_3d.bboxes_3d.tensor.device.type == 'meta'
+            assert sample.gt_instances_3d.labels_3d.device.type == 'meta'
+    assert training.bev.device.type == training.samples[0][3].gt_instances_3d.labels_3d.device.type == 'cpu'

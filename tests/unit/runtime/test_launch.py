@@ -20,6 +20,7 @@ from projects.memfusion.runtime import (
     safe_load,
     set_work_dir,
 )
+from projects.memfusion.runtime.runner import check_frozen
 
 CONFIG = """
 model = dict(type='Toy', head=dict(type='Head', width=4, extra=None), layers=[dict(depth=1), dict(depth=2)])
@@ -219,3 +220,17 @@ def test_two_processes_on_the_cpu_share_gradients(repo, tmp_path):
     saved = safe_load(tmp_path / 'work' / 'epoch_1.pth')
     assert saved['meta']['epoch'] == 1
     assert not list((tmp_path / 'work').glob('*.unfinished'))
+
+
+def test_frozen_parts_need_weights(repo):
+    """A row of a study on its own: the study gives it its seed's detector, nobody gives it another seed's."""
+    cfg = Config.fromfile(repo / 'configs/study/fusion_futrpp.py')
+    assert cfg.load_from is None
+    with pytest.raises(UserError, match=r'train_cfg.frozen=.*pts_voxel_encoder.* would keep random weights.*load_from=FILE'):
+        check_frozen(cfg.model)
+    cfg.model.train_cfg.frozen = ['img_backbone.layer1']
+    cfg.model.img_backbone.init_cfg = dict(type='Pretrained', checkpoint='torchvision://resnet18')
+    check_frozen(cfg.model)
+    check_frozen(dict(train_cfg=dict(frozen=[])))
+    check_frozen(dict(train_cfg=None))
+    check_frozen(torch.nn.Linear(1, 1))

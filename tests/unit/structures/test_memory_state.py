@@ -1,10 +1,11 @@
 """MemoryState: select, put, cat, where, reset and detach on numbers that can be told apart."""
 
-from dataclasses import fields
+from dataclasses import dataclass, fields
 
 import torch
+from torch import Tensor
 
-from projects.memfusion.structures import MemorySizes, MemoryState
+from projects.memfusion.structures import MemorySizes, MemoryState, TemporalState, empty_clock
 
 SIZES = MemorySizes(map_shape=(2, 3), key_dim=4, value_dim=5, hidden_dim=6, num_slots=2, num_agents=2, feature_dim=7,
                     long_term=8)
@@ -55,6 +56,26 @@ def test_reset_forgets_only_the_chosen_and_equals_a_fresh_state():
     assert state.reset(torch.zeros(3, dtype=torch.bool)) is state
 
 
+@dataclass(frozen=True)
+class Odd(TemporalState):
+    """A pose under a name of its own, and a field that is none although its name says so."""
+
+    POSES = (*TemporalState.POSES, 'place')
+
+    place: Tensor
+    is_global_from_map: Tensor
+
+
+def test_what_a_pose_is_is_declared_not_guessed():
+    state = Odd(**empty_clock(2, torch.zeros(1)), place=torch.full((2, 5, 4, 4), 3.0, dtype=torch.float64),
+                is_global_from_map=torch.ones(2, 4, 4))
+    after = state.reset(torch.tensor([True, False]))
+    assert torch.equal(after.place[0], torch.eye(4, dtype=torch.float64).expand(5, 4, 4))
+    assert not after.is_global_from_map[0].any()
+    assert torch.equal(after.place[1], state.place[1]) and after.is_global_from_map[1].all()
+    assert torch.equal(after.global_from_lidar[0], torch.eye(4, dtype=torch.float64))
+
+
 def test_where_picks_per_sample():
     a, b = filled(seed=1), filled(seed=2)
     mixed = a.where(torch.tensor([True, False, True]), b)
@@ -81,7 +102,7 @@ def test_zero_is_nothing_that_depends_on_everything_stored():
 def test_poses_of_an_empty_state_are_identities_and_the_rest_is_zero():
     for f in fields(MemoryState):
         tensor = getattr(MemoryState.empty(2, SIZES, like=torch.zeros(1, dtype=torch.bfloat16)), f.name)
-        if 'global_from' in f.name:
+        if f.name in MemoryState.POSES:
             assert torch.equal(tensor, torch.eye(4, dtype=torch.float64).expand_as(tensor)), f.name
         else:
             assert not tensor.any() and tensor.dtype != torch.bfloat16, f.name

@@ -64,8 +64,7 @@ def names(folder: Path) -> list[str]:
 def test_both_kinds_of_batches(tmp_path: Path, as_clip: bool) -> None:
     hook = BEVVisualizationHook(draw=True, test_out_dir=str(tmp_path / 'out'))
     data = [batch(3, 8), batch(4, 9)] if as_clip else batch(4, 9)
-    outputs = [sample(i) for i in ((3, 4, 8, 9) if as_clip else (4, 9))]  # clip-major
-    hook.after_test_iter(runner(HandMadeDataset(tmp_path / 'data'), tmp_path), 0, data, outputs)
+    hook.after_test_iter(runner(HandMadeDataset(tmp_path / 'data'), tmp_path), 0, data, [sample(i) for i in (4, 9)])
     assert names(tmp_path / 'out') == [f'scene-0001_{i:03d}_{kind}.png' for i in (4, 9) for kind in ('bev', 'cameras')]
     orange = np.abs(read_rgb(tmp_path / 'out/scene-0001_004_bev.png').astype(int) - PREDICTION).sum(axis=2) < 60
     rows, columns = np.nonzero(orange[:, 300:])  # right of the legend
@@ -95,8 +94,50 @@ def test_off_by_default_interval_and_limit(tmp_path: Path) -> None:
         hook.after_test_iter(run, index, batch(index), [sample(index)])
     drawn = [name for name in names(tmp_path / 'work/pictures') if name.endswith('bev.png')]
     assert drawn == ['sample_00000_bev.png', 'sample_00002_bev.png']  # stock infos do not know their scene
-    with pytest.raises(ValueError, match='interval'):
-        BEVVisualizationHook(interval=0)
+    for bad in ('interval', 'max_samples'):
+        with pytest.raises(ValueError, match=f'visualization.{bad} must be at least 1'):
+            BEVVisualizationHook(**{bad: 0})
+
+
+def test_a_run_says_how_much_was_drawn(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = runner(HandMadeDataset(tmp_path / 'data'), tmp_path)
+    hook = BEVVisualizationHook(draw=True, test_out_dir=str(tmp_path / 'out'), interval=2)
+    with caplog.at_level(logging.INFO):
+        hook.before_test_epoch(run)
+        hook.after_test_epoch(run)
+        hook.after_test_iter(run, 0, batch(0, 1, 2), [sample(0), sample(1), sample(2)])
+        hook.after_test_epoch(run)
+        BEVVisualizationHook().after_test_epoch(run)
+    assert [record.levelname for record in caplog.records] == ['WARNING', 'INFO']
+    assert 'no picture was drawn into' in caplog.text and 'gave 0 predicted samples' in caplog.text
+    assert f'2 of 3 samples were drawn into {tmp_path}/out' in caplog.text
+
+
+@pytest.mark.parametrize('limit, shares', [(5, [2, 2, 1]), (1, [1, 0, 0]), (3, [1, 1, 1])])
+def test_processes_share_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int, shares: list[int]) -> None:
+    run, module = runner(HandMadeDataset(tmp_path / 'data'), tmp_path), 'projects.memfusion.hooks.visualization_hook'
+    drawn = []
+    for rank in range(3):
+        monkeypatch.setattr(f'{module}.get_dist_info', lambda rank=rank: (rank, 3))
+        hook = BEVVisualizationHook(draw=True, max_samples=limit)
+        monkeypatch.setattr(hook, '_draw_sample', lambda *args: None)
+        for index in range(4):
+            hook.after_test_iter(run, index, batch(index), [sample(index)])
+        drawn.append(hook._num_drawn)
+    assert drawn == shares
+
+
+def test_what_cannot_be_paired_is_an_error(tmp_path: Path) -> None:
+    run = runner(HandMadeDataset(tmp_path / 'data'), tmp_path)
+    with pytest.raises(ValueError, match='a batch of 2 samples gave 4 predictions'):
+        BEVVisualizationHook(draw=True).after_test_iter(run, 0, [batch(0, 1)] * 2, [sample(i) for i in (0, 0, 1, 1)])
+    other = sample(1)
+    other.set_metainfo(dict(sample_token='b'))
+    monkey = HandMadeDataset(tmp_path / 'data')
+    run.test_dataloader.dataset = SimpleNamespace(
+        metainfo=monkey.metainfo, get_data_info=lambda index: dict(monkey.get_data_info(index), token='a'))
+    with pytest.raises(ValueError, match='is sample a, but the prediction is of sample b'):
+        BEVVisualizationHook(draw=True).after_test_iter(run, 0, batch(1), [other])
 
 
 def test_missing_images_warn_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -61,8 +61,8 @@ def move_with_boxes(edges: LidarEdges, info: Mapping[str, Any], step_deg: float)
     velocity = edges.velocity_m_s.copy()
     around_m = _AROUND_M + np.radians(step_deg) / 2 * np.linalg.norm(edges.points_m, axis=1)
     for box in info.get('instances', ()):
-        flat = np.nan_to_num(np.asarray(box.get('velocity', (0.0, 0.0)), dtype=np.float64))
-        if flat.any():
+        flat = np.asarray(box.get('velocity', (0.0, 0.0)), dtype=np.float64)
+        if np.isfinite(flat).all() and flat.any():  # NaN is unknown: it moves no edge
             velocity[_is_inside(edges.points_m, np.asarray(box['bbox_3d'], dtype=np.float64), around_m)] = [*flat, 0.0]
     return replace(edges, velocity_m_s=velocity)
 

@@ -45,9 +45,9 @@ class FusedFrames(FeatureCache):
     seed: int
     drawn: int = 0
 
-    def batch(self, variants: Sequence[int], ends: Sequence[int],
-              length: int = 1) -> tuple[EncodedClip, list[Det3DDataSample]]:
-        """B clips of one frame.
+    def batch(self, variants: Sequence[int], ends: Sequence[int], length: int = 1,
+              device: torch.device | str = 'cpu') -> tuple[EncodedClip, list[Det3DDataSample]]:
+        """B clips of one frame, on the model's device.
 
         Raises:
             ValueError: where clips of more than one frame are asked for.
@@ -55,15 +55,16 @@ class FusedFrames(FeatureCache):
         if length != 1:
             raise ValueError(f'the fusion study has single frames, but train_dataloader.dataset.seq_len={length}')
         at = (torch.as_tensor(variants), torch.as_tensor(ends))
-        bev, images = self.bev[at].float(), None
+        bev, images = self.bev[at].float().to(device), None
         samples = [self.samples[variant][end] for variant, end in zip(variants, ends)]
         if self.cameras is not None:
             loaded = [self._load(end, slot, samples[slot]) for slot, end in enumerate(ends)]
             bev, images = self._fuse(bev, [frame for frame, _ in loaded])
             samples = [sample for _, sample in loaded]
         self.drawn += 1
-        valid = torch.ones(len(samples), 1, dtype=torch.bool)
-        return EncodedClip(bev[:, None], self.observed[at][:, None], valid, images), samples
+        valid = torch.ones(len(samples), 1, dtype=torch.bool, device=device)
+        clip = EncodedClip(bev[:, None], self.observed[at][:, None].to(device), valid, images)
+        return clip, [sample.to(device) for sample in samples]
 
     def _load(self, position: int, slot: int, sample: Det3DDataSample) -> tuple[CameraFrame, Det3DDataSample]:
         """The frame's cameras with the BEV augmentation of its stored features, and the sample with the images' labels."""
@@ -83,7 +84,8 @@ class FusedFrames(FeatureCache):
 
     def _fuse(self, bev: Tensor, frames: Sequence[CameraFrame]) -> tuple[Tensor, EncodedImages]:
         inputs = self.model.data_preprocessor.stack_cameras(frames)
-        images = self.model.encode_images(inputs, torch.ones(len(frames), dtype=torch.bool), torch.arange(len(frames)))
+        every = torch.arange(len(frames), device=bev.device)
+        images = self.model.encode_images(inputs, every >= 0, every)
         return self.model.fuse(bev, images)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
+from mmengine.runner.checkpoint import weights_to_cpu
 from torch import Tensor
 
 from projects.memfusion.data.files import write_text
@@ -109,7 +110,7 @@ def run_row(study: Study, row: Row) -> None:
         FusedFrames(**vars(cache), model=model, cameras=camera_dataset(loader.dataset, study.roots), seed=study.seed)
         for cache, loader in ((study.training, cfg.train_dataloader), (study.testing, cfg.test_dataloader)))
     seconds = train(model, cfg, training, BUDGET, study.seed)
-    torch.save(dict(state_dict=model.state_dict()), study.folder / f'{row.name}.pth')
+    torch.save(dict(state_dict=weights_to_cpu(model.state_dict())), study.folder / f'{row.name}.pth')
     predictions = predict(model, testing)
     scores, share = [], len(predictions) // len(study.roots)  # all worlds are of one preset
     for number, root in enumerate(study.roots):

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from mmdet3d.registry import METRICS, MODELS
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.logging import MMLogger
 from nuscenes import NuScenes
 from torch import Tensor
@@ -27,7 +28,7 @@ _BATCH = 5
 
 
 def build_row(cfg: Config, weights: Mapping[str, Tensor], path: Path, seed: int) -> Any:
-    """The row's model, its LiDAR part and head from the LiDAR-only weights in `path`; the rest starts from scratch."""
+    """The row's model, on the GPU where there is one: LiDAR part and head from the LiDAR-only weights in `path`."""
     torch.manual_seed(seed)
     model = MODELS.build(copy.deepcopy(cfg.model))
     logger = MMLogger.get_current_instance()
@@ -36,7 +37,7 @@ def build_row(cfg: Config, weights: Mapping[str, Tensor], path: Path, seed: int)
     model.init_weights()
     logger.setLevel(level)
     check_architecture(model, dict(weights), str(path), allow_missing_slots=True)
-    return model
+    return model.to(get_device())
 
 
 @torch.no_grad()
@@ -47,8 +48,8 @@ def predict(model: Any, frames: FusedFrames) -> Predictions:
     count = len(frames.samples[0])
     for start in range(0, count, _BATCH):
         positions = list(range(start, min(start + _BATCH, count)))
-        clip, samples = frames.batch([0] * len(positions), positions)
-        found += [dict(pred_instances_3d=result.pred_instances_3d.to_dict(), sample_idx=result.sample_idx)
+        clip, samples = frames.batch([0] * len(positions), positions, device=model.data_preprocessor.device)
+        found += [dict(pred_instances_3d=result.pred_instances_3d.cpu().to_dict(), sample_idx=result.sample_idx)
                   for result in model.predict_on_clip(clip, copy.deepcopy(samples))]
     return found
 

@@ -26,7 +26,7 @@ from projects.memfusion.detectors.temporal_fusion_detector import EncodedClip
 
 @dataclass
 class FeatureCache:
-    """Encoded frames in data-set order; V variants of each, augmented alike within a variant's scene.
+    """Encoded frames in data-set order, on the host; V variants of each, augmented alike within a variant's scene.
 
     Attributes:
         bev: (V, N, C, H, W) float16.
@@ -50,8 +50,9 @@ class FeatureCache:
         samples = [self.samples[variant][p] if ok else padding_of(self.samples[variant][p]) for p, ok in zip(positions, valid)]
         return positions, samples, valid
 
-    def batch(self, variants: Sequence[int], ends: Sequence[int], length: int) -> tuple[EncodedClip, list[Det3DDataSample]]:
-        """B clips of `length` frames, and their B x T frames, clip-major."""
+    def batch(self, variants: Sequence[int], ends: Sequence[int], length: int,
+              device: torch.device | str = 'cpu') -> tuple[EncodedClip, list[Det3DDataSample]]:
+        """B clips of `length` frames, and their B x T frames, clip-major, on the model's device."""
         bev, observed, valid, samples = [], [], [], []
         for variant, end in zip(variants, ends):
             positions, frames, ok = self.clip(variant, end, length)
@@ -60,7 +61,8 @@ class FeatureCache:
             observed.append(self.observed[variant, positions])
             valid.append(mask)
             samples += frames
-        return EncodedClip(torch.stack(bev), torch.stack(observed), torch.stack(valid)), samples
+        stacked = [torch.stack(kind).to(device) for kind in (bev, observed, valid)]
+        return EncodedClip(*stacked), [sample.to(device) for sample in samples]
 
 
 def padding_of(sample: Det3DDataSample) -> Det3DDataSample:
@@ -101,9 +103,9 @@ def encode_split(model: Any, dataset_cfg: Config, variants: int, seed: int, batc
                     frames.append(dataset[position][0])
             data = model.data_preprocessor(pseudo_collate([[frame] for frame in frames]))
             clip = model.encode(data['inputs'])
-            bev[-1].append(clip.bev[:, 0].half())
-            observed[-1].append(clip.observed[:, 0])
-            samples[-1] += data['data_samples']
+            bev[-1].append(clip.bev[:, 0].half().cpu())
+            observed[-1].append(clip.observed[:, 0].cpu())
+            samples[-1] += [sample.cpu() for sample in data['data_samples']]
         print_log(f'encoded pass {variant + 1} of {variants}: {len(samples[-1])} frames', 'current')
     stacked = [torch.stack([torch.cat(one) for one in kind]) for kind in (bev, observed)]
     return FeatureCache(stacked[0], stacked[1], samples, scenes)

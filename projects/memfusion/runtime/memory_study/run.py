@@ -13,6 +13,7 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
+from mmengine.runner.checkpoint import weights_to_cpu
 
 from projects.memfusion.data.files import write_text
 
@@ -83,7 +84,7 @@ def run_row(row: Row, cfg: Config, weights: dict[str, torch.Tensor], training: F
     """Trains and tests one row; its scores are stored when they are whole."""
     model = build_row(cfg, weights, seed)
     seconds = train(model, cfg, training, budget, seed)
-    torch.save(model.state_dict(), folder / f'{row.name}.pth')
+    torch.save(weights_to_cpu(model.state_dict()), folder / f'{row.name}.pth')
     scores: dict[str, Any] = {}
     for history in HISTORIES if model.temporal is not None else ('own',):
         scores[history] = score(cfg, predict(model, testing, history), official=history == 'own')

@@ -11,6 +11,7 @@ import torch
 from mmdet3d.registry import METRICS, MODELS
 from mmdet3d.structures import Det3DDataSample
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.logging import print_log
 
 from projects.memfusion.detectors.temporal_fusion_detector import EncodedClip
@@ -24,14 +25,14 @@ HISTORIES = ('own', 'other', 'none')
 
 
 def build_row(cfg: Config, weights: dict[str, torch.Tensor], seed: int) -> Any:
-    """The row's model with the plain detector's weights; only the temporal module and the head will train."""
+    """The row's model with the plain detector's weights, on the GPU where there is one; only memory and head will train."""
     torch.manual_seed(seed)
     model = MODELS.build(copy.deepcopy(cfg.model))
     missing = model.load_state_dict(weights, strict=False).missing_keys
     wrong = [key for key in missing if not key.startswith('temporal.')]
     if wrong:
         raise ValueError(f'the plain detector does not fit this row: {wrong[:3]} are missing')
-    return model
+    return model.to(get_device())
 
 
 def train(model: Any, cfg: Config, cache: FeatureCache, budget: Budget, seed: int) -> float:
@@ -41,15 +42,15 @@ def train(model: Any, cfg: Config, cache: FeatureCache, budget: Budget, seed: in
     optimizer = torch.optim.AdamW(parameters, lr=budget.lr, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, budget.lr, total_steps=budget.iterations, pct_start=0.2, div_factor=10)
-    draw = torch.Generator().manual_seed(seed)
+    draw, device = torch.Generator().manual_seed(seed), model.data_preprocessor.device
     model.train()
     start, running = time.perf_counter(), 0.0
     for iteration in range(budget.iterations):
         # The same draws for every row: the labelled frames do not depend on seq_len.
         variants = torch.randint(len(cache.samples), (budget.clips,), generator=draw).tolist()
         ends = torch.randint(len(cache.samples[0]), (budget.clips,), generator=draw).tolist()
-        with torch.autocast('cpu', torch.bfloat16):  # a third off each step where the CPU multiplies bfloat16
-            losses = model.loss_on_clip(*cache.batch(variants, ends, length), model.context_frames(length))
+        with torch.autocast(device.type, torch.bfloat16):  # a third off each step where the CPU multiplies bfloat16
+            losses = model.loss_on_clip(*cache.batch(variants, ends, length, device), model.context_frames(length))
             loss, _ = model.parse_losses(losses)
         optimizer.zero_grad()
         loss.backward()
@@ -78,7 +79,7 @@ def predict(model: Any, cache: FeatureCache, history: str) -> list[dict[str, Any
     memory: Any = None
     for t in range(max(len(scene) for scene in scenes)):
         positions = [scene[t] for scene in scenes if t < len(scene)]
-        clip, samples = cache.batch([0] * len(positions), positions, 1)
+        clip, samples = cache.batch([0] * len(positions), positions, 1, model.data_preprocessor.device)
         samples = copy.deepcopy(samples)
         if model.temporal is None or history == 'own':
             found = model.predict_on_clip(clip, samples)
@@ -90,7 +91,7 @@ def predict(model: Any, cache: FeatureCache, history: str) -> list[dict[str, Any
         else:
             found, memory = _step_with_other(model, clip, samples, memory)
         results.update(zip(positions, found))
-    return [dict(pred_instances_3d=results[i].pred_instances_3d.to_dict(), sample_idx=results[i].sample_idx)
+    return [dict(pred_instances_3d=results[i].pred_instances_3d.cpu().to_dict(), sample_idx=results[i].sample_idx)
             for i in range(len(cache.samples[0]))]
 
 
