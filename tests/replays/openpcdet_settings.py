@@ -62,7 +62,8 @@ def head_config(dense: dict[str, Any], anchors: list[dict[str, Any]], class_name
         type='AnchorHeadMulti', in_channels=in_channels, tasks=[dict(class_names=group) for group in groups],
         anchors={row['class_name']: dict(
             sizes_m=row['anchor_sizes'], bottom_heights_m=row['anchor_bottom_heights'], rotations_rad=row['anchor_rotations'],
-            align_center=row.get('align_center', False), pos_iou_thr=row['matched_threshold'], neg_iou_thr=row['unmatched_threshold'])
+            align_center=row.get('align_center', False), pos_iou_thr=row['matched_threshold'],
+            neg_iou_thr=row['unmatched_threshold'])
             for row in anchors},
         bbox_coder=dict(type='ResidualBoxCoder', sincos_yaw=coder.get('encode_angle_by_sincos', False),
                         velocity=coder['code_size'] == 9),

@@ -71,7 +71,7 @@ def read_anchors(table: Mapping[str, Mapping[str, Any]], class_names: Sequence[s
     """The anchors of every class, in the order of `class_names`.
 
     Raises:
-        ValueError: naming the class and the setting, where a class has no anchors, anchors have no class, or a setting is wrong.
+        ValueError: naming the class and the setting, where classes and anchors do not pair, or one is wrong.
     """
     if set(table) != set(class_names):
         raise ValueError(f'AnchorHeadMulti: the tasks hold the classes {sorted(class_names)}, but anchors has entries for '

@@ -81,9 +81,11 @@ class AnchorGroupHead(BaseModule):
     def forward(self, shared: Tensor) -> GroupOutput:
         """(V, C, H, W) -> predictions of the per_cell * H * W anchors."""
         codes = torch.cat([branch(shared) for branch in self.box.values()], dim=1)
+        bins = None
+        if self.direction is not None and self.num_dir_bins is not None:
+            bins = self._per_anchor(self.direction(shared), self.num_dir_bins)
         return GroupOutput(
-            self._per_anchor(self.cls(shared), self.num_classes), self._per_anchor(codes, self.code_size),
-            None if self.direction is None else self._per_anchor(self.direction(shared), self.num_dir_bins))
+            self._per_anchor(self.cls(shared), self.num_classes), self._per_anchor(codes, self.code_size), bins)
 
     def _per_anchor(self, maps: Tensor, numbers: int) -> Tensor:
         """(V, anchors x numbers, H, W) -> (V, anchors x H x W, numbers)."""

@@ -43,6 +43,8 @@ class AnchorHeadMulti(BaseModule):
         train_cfg: settings of LossWeights; test_cfg: settings of BoxSelection.
     """
 
+    anchors: Tensor
+
     def __init__(
         self,
         in_channels: int,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -48,8 +49,9 @@ class MultiHeadLoss:
         if (direction is None) != (loss_dir is None):
             raise ValueError('AnchorHeadMulti: direction (the bins) and loss_dir go together, give both or neither')
         self.weights, self.direction = weights, direction
-        self.loss_cls, self.loss_bbox, self.loss_dir = (
-            None if loss is None else MODELS.build({**loss, 'reduction': 'sum'}) for loss in (loss_cls, loss_bbox, loss_dir))
+        self.loss_cls: Any = MODELS.build({**loss_cls, 'reduction': 'sum'})
+        self.loss_bbox: Any = MODELS.build({**loss_bbox, 'reduction': 'sum'})
+        self.loss_dir: Any = None if loss_dir is None else MODELS.build({**loss_dir, 'reduction': 'sum'})
 
     def __call__(self, groups: Sequence[GroupOutput], targets: AnchorTargets, anchors: Tensor) -> dict[str, Tensor]:
         """Losses of V frames with N anchors (N, 7), which the groups hold one after another."""
