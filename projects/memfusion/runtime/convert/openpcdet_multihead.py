@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -31,8 +31,8 @@ def our_names(official: Iterable[str]) -> dict[str, str | None]:
         ValueError: listing the names that are not of this network.
     """
     names = list(official)
-    last = _last_layers(names)
-    found = {name: _our_name(name, last) for name in names if not _is_dropped(name)}
+    layers = {match.group(1, 2, 4) for match in filter(None, map(_BRANCH.fullmatch, names))}
+    found = {name: _our_name(name, layers) for name in names if not _is_dropped(name)}
     unknown = [name for name, ours in found.items() if ours is None]
     if unknown:
         raise ValueError(f'{len(unknown)} entries that the multi-head PointPillars does not have: '
@@ -57,7 +57,8 @@ def _is_dropped(name: str) -> bool:
     return name == 'global_step' or _LABELS.fullmatch(name) is not None
 
 
-def _our_name(name: str, last: Mapping[tuple[str, str], int]) -> str | None:
+def _our_name(name: str, layers: Collection[tuple[str | Any, ...]]) -> str | None:
+    """`layers` are (group, branch, number) of all layers that have entries."""
     for pattern, ours in _PLAIN:
         if match := pattern.fullmatch(name):
             return match.expand(ours)
@@ -67,15 +68,7 @@ def _our_name(name: str, last: Mapping[tuple[str, str], int]) -> str | None:
         group, branch, regressed, layer, entry = match.groups()
         ours = f'pts_bbox_head.group_heads.{group}.{"cls" if regressed is None else "box." + regressed}'
         step, part = divmod(int(layer), 3)  # convolution, BatchNorm, ReLU
-        if int(layer) == last[group, branch]:
-            return f'{ours}.{step}.{entry}' if part == 0 else None
+        if part == 0 and (group, branch, str(int(layer) + 1)) not in layers:  # the last one has no BatchNorm
+            return f'{ours}.{step}.{entry}'
         return f'{ours}.{step}.{("conv", "bn")[part]}.{entry}' if part < 2 else None
     return None
-
-
-def _last_layers(names: Iterable[str]) -> dict[tuple[str, str], int]:
-    """(group, branch) -> number of its last layer, the one without a BatchNorm."""
-    last: dict[tuple[str, str], int] = {}
-    for match in filter(None, map(_BRANCH.fullmatch, names)):
-        last[match[1], match[2]] = max(last.get((match[1], match[2]), 0), int(match[4]))
-    return last
