@@ -281,6 +281,18 @@ def test_ranks_with_unequal_shares_have_the_mean_of_one_process(make_sample, on_
         assert (ranks[0][name] + ranks[1][name]).item() / 2 == pytest.approx(value.item(), rel=1e-5)
 
 
+def test_a_rank_without_a_labelled_frame_takes_no_share(make_sample, on_two_ranks):
+    head = make_head()
+    sample, idle = make_sample(None, *(part.tolist() for part in random_truth(1))), make_sample()
+    idle.set_metainfo(dict(is_labelled=False))
+    feats = torch.rand(1, 4, *SHAPE)
+    alone = head.loss([feats], [sample])
+    ranks = on_two_ranks(lambda: head.loss([feats], [sample]), lambda: head.loss([feats], [idle]))
+    for name, value in alone.items():
+        assert (ranks[0][name] + 0.0 * ranks[1][name]).item() / 2 == pytest.approx(value.item(), rel=1e-5)
+    assert all(value.isfinite() for value in head.loss([feats], [idle]).values())  # nobody has one
+
+
 # -- answers ----------------------------------------------------------------------------------------------------------
 def slow_overlap(a, b):
     """Rotated boxes from above, by OpenCV's polygons."""

@@ -114,8 +114,12 @@ class AnchorHeadMulti(BaseModule):
 
     # -- training -----------------------------------------------------------------------------------------------------
     def loss(self, feats: Sequence[Tensor], samples: Sequence[Det3DDataSample]) -> dict[str, Tensor]:
-        """loss_cls, loss_bbox and, with direction bins, loss_dir of V frames; every parameter takes part, boxes or none."""
-        return self.losses_of(self(feats), self.targets(samples), self.anchors)
+        """loss_cls, loss_bbox and, with direction bins, loss_dir of V frames; every parameter takes part, boxes or none.
+
+        A frame whose metainfo says is_labelled=False runs along, for the sake of other ranks, and does not count as a frame.
+        """
+        labelled = sum(bool(sample.metainfo.get('is_labelled', True)) for sample in samples)
+        return self.losses_of(self(feats), self.targets(samples), self.anchors, labelled)
 
     def targets(self, samples: Sequence[Det3DDataSample]) -> AnchorTargets:
         """Labels and codes of the N anchors for V labelled frames."""

@@ -36,7 +36,7 @@ class MultiHeadLoss:
     """Sums over the anchors of a frame, divided by the frame's positives (at least 1), averaged over frames.
 
     The mean over frames is that of all ranks: DDP then has the gradients that one process with all frames has, also where
-    frames are missing on some. (A rank without any labelled frame still counts as one.) All in float32.
+    frames are missing on some. All in float32.
 
     Args:
         weights: see LossWeights.
@@ -53,11 +53,17 @@ class MultiHeadLoss:
         self.loss_bbox: Any = MODELS.build({**loss_bbox, 'reduction': 'sum'})
         self.loss_dir: Any = None if loss_dir is None else MODELS.build({**loss_dir, 'reduction': 'sum'})
 
-    def __call__(self, groups: Sequence[GroupOutput], targets: AnchorTargets, anchors: Tensor) -> dict[str, Tensor]:
-        """Losses of V frames with N anchors (N, 7), which the groups hold one after another."""
+    def __call__(self, groups: Sequence[GroupOutput], targets: AnchorTargets, anchors: Tensor,
+                 num_labelled: int | None = None) -> dict[str, Tensor]:
+        """Losses of V frames with N anchors (N, 7), which the groups hold one after another.
+
+        `num_labelled` of them count as frames of this rank, by default all: one that only keeps up with other ranks does not.
+        """
         positive = targets.labels > 0
         count = positive.sum(dim=1, keepdim=True).clamp(min=1)
-        frames = mean_over_ranks(torch.tensor(float(len(positive)), device=anchors.device))
+        labelled = len(positive) if num_labelled is None else num_labelled
+        frames = mean_over_ranks(torch.tensor(float(labelled), device=anchors.device))
+        frames = torch.where(frames > 0, frames, 1.0)  # no rank has any
         regressed = positive / count / frames
         counted = (self.weights.pos_weight * positive + self.weights.neg_weight * (targets.labels == 0)) / count / frames
         losses: dict[str, list[Tensor]] = {'loss_cls': [], 'loss_bbox': []}
