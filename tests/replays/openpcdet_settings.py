@@ -36,7 +36,7 @@ def detector_config(settings: dict[str, Any]) -> dict[str, Any]:
             conv_cfg=dict(type='Conv2d', bias=False)),
         pts_neck=dict(
             type='SECONDFPN', in_channels=backbone['NUM_FILTERS'], out_channels=backbone['NUM_UPSAMPLE_FILTERS'],
-            upsample_strides=backbone['UPSAMPLE_STRIDES'], norm_cfg=dict(type='BN', **NORM),
+            upsample_strides=[int(s) if s >= 1 else s for s in backbone['UPSAMPLE_STRIDES']], norm_cfg=dict(type='BN', **NORM),
             upsample_cfg=dict(type='deconv', bias=False),
             use_conv_for_no_stride=backbone.get('USE_CONV_FOR_NO_STRIDE', False)),
         pts_bbox_head=head,

@@ -368,7 +368,10 @@ def test_what_targets_say_is_predicted_as_the_true_boxes(variant, make_sample):
     (dict(direction=dict()), 'sincos_yaw=False'),
     (dict(loss_dir=BINS['loss_dir']), 'go together'),
     (dict(train_cfg=dict(code_weights=[1.0])), 'needs 10 numbers, got 1'),
-    (dict(test_cfg=dict(pre_max_size=0)), 'at least 1'),
+    (dict(test_cfg=dict(pre_max_size=0)), r"model.test_cfg.pts=.*'pre_max_size': 0.*at least 1"),
+    (dict(test_cfg=dict(nms_type='rotate')), r"model.test_cfg.pts: no setting 'nms_type'; it takes \['score_threshold'"),
+    (dict(test_cfg=dict(pre_max_size='many')), "model.test_cfg.pts=.*'many'"),
+    (dict(anchors={**ANCHORS, 'car': {}}), r"anchors\['car'\]: there is no 'sizes_m'"),
 ])
 def test_wrong_settings_are_named(changes, said):
     with pytest.raises(ValueError, match=said):

@@ -6,12 +6,14 @@ Boxes here have their centre's z; mmdet3d's have the bottom's.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from mmdet3d.registry import TASK_UTILS
 from torch import Tensor
+
+from .settings import read_settings
 
 
 @dataclass(frozen=True)
@@ -76,16 +78,4 @@ def read_anchors(table: Mapping[str, Mapping[str, Any]], class_names: Sequence[s
     if set(table) != set(class_names):
         raise ValueError(f'AnchorHeadMulti: the tasks hold the classes {sorted(class_names)}, but anchors has entries for '
                          f'{sorted(table)}: give every class of the tasks its anchors, and no other')
-    known = [field.name for field in fields(ClassAnchors)]
-    rows = []
-    for name in class_names:
-        unknown = [key for key in table[name] if key not in known]
-        missing = [key for key in known[:4] if key not in table[name]]
-        if unknown or missing:
-            raise ValueError(f'AnchorHeadMulti.anchors[{name!r}]: {"no setting" if unknown else "there is no"} '
-                             f'{(unknown or missing)[0]!r}; it takes {known}')
-        try:
-            rows.append(ClassAnchors(**table[name]))
-        except ValueError as error:
-            raise ValueError(f'AnchorHeadMulti.anchors[{name!r}]: {error}') from error
-    return rows
+    return [read_settings(ClassAnchors, table[name], f'AnchorHeadMulti.anchors[{name!r}]') for name in class_names]

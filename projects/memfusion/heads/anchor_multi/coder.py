@@ -70,7 +70,7 @@ class DirectionBins:
 
     def __post_init__(self) -> None:
         if self.num_bins < 2:
-            raise ValueError(f'AnchorHeadMulti.direction.num_bins must be at least 2, got {self.num_bins}')
+            raise ValueError('num_bins must be at least 2')
 
     def bin_of(self, yaw: Tensor) -> Tensor:
         """Yaw in radians -> its bin, int64. Source: get_direction_target of OpenPCDet and mmdet3d."""

@@ -30,8 +30,7 @@ class BranchSettings:
 
     def __post_init__(self) -> None:
         if not self.numbers or min(self.numbers.values()) < 1 or self.num_convs < 0:
-            raise ValueError(f'AnchorHeadMulti.branches: numbers {dict(self.numbers)} and num_convs {self.num_convs} make no '
-                             'branches; give each branch at least one number')
+            raise ValueError('each branch needs at least one number, and num_convs must not be negative')
 
 
 @dataclass(frozen=True)

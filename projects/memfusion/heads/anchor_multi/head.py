@@ -21,6 +21,7 @@ from .coder import YAW, DirectionBins, ResidualBoxCoder
 from .groups import AnchorGroupHead, BranchSettings, GroupOutput
 from .losses import LossWeights, MultiHeadLoss
 from .postprocessing import BoxSelection
+from .settings import read_settings
 from .targets import AnchorTargets, anchor_targets
 
 
@@ -71,22 +72,23 @@ class AnchorHeadMulti(BaseModule):
             raise ValueError(f'AnchorHeadMulti.tasks: every class needs to be in exactly one task, got {self.class_names}')
         self.in_channels, self.bev_shape = in_channels, (int(bev_shape[0]), int(bev_shape[1]))
         self.bbox_coder: ResidualBoxCoder = TASK_UTILS.build(bbox_coder)
-        self.direction = None if direction is None else DirectionBins(**direction)
+        self.direction = None if direction is None else read_settings(DirectionBins, direction, 'AnchorHeadMulti.direction')
         if self.direction is not None and self.bbox_coder.sincos_yaw:
             raise ValueError('AnchorHeadMulti.direction needs bbox_coder.sincos_yaw=False: cos and sin tell front from back')
-        settings = BranchSettings(**(branches or {}))
+        settings = read_settings(BranchSettings, branches, 'AnchorHeadMulti.branches')
         if sum(settings.numbers.values()) != self.bbox_coder.code_size:
             raise ValueError(f'AnchorHeadMulti.branches.numbers {dict(settings.numbers)} add up to '
                              f'{sum(settings.numbers.values())}, but bbox_coder makes {self.bbox_coder.code_size} numbers')
         self.class_anchors = read_anchors(anchors, names)
         table = [row.spread(point_cloud_range, self.bev_shape) for row in self.class_anchors]
         self.register_buffer('anchors', torch.cat(table), persistent=False)
-        weights = LossWeights(**{'code_weights': [1.0] * self.bbox_coder.code_size, **(train_cfg or {})})
+        weights = read_settings(
+            LossWeights, {'code_weights': [1.0] * self.bbox_coder.code_size, **(train_cfg or {})}, 'model.train_cfg.pts')
         if len(weights.code_weights) != self.bbox_coder.code_size:
             raise ValueError(f'model.train_cfg.pts.code_weights needs {self.bbox_coder.code_size} numbers, got '
                              f'{len(weights.code_weights)}')
         self.losses_of = MultiHeadLoss(weights, loss_cls, loss_bbox, self.direction, loss_dir)
-        self.select = BoxSelection(**(test_cfg or {}))
+        self.select = read_settings(BoxSelection, test_cfg, 'model.test_cfg.pts')
         self.shared_conv = ConvModule(in_channels, shared_channels, 3, padding=1, bias=False,
                                       norm_cfg=norm_cfg or dict(type='BN', eps=1e-3, momentum=0.01))
         per_class = {name: row.per_cell for name, row in zip(names, self.class_anchors)}

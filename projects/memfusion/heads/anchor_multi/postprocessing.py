@@ -30,8 +30,7 @@ class BoxSelection:
 
     def __post_init__(self) -> None:
         if self.pre_max_size < 1 or self.post_max_size < 1:
-            raise ValueError('model.test_cfg.pts: pre_max_size and post_max_size must be at least 1, got '
-                             f'{self.pre_max_size} and {self.post_max_size}')
+            raise ValueError('pre_max_size and post_max_size must be at least 1')
 
     def __call__(self, boxes: Tensor, scores: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """One frame.

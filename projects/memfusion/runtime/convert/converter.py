@@ -71,7 +71,8 @@ def convert_checkpoint(name: str, source: str | Path, target: str | Path, config
     cfg = prepare_config(_REPO / converter.config if config is None else config)
     checkpoint = safe_load(str(source), 'cpu', trust)
     official = checkpoint.get(converter.key, checkpoint)
-    if not isinstance(official, dict) or not official or not all(isinstance(v, Tensor) for v in official.values()):
+    if not isinstance(official, dict) or not official or not all(
+            isinstance(name, str) and isinstance(value, Tensor) for name, value in official.items()):
         raise UserError(f'{source}: has no weights of {name}: neither a dictionary of tensors under {converter.key!r} nor a '
                         'bare one')
     try:
