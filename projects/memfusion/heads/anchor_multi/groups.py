@@ -75,7 +75,8 @@ class AnchorGroupHead(BaseModule):
                 nn.init.kaiming_normal_(part.weight, mode='fan_out', nonlinearity='relu')
                 if part.bias is not None:
                     nn.init.constant_(part.bias, 0)
-        nn.init.constant_(self.cls[-1].bias, bias_init_with_prob(0.01))
+        last: Any = self.cls[-1]
+        nn.init.constant_(last.bias, bias_init_with_prob(0.01))
 
     def forward(self, shared: Tensor) -> GroupOutput:
         """(V, C, H, W) -> predictions of the per_cell * H * W anchors."""

@@ -160,8 +160,8 @@ class AnchorHeadMulti(BaseModule):
         """(V, N, box size) boxes of all anchors, with their centre's z."""
         boxes = self.bbox_coder.decode(torch.cat([group.box_codes.float() for group in groups], dim=1), self.anchors)
         if self.direction is not None:
-            bins = torch.cat([group.dir_logits for group in groups], dim=1).argmax(dim=-1)
-            boxes[..., YAW] = self.direction.resolve(boxes[..., YAW], bins)
+            logits = [group.dir_logits for group in groups if group.dir_logits is not None]
+            boxes[..., YAW] = self.direction.resolve(boxes[..., YAW], torch.cat(logits, dim=1).argmax(dim=-1))
         return boxes
 
 
