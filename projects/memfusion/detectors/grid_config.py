@@ -52,6 +52,8 @@ def fill_grid(grid: BEVGrid, **parts: Config | None) -> None:
         wanted['train_cfg.pts'] = (_part(parts, 'train_cfg', 'pts'),
                                    {**cells, 'grid_size': [x, y, z], 'out_size_factor': grid.out_size_factor})
         wanted['test_cfg.pts'] = (_part(parts, 'test_cfg', 'pts'), flat)
+    if head is not None and head.get('type') == 'AnchorHeadMulti':
+        wanted['pts_bbox_head'] = (head, {**reach, 'bev_shape': list(grid.bev_shape)})
     for path, (part, values) in wanted.items():
         if part is not None:
             _fill(path, part, values)
