@@ -1,5 +1,6 @@
 """Heads and losses that mmdet3d lacks."""
 
+from .anchor_head import SyncAnchor3DHead
 from .bev_seg_head import BEVSegHead
 from .center_head import InitCenterHead
 from .center_losses import SyncGaussianFocalLoss, SyncL1Loss
@@ -9,6 +10,6 @@ from .occupancy_loss import OccupancyLoss
 from .task_head import TaskHead
 
 __all__ = [
-    'BEVSegHead', 'ImageCenterHead', 'ImageSegHead', 'InitCenterHead', 'OccupancyLoss', 'SyncGaussianFocalLoss', 'SyncL1Loss',
-    'TaskHead',
+    'BEVSegHead', 'ImageCenterHead', 'ImageSegHead', 'InitCenterHead', 'OccupancyLoss', 'SyncAnchor3DHead',
+    'SyncGaussianFocalLoss', 'SyncL1Loss', 'TaskHead',
 ]
