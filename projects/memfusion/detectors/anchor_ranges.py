@@ -1,4 +1,4 @@
-"""Config, no network. In: `model.grid` and an anchor generator's config. Out: its ranges (m, LiDAR frame), filled or checked."""
+"""Config, no network. In: `model.grid` and an anchor generator's config. Out: its ranges (m, LiDAR frame), complete."""
 
 from __future__ import annotations
 

@@ -142,10 +142,11 @@ class ClipEncoder(MVXTwoStageDetector):
             levels = self.pts_neck(levels)
         if len(levels) != 1 or levels[0].shape[-2:] != self.grid.bev_shape:
             part = self.pts_neck if self.with_pts_neck else self.pts_backbone
-            raise ValueError(f'{type(part).__name__} gives levels of {[tuple(level.shape[-2:]) for level in levels]} cells, but '
-                             f'model.grid makes {self.grid.bev_shape}: one level of that size is needed. Several levels: '
-                             'put them into one map with model.pts_neck=dict(type=SECONDFPN, ...); another size: check its '
-                             'upsample_strides, layer_strides of model.pts_backbone and model.grid.out_size_factor')
+            raise ValueError(f'{type(part).__name__} gives levels of {[tuple(level.shape[-2:]) for level in levels]} cells, '
+                             f'but model.grid makes {self.grid.bev_shape}: one level of that size is needed. Several levels: '
+                             'put them into one map with model.pts_neck=dict(type=SECONDFPN, ...); another size: check '
+                             'upsample_strides of model.pts_neck, layer_strides of model.pts_backbone and '
+                             'model.grid.out_size_factor')
         return levels[0]
 
     def _observed_cells(self, voxels: dict[str, Tensor], num_frames: int) -> Tensor:

@@ -144,9 +144,9 @@ class TemporalFusionDetector(ClipEncoder):
     @torch.no_grad()
     def _find(self, bev: Tensor, frames: FrameBatch) -> list[InstanceData]:
         """The head's boxes in B frames, as in testing."""
-        with evaluating(self.pts_bbox_head):
+        with evaluating(self.pts_bbox_head), torch.autocast(bev.device.type, enabled=False):  # boxes are never half precise
             samples = [Det3DDataSample(metainfo=dict(box_type_3d=LiDARInstance3DBoxes)) for _ in frames.metas]
-            return self.pts_bbox_head.predict([bev.detach()], samples)
+            return self.pts_bbox_head.predict([bev.detach().float()], samples)
 
     def _confident(self, found: list[InstanceData]) -> list[Tensor]:
         """The boxes that score enough, B x (n, 9), the surest first."""

@@ -1,4 +1,4 @@
-"""mmdet3d's Anchor3DHead in the gated detector: it is PointPillars at alpha 0; every mask source, test mode and odd clip works."""
+"""Anchor3DHead in the gated detector: PointPillars at alpha 0; every mask source, test mode and odd clip works."""
 
 import copy
 
@@ -114,7 +114,9 @@ def test_every_parameter_gets_a_gradient_whatever_the_frames(settings, anchor_de
         frame['data_samples'].gt_instances_3d = frame['data_samples'].gt_instances_3d[:0]
     nothing = [padded(frame) for frame in clip]
     last = settings.get('loss_frames') == 'last'
-    for clips, learns in (([clip], True), ([unlabelled], not last), ([empty], True), ([nothing], False), ([clip, nothing], True)):
+    for clips, learns in (
+        ([clip], True), ([unlabelled], not last), ([empty], True), ([nothing], False), ([clip, nothing], True),
+    ):
         model = anchor_detector(dict(mask_source='detections', masks=dict(teacher_forcing=0.5)), train_cfg=settings).train()
         total, logged = model.parse_losses(model(**collated(model, clips, training=True), mode='loss'))
         total.backward()
@@ -130,6 +132,19 @@ def test_the_truth_is_left_as_it_was(anchor_detector, collated, scene):
     first = model(**data, mode='loss')
     assert all(type(s.gt_instances_3d.bboxes_3d).__name__ == 'LiDARInstance3DBoxes' for s in data['data_samples'])
     assert set(model(**data, mode='loss')) == set(first)
+
+
+def test_boxes_are_found_in_single_precision_under_autocast(anchor_detector, collated, scene):
+    model = anchor_detector(dict(mask_source='detections', masks=dict(score_threshold=0.0))).train()
+    heads, found = [], []
+    model.pts_bbox_head.register_forward_hook(lambda module, inputs, outputs: heads.append(outputs[0][0].dtype))
+    find = model._find
+    model._find = lambda bev, frames: found.extend(find(bev, frames)) or found[-len(frames.metas):]
+    with torch.autocast('cpu', torch.bfloat16):
+        losses = model(**collated(model, [scene(length=2)], training=True), mode='loss')
+    assert heads == [torch.float32, torch.float32, torch.bfloat16]
+    assert all(one.bboxes_3d.tensor.dtype == one.scores_3d.dtype == torch.float32 for one in found)
+    assert torch.isfinite(model.parse_losses(losses)[0])
 
 
 def test_a_missing_part_of_the_grid_is_filled_and_a_contradiction_named(anchor_model):
