@@ -19,14 +19,16 @@ from projects.memfusion.runtime import run_cli
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--config', default=None, help="another tiny config than the demo's, e.g. of configs/temporal")
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/demo'), help='logs, checkpoints, pictures')
     parser.add_argument('--data-root', type=Path, default=Path('data/synthetic_nuscenes'), help='made if missing')
     parser.add_argument('--preset', default='tiny', help='size of the synthetic data set')
     parser.add_argument('--cfg-options', nargs='*', default=[], metavar='KEY=VALUE', help='change the config')
     args = parser.parse_args()
     warnings.filterwarnings('ignore')  # of libraries that we cannot change
-    from projects.memfusion.runtime.demo import Demo
-    print(Demo(Path(__file__).resolve().parents[1], args.work_dir, args.data_root, args.preset, args.cfg_options).run())
+    from projects.memfusion.runtime.demo import CONFIG, Demo
+    repo = Path(__file__).resolve().parents[1]
+    print(Demo(repo, args.work_dir, args.data_root, args.preset, args.cfg_options, args.config or CONFIG).run())
 
 
 if __name__ == '__main__':

@@ -13,7 +13,9 @@ from mmengine.registry import init_default_scope
 PILLAR = 'configs/lidar/centerpoint_pillar02_second_secfpn_8xb4-cyclic-20e_nus-3d.py'
 VOXEL = 'configs/lidar/centerpoint_voxel01_second_secfpn_8xb4-cyclic-20e_nus-3d.py'
 ANCHOR = 'configs/lidar/pointpillars_hv_fpn_sbn-all_8xb4-2x_nus-3d.py'
+ANCHOR_SECFPN = 'configs/lidar/pointpillars_hv_secfpn_sbn-all_8xb4-2x_nus-3d.py'
 GATED = 'configs/temporal/xmem-gate_pillar02_second_secfpn_8xb4-cyclic-20e_nus-3d.py'
+GATED_ANCHOR = 'configs/temporal/xmem-gate-anchor3d_pillar025_second_secfpn_8xb4-2x_nus-3d.py'
 
 
 @pytest.fixture(scope='module')
@@ -91,14 +93,16 @@ def test_sparse_encoder_on_cpu_equals_dense_convolution():
     assert (out - expected).abs().max() < 1e-5
 
 
-def test_mmdet3d_checkpoints_load_into_the_gated_model(load, tmp_path):
-    """A checkpoint of mmdet3d's CenterPoint fills all slots but `temporal`, and alpha=0 then predicts what it predicts."""
+@pytest.mark.parametrize('baseline, memory', [(PILLAR, GATED), (ANCHOR_SECFPN, GATED_ANCHOR)])
+def test_mmdet3d_checkpoints_load_into_the_gated_model(baseline, memory, load, tmp_path):
+    """A checkpoint of mmdet3d's detector fills all slots but `temporal`, and alpha=0 then predicts what it predicts."""
     from projects.memfusion.runtime import load_weights, safe_load
     torch.manual_seed(0)
-    published = MODELS.build(load(PILLAR).model).eval()
+    published = MODELS.build(load(baseline).model).eval()
     path = tmp_path / 'published.pth'
     torch.save({'state_dict': published.state_dict(), 'meta': {}}, path)
-    cfg = load(GATED)
+    cfg = load(memory)
+    assert cfg.class_names == load(baseline).class_names
     cfg.model.temporal.alpha = 0.0
     gated = MODELS.build(cfg.model).eval()
     load_weights(gated, safe_load(str(path)), str(path), allow_missing_slots=True)

@@ -17,13 +17,14 @@ from urllib.error import URLError
 import torch
 from mmdet3d.models.detectors import MVXTwoStageDetector
 from mmdet3d.registry import MODELS
-from torch import Tensor
+from torch import Tensor, nn
 
 from projects.memfusion.geometry import BEVGrid
 from projects.memfusion.parallel import zero_of
 from projects.memfusion.structures import Calibration
 
 from .modes import choose_voxels, evaluating
+from .slot_checks import check_single_level
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class ClipEncoder(MVXTwoStageDetector):
     """The single-frame stack; TemporalFusionDetector, which documents the slots, is built on it."""
 
     def __init__(self, grid: dict, fusion_layer: dict | None, **slots: Any) -> None:
+        check_single_level(slots['pts_neck'], slots['pts_bbox_head'])
         super().__init__(**slots)
         self.grid = BEVGrid(**grid)
         if fusion_layer is not None and not self.with_img_backbone:
@@ -139,9 +141,12 @@ class ClipEncoder(MVXTwoStageDetector):
         if self.with_pts_neck:
             levels = self.pts_neck(levels)
         if len(levels) != 1 or levels[0].shape[-2:] != self.grid.bev_shape:
-            raise ValueError(f'the neck gives {[tuple(level.shape[-2:]) for level in levels]} cells, but model.grid '
-                             f'makes {self.grid.bev_shape}: one level of that size is needed (check strides and '
-                             'out_size_factor)')
+            part = self.pts_neck if self.with_pts_neck else self.pts_backbone
+            raise ValueError(f'{type(part).__name__} gives levels of {[tuple(level.shape[-2:]) for level in levels]} cells, '
+                             f'but model.grid makes {self.grid.bev_shape}: one level of that size is needed. Several levels: '
+                             'put them into one map with model.pts_neck=dict(type=SECONDFPN, ...); another size: check '
+                             'upsample_strides of model.pts_neck, layer_strides of model.pts_backbone and '
+                             'model.grid.out_size_factor')
         return levels[0]
 
     def _observed_cells(self, voxels: dict[str, Tensor], num_frames: int) -> Tensor:
@@ -153,8 +158,7 @@ class ClipEncoder(MVXTwoStageDetector):
         return observed
 
     def _bev_channels(self) -> int:
-        head = self.pts_bbox_head
-        return (head.shared_conv.conv if hasattr(head, 'shared_conv') else head.conv_cls).in_channels
+        return next(part for part in self.pts_bbox_head.modules() if isinstance(part, nn.Conv2d)).in_channels
 
     # -- images -------------------------------------------------------------------------------------------------------
     def encode_images(self, inputs: dict[str, Any], chosen: Tensor, position: Tensor) -> EncodedImages:

@@ -7,6 +7,8 @@ from typing import Any
 
 from projects.memfusion.geometry import BEVGrid
 
+from .anchor_ranges import fill_anchor_ranges
+
 Config = MutableMapping[str, Any]
 NEED_RANGE_ON_BEV = ('BEVSegHead',)
 NEEDS_RANGE = ('PillarFeatureNet', 'DynamicPillarFeatureNet', 'HardVFE', 'DynamicVFE')
@@ -57,6 +59,9 @@ def fill_grid(grid: BEVGrid, **parts: Config | None) -> None:
     for path, (part, values) in wanted.items():
         if part is not None:
             _fill(path, part, values)
+    anchors = _part(parts, 'pts_bbox_head', 'anchor_generator')
+    if anchors is not None:
+        fill_anchor_ranges(grid, anchors)
 
 
 def _part(parts: dict[str, Config | None], *path: str) -> Config | None:

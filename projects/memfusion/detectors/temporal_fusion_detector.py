@@ -10,7 +10,6 @@ Without the slot `temporal` it is the plain single-frame detector, without `img_
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -52,7 +51,8 @@ class TemporalFusionDetector(ClipEncoder):
 
     Args:
         grid: dict(point_cloud_range, voxel_size, out_size_factor), written once and filled into every sub-config.
-        pts_voxel_encoder, pts_middle_encoder, pts_backbone, pts_neck, pts_bbox_head: as in mmdet3d's CenterPoint.
+        pts_voxel_encoder, pts_middle_encoder, pts_backbone, pts_neck, pts_bbox_head: as in mmdet3d's CenterPoint or, with
+            Anchor3DHead, its PointPillars; the neck gives one level.
         img_backbone, img_neck: any of mmdet's; None is LiDAR only.
         fusion_layer: the camera slot, e.g. dict(type='FuTrPlusPlus', ...); needs img_backbone. The fused BEV goes into memory.
         task_heads: further heads by name, e.g. dict(img_seg=dict(type='ImageSegHead', ...)); each says what it `needs`.
@@ -144,9 +144,9 @@ class TemporalFusionDetector(ClipEncoder):
     @torch.no_grad()
     def _find(self, bev: Tensor, frames: FrameBatch) -> list[InstanceData]:
         """The head's boxes in B frames, as in testing."""
-        with evaluating(self.pts_bbox_head):
-            metas = [dict(box_type_3d=LiDARInstance3DBoxes) for _ in frames.metas]
-            return self.pts_bbox_head.predict_by_feat(self.pts_bbox_head([bev.detach()]), metas)
+        with evaluating(self.pts_bbox_head), torch.autocast(bev.device.type, enabled=False):  # boxes are never half precise
+            samples = [Det3DDataSample(metainfo=dict(box_type_3d=LiDARInstance3DBoxes)) for _ in frames.metas]
+            return self.pts_bbox_head.predict([bev.detach().float()], samples)
 
     def _confident(self, found: list[InstanceData]) -> list[Tensor]:
         """The boxes that score enough, B x (n, 9), the surest first."""
@@ -206,13 +206,20 @@ class TemporalFusionDetector(ClipEncoder):
         features = bev.flatten(0, 1)[torch.tensor(keep)]
         losses.update(self._task_losses('bev', features, chosen, None))
         if chosen:
-            return {**losses, **self.pts_bbox_head.loss([features], chosen)}
+            return {**losses, **self._box_losses(features, chosen)}
         # Every last frame of the batch was dropped. The head runs all the same, on a frame without truth, and counts nothing:
         # other processes wait for this one's gradients and for its share of the normalisers.
-        unlabelled = copy.copy(samples[0])
-        unlabelled.gt_instances_3d = samples[0].gt_instances_3d[:0]
-        idle = self.pts_bbox_head.loss([bev.flatten(0, 1)[:1]], [unlabelled])
+        unlabelled = Det3DDataSample(metainfo={**samples[0].metainfo, 'is_labelled': False},
+                                     gt_instances_3d=samples[0].gt_instances_3d[:0])
+        idle = self._box_losses(bev.flatten(0, 1)[:1], [unlabelled])
         return {**losses, **{name: 0.0 * value for name, value in idle.items()}}
+
+    def _box_losses(self, features: Tensor, samples: Sequence[Det3DDataSample]) -> dict[str, Tensor]:
+        """The head's losses on features (V, C, H, W), scalars; the samples stay as they are."""
+        # mmdet3d's anchor heads replace the truth's boxes by bare tensors in the samples that they are given.
+        samples = [Det3DDataSample(metainfo=sample.metainfo, gt_instances_3d=sample.gt_instances_3d[:]) for sample in samples]
+        losses = self.pts_bbox_head.loss([features], samples)
+        return {name: sum(value) if isinstance(value, list) else value for name, value in losses.items()}
 
     def _image_losses(self, images: EncodedImages, samples: list[Det3DDataSample], labelled: list[bool]) -> dict[str, Tensor]:
         """The fusion layer's own loss, and those of the heads on images, of the labelled frames that have images here."""

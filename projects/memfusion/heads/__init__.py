@@ -1,5 +1,6 @@
 """Heads and losses that mmdet3d lacks."""
 
+from .anchor_head import SyncAnchor3DHead
 from .anchor_multi import AnchorHeadMulti
 from .bev_seg_head import BEVSegHead
 from .center_head import InitCenterHead
@@ -11,5 +12,5 @@ from .task_head import TaskHead
 
 __all__ = [
     'AnchorHeadMulti', 'BEVSegHead', 'ImageCenterHead', 'ImageSegHead', 'InitCenterHead', 'OccupancyLoss',
-    'SyncGaussianFocalLoss', 'SyncL1Loss', 'TaskHead',
+    'SyncAnchor3DHead', 'SyncGaussianFocalLoss', 'SyncL1Loss', 'TaskHead',
 ]

@@ -35,11 +35,13 @@ class Demo:
         work_dir: logs, checkpoints, submissions and pictures.
         data_root: the synthetic data set; made if missing.
         preset: of the synthetic data set.
+        config_path: which config to train and score; a tiny one, for the synthetic data set.
         cfg_options: KEY=VALUE words handed to tools/train.py and tools/test.py.
     """
 
-    def __init__(self, repo: Path, work_dir: Path, data_root: Path, preset: str, cfg_options: list[str]) -> None:
-        self.repo, self.work_dir, self.data_root, self.preset = repo, work_dir, data_root, preset
+    def __init__(self, repo: Path, work_dir: Path, data_root: Path, preset: str, cfg_options: list[str],
+                 config_path: str = CONFIG) -> None:
+        self.repo, self.work_dir, self.data_root, self.preset, self.config_path = repo, work_dir, data_root, preset, config_path
         root = f'{data_root}/'
         self.options = [f'{split}_dataloader.dataset.data_root={root}' for split in ('train', 'val', 'test')]
         self.options += [f'{split}_evaluator.{key}' for split in ('val', 'test')
@@ -54,8 +56,8 @@ class Demo:
         if not (self.data_root / 'nuscenes_dbinfos_train.pkl').is_file():
             self.say('preparing it (infos, GT database)')
             self.tool('create_data.py', 'nuscenes', '--root-path', self.data_root, '--version', 'v1.0-mini')
-        self.say(f'training {CONFIG}: about 5 minutes on 2 cores')
-        self.tool('train.py', CONFIG, '--work-dir', self.work_dir, '--cfg-options', *self.options)
+        self.say(f'training {self.config_path}: about 5 minutes on 2 cores')
+        self.tool('train.py', self.config_path, '--work-dir', self.work_dir, '--cfg-options', *self.options)
         trained = Path((self.work_dir / 'last_checkpoint').read_text().strip())
         self.say('scoring it, and an untrained one')
         scores = {'untrained': self.score('untrained', self.save_untrained()), 'trained': self.score('trained', trained)}
@@ -81,8 +83,8 @@ class Demo:
             raise UserError(f'the step above failed: {" ".join(command)}')
 
     def config(self) -> Config:
-        """The demo's config reading this data set."""
-        cfg = Config.fromfile(self.repo / CONFIG)
+        """The config, reading this data set."""
+        cfg = Config.fromfile(self.repo / self.config_path)
         parser = argparse.ArgumentParser()
         parser.add_argument('--cfg-options', nargs='+', action=DictAction)  # the same reading as the tools'
         cfg.merge_from_dict(parser.parse_args(['--cfg-options', *self.options]).cfg_options)
@@ -101,7 +103,7 @@ class Demo:
     def score(self, name: str, checkpoint: Path) -> dict[str, Any]:
         """Official scoring by tools/test.py, and the near-range mean AP of the same submission."""
         out = self.work_dir / f'score_{name}'
-        self.tool('test.py', CONFIG, checkpoint, '--work-dir', out, '--cfg-options', *self.options,
+        self.tool('test.py', self.config_path, checkpoint, '--work-dir', out, '--cfg-options', *self.options,
                   f'test_evaluator.jsonfile_prefix={out}')
         submission = next(out.rglob('results_nusc.json'))
         nusc = NuScenes('v1.0-mini', str(self.data_root), verbose=False)
