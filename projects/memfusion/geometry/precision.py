@@ -1,6 +1,6 @@
 """Geometry and memory similarity compute in what they are given. In: a function of tensors. Out: the same, never rounded.
 
-Pixels, positions and similarities are differences of large numbers: autocast's half precision, and the 10 bits that TF32 and
+Pixels, positions and similarities are differences of large numbers: half precision, and the 10 or 7 bits that TF32 or
 bfloat16 leave of a float32 in matrix products and convolutions, are off by pixels and cells.
 """
 
@@ -60,17 +60,17 @@ class _Switch:
     """Turns the reduced precisions off, and back when everyone who turned them off is done, in whatever order."""
 
     def __init__(self) -> None:
-        self._lock, self._users = threading.RLock(), 0
+        self.lock, self._users = threading.RLock(), 0
         self._restore: Callable[[], None] = lambda: None
 
     def off(self) -> None:
-        with self._lock:
+        with self.lock:
             if self._users == 0:
                 self._restore = _turn_off() if _HAS_PRECISION_PER_OPERATION else _turn_off_legacy()
             self._users += 1
 
     def back(self, times: int = 1) -> None:
-        with self._lock:
+        with self.lock:
             self._users -= times
             if times and self._users == 0:
                 self._restore()
@@ -171,12 +171,14 @@ class _BackwardPass:
         self._open = 0
 
     def off(self) -> None:
-        self._open += 1
-        _SWITCH.off()
+        with _SWITCH.lock:  # the steps of several devices run at the same time
+            self._open += 1
+            _SWITCH.off()
 
     def back(self) -> None:
-        self._open -= 1
-        _SWITCH.back()
+        with _SWITCH.lock:
+            self._open -= 1
+            _SWITCH.back()
 
     def finished(self) -> None:
         """Called by the engine after a pass without errors, when nothing is open."""
