@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
+import torch
 from mmengine.dist import all_reduce, get_world_size
 from torch import Tensor, nn
 
@@ -17,4 +21,24 @@ def mean_over_ranks(value: Tensor) -> Tensor:
 
 def zero_of(*modules: nn.Module | None) -> Tensor | float:
     """A scalar 0 that depends on every trainable parameter: distributed training waits for a gradient of each."""
-    return sum((0.0 * p.sum() for module in modules if module is not None for p in module.parameters() if p.requires_grad), 0.0)
+    return zero_from(p for module in modules if module is not None for p in module.parameters())
+
+
+def zero_from(tensors: Iterable[Tensor]) -> Tensor | float:
+    """A scalar 0 that depends on the tensors, whatever they hold: 0 times an infinite number would be NaN."""
+    wanted = [tensor for tensor in tensors if tensor.requires_grad]
+    return _Zero.apply(*wanted) if wanted else 0.0
+
+
+class _Zero(torch.autograd.Function):
+    """Tensors -> 0, a number; the gradient of each is 0."""
+
+    @staticmethod
+    def forward(ctx: Any, *tensors: Tensor) -> Tensor:
+        ctx.like = [(tensor.shape, tensor.dtype, tensor.device) for tensor in tensors]
+        return tensors[0].new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
+        del gradient  # it may be infinite: a loss scale that is too large
+        return tuple(torch.zeros((), dtype=dtype, device=device).expand(shape) for shape, dtype, device in ctx.like)

@@ -9,7 +9,7 @@ V are the clips' frames that are there: all at once, no loop. Without `img_backb
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.error import URLError
@@ -20,11 +20,12 @@ from mmdet3d.registry import MODELS
 from torch import Tensor, nn
 
 from projects.memfusion.geometry import BEVGrid
-from projects.memfusion.parallel import zero_of
+from projects.memfusion.parallel import zero_from, zero_of
 from projects.memfusion.structures import Calibration
 
 from .modes import choose_voxels, evaluating
 from .slot_checks import check_single_level
+from .unread_levels import parameters_beside
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ class ClipEncoder(MVXTwoStageDetector):
             raise ValueError('model.fusion_layer needs images, but there is no model.img_backbone: set one, or '
                              'fusion_layer=None')
         self.fusion_layer: Any = None if fusion_layer is None else MODELS.build(fusion_layer)
+        self._beside: dict[frozenset[int], tuple[str, ...]] = {}  # names of parameters, by the levels that are read
 
     def init_weights(self) -> None:
         """As usual; a checkpoint that cannot be had is an error that says which and what to do."""
@@ -118,13 +120,15 @@ class ClipEncoder(MVXTwoStageDetector):
             bev = torch.zeros(size, device=device)
             if torch.is_grad_enabled():  # every frame was dropped, but other processes wait for this one's gradients
                 neck = self.pts_neck if self.with_pts_neck else None
-                bev = bev + zero_of(self.pts_voxel_encoder, self.pts_middle_encoder, self.pts_backbone, neck,
-                                    *self._image_branch(), self.fusion_layer)
+                bev = bev + zero_of(self.pts_voxel_encoder, self.pts_middle_encoder, self.pts_backbone, neck, self.fusion_layer)
                 if self.with_img_backbone and valid.any():  # so that the losses, which have no frame, are still called
                     with evaluating(self):
                         some = self.encode_images(inputs, (valid.cumsum(0) == 1)[valid], valid.nonzero()[:1, 0])
-                        _, images = self.fuse(bev[:1], some)
+                        fused, images = self.fuse(bev[:1], some)
+                    bev = bev + zero_from([fused])
                     images = images.select(torch.zeros_like(images.position, dtype=torch.bool))
+                else:
+                    bev = bev + zero_of(*self._image_branch())
         shape = (clips, length)
         return EncodedClip(bev.view(*shape, *bev.shape[1:]), observed.view(*shape, *observed.shape[1:]), wanted.view(shape),
                            images)
@@ -181,11 +185,32 @@ class ClipEncoder(MVXTwoStageDetector):
     def fuse(self, bev: Tensor, images: EncodedImages) -> tuple[Tensor, EncodedImages]:
         """bev (V, C, H, W) with what the images show, and the images with what the fusion layer keeps for its loss."""
         if torch.is_grad_enabled():  # a level that nobody reads owes distributed training its gradients too
-            bev = bev + sum(0.0 * level.sum() for level in images.levels).to(bev.dtype)
+            bev = bev + self._nothing_of(images.levels)
         if self.fusion_layer is None:
             return bev, images
         fused = self.fusion_layer.fuse(bev, images.levels, images.calibration)
         return fused.bev, EncodedImages(images.levels, images.calibration, images.position, fused.aux)
 
-    def _image_branch(self) -> tuple[Any, ...]:
+    def _nothing_of(self, levels: Sequence[Tensor]) -> Tensor | float:
+        """A scalar 0 that depends on all parameters of the image branch, and on no feature that nobody reads.
+
+        Through the levels that are read, since nothing in them may concern this batch: no cell sees a camera. Parameters that
+        only other levels depend on by themselves: those features may be infinite, and 0 times that is NaN. Not all parameters
+        by themselves: those under a checkpoint that starts a backward pass of its own would have their gradient twice.
+        """
+        read = frozenset(level % len(levels) for reader in self._readers()
+                         for level in getattr(reader, 'read_levels', range(len(levels))))
+        if len(read) == len(levels):
+            return zero_from(levels)
+        if read not in self._beside:
+            backbone, neck = self._image_branch()
+            self._beside[read] = parameters_beside(backbone, neck, read)
+        return zero_from(levels[level] for level in read) + zero_from(self.get_parameter(name) for name in self._beside[read])
+
+    def _readers(self) -> Iterator[Any]:
+        """Whoever reads image levels; one without `read_levels` may read them all."""
+        if self.fusion_layer is not None:
+            yield self.fusion_layer
+
+    def _image_branch(self) -> tuple[Any, Any]:
         return (self.img_backbone if self.with_img_backbone else None, self.img_neck if self.with_img_neck else None)

@@ -10,7 +10,7 @@ Without the slot `temporal` it is the plain single-frame detector, without `img_
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +24,7 @@ from torch import Tensor
 
 from projects.memfusion.fusion import FusionTruth
 from projects.memfusion.geometry import BEVGrid, rasterize_boxes
+from projects.memfusion.parallel import zero_from, zero_of
 from projects.memfusion.structures import Calibration, FrameBatch, FrameMeta
 
 from .clip_encoder import ClipEncoder, EncodedClip, EncodedImages
@@ -123,6 +124,10 @@ class TemporalFusionDetector(ClipEncoder):
         keep_frozen_in_eval(self, getattr(self, 'frozen', ()))
         return self
 
+    def _readers(self) -> Iterator[Any]:
+        yield from super()._readers()
+        yield from (head for head in self.task_heads.values() if head.needs == 'img')
+
     # -- one frame ----------------------------------------------------------------------------------------------------
     def step(self, bev: Tensor, memory: Any, frames: FrameBatch, observed: Tensor | None = None,
              samples: Sequence[Det3DDataSample] | None = None) -> StepOutput:
@@ -190,9 +195,9 @@ class TemporalFusionDetector(ClipEncoder):
                     for sample, valid in zip(samples, clip.valid.flatten().tolist())]
         bev, losses = clip.bev, {}
         if self.temporal is not None:
-            bev, occ_logits, memory = self.remember_clip(clip, samples, context)
+            bev, occ_logits, _ = self.remember_clip(clip, samples, context)
             # DDP wants every parameter in every step: the last frame's write is read by nobody.
-            losses['loss_unread_memory'] = memory.zero()
+            losses['loss_unread_memory'] = bev.new_zeros(()) + zero_of(self.temporal)
             if occ_logits is not None:
                 occupancy = [self._occupancy(s) for s, kept in zip(samples, labelled) if kept]
                 target = torch.stack(occupancy)[:, None] if occupancy else bev.new_zeros(0, 1, *self.grid.bev_shape)
@@ -212,14 +217,14 @@ class TemporalFusionDetector(ClipEncoder):
         unlabelled = Det3DDataSample(metainfo={**samples[0].metainfo, 'is_labelled': False},
                                      gt_instances_3d=samples[0].gt_instances_3d[:0])
         idle = self._box_losses(bev.flatten(0, 1)[:1], [unlabelled])
-        return {**losses, **{name: 0.0 * value for name, value in idle.items()}}
+        return {**losses, **{name: torch.zeros_like(value) + zero_from([value]) for name, value in idle.items()}}
 
     def _box_losses(self, features: Tensor, samples: Sequence[Det3DDataSample]) -> dict[str, Tensor]:
         """The head's losses on features (V, C, H, W), scalars; the samples stay as they are."""
         # mmdet3d's anchor heads replace the truth's boxes by bare tensors in the samples that they are given.
         samples = [Det3DDataSample(metainfo=sample.metainfo, gt_instances_3d=sample.gt_instances_3d[:]) for sample in samples]
         losses = self.pts_bbox_head.loss([features], samples)
-        return {name: sum(value) if isinstance(value, list) else value for name, value in losses.items()}
+        return {name: torch.stack(value).sum() if isinstance(value, list) else value for name, value in losses.items()}
 
     def _image_losses(self, images: EncodedImages, samples: list[Det3DDataSample], labelled: list[bool]) -> dict[str, Tensor]:
         """The fusion layer's own loss, and those of the heads on images, of the labelled frames that have images here."""

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from projects.memfusion.geometry import full_precision, sample_bilinear
 from projects.memfusion.parallel import mean_over_ranks
 from projects.memfusion.structures import Calibration
 
@@ -106,8 +107,7 @@ class CalibRefine(nn.Module):
         share = self.loss_weight * valid / mean_over_ranks(valid.sum()).clamp(min=1.0)
         left = truth.noise.float()
         if self.kind == 'pose':
-            with torch.autocast(left.device.type, enabled=False):
-                left = aux['pose_correction'] @ left
+            left = _chain(aux['pose_correction'], left)
             angle_deg, shift_m = calibration_error(left)
             losses['loss_calib_pose'] = torch.sum(share * (angle_deg.abs() / _ERROR_DEG + shift_m.abs() / _ERROR_M).sum(-1))
         if self.confidence:
@@ -139,7 +139,7 @@ class CalibRefine(nn.Module):
         x_min, y_min, _, x_max, y_max, _ = self.point_cloud_range
         low, high = points_m.new_tensor([x_min, y_min]), points_m.new_tensor([x_max, y_max])
         grid = (2 * (points_m - low) / (high - low) - 1).flatten(1, 2)
-        sampled = F.grid_sample(bev.float(), grid.float(), align_corners=False)  # (V, C, N * T, Z)
+        sampled = sample_bilinear(bev.float(), grid.float())  # (V, C, N * T, Z)
         return sampled.permute(0, 2, 3, 1).unflatten(1, points_m.shape[1:3])
 
 
@@ -150,18 +150,23 @@ def _zero_linear(in_channels: int, out_channels: int, bias: float = 0.0) -> nn.L
     return layer
 
 
+@full_precision
+def _chain(outer: Tensor, inner: Tensor) -> Tensor:
+    return outer @ inner
+
+
+@full_precision
 def rigid_from_twist(twist: Tensor) -> Tensor:
     """(..., 6) rotation vector in radians and translation part in metres -> (..., 4, 4), the exponential map of SE(3)."""
     x, y, z, a, b, c = twist.unbind(-1)
     zero = torch.zeros_like(x)
     rows = [zero, -z, y, a, z, zero, -x, b, -y, x, zero, c, zero, zero, zero, zero]
-    with torch.autocast(twist.device.type, enabled=False):
-        return torch.linalg.matrix_exp(torch.stack(rows, dim=-1).unflatten(-1, (4, 4)))
+    return torch.linalg.matrix_exp(torch.stack(rows, dim=-1).unflatten(-1, (4, 4)))
 
 
+@full_precision
 def shift_images(calibration: Calibration, shift_px: Tensor) -> Calibration:
     """The rig whose network pixels are moved by (V, N, 2)."""
     column = F.pad(shift_px.double(), (0, 2))[..., None]  # u, v, 0, 0
     moved = torch.eye(4, dtype=torch.float64, device=shift_px.device) + F.pad(column, (2, 1))
-    with torch.autocast(shift_px.device.type, enabled=False):  # half precision is off by pixels
-        return replace(calibration, img_aug=(moved @ calibration.img_aug.double()).to(calibration.img_aug.dtype))
+    return replace(calibration, img_aug=(moved @ calibration.img_aug.double()).to(calibration.img_aug.dtype))

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from projects.memfusion.geometry import cell_positions
+from projects.memfusion.geometry import cell_positions, full_precision
 from projects.memfusion.structures import Calibration
 
 from .fusion_state import FusionState, check_kind
@@ -45,13 +45,7 @@ class FiLM(nn.Module):
         """The state with a modulated bev."""
         if self.kind == 'off':
             return state
-        bev = state.bev
-        modulation, gate = self._modulation(state)
-        with torch.autocast(bev.device.type, enabled=False):  # the BEV is not to lose digits where nothing is added
-            scale, shift = modulation.transpose(1, 2).to(bev.dtype).chunk(2, dim=1)  # (V, C, N)
-            flat, gate = bev.flatten(2), gate.to(bev.dtype)
-            fused = torch.baddbmm(flat, shift, gate).addcmul_(flat, scale @ gate)
-        return replace(state, bev=fused.unflatten(2, bev.shape[-2:]))
+        return replace(state, bev=modulate(state.bev, *self._modulation(state)))
 
     def _modulation(self, state: FusionState) -> tuple[Tensor, Tensor]:
         """Scale and shift of each source (V, S, 2C), and how much it counts in each cell (V, S, H * W); they are summed."""
@@ -75,6 +69,14 @@ class FiLM(nn.Module):
             points = torch.cat([cells, torch.full_like(cells[:, :1], height)], dim=1)
             visible = visible + soft_visibility(points.expand(len(calibration.bev_aug), -1, -1), calibration, self.softness_px)
         return visible / len(self.heights_m)
+
+
+@full_precision  # the BEV is not to lose digits where nothing is added
+def modulate(bev: Tensor, modulation: Tensor, gate: Tensor) -> Tensor:
+    """bev (V, C, H, W), modulation (V, S, 2C), gate (V, S, H * W) -> bev (1 + scale) + shift, each the gated sum over S."""
+    scale, shift = modulation.transpose(1, 2).to(bev.dtype).chunk(2, dim=1)  # (V, C, S)
+    flat, gate = bev.flatten(2), gate.to(bev.dtype)
+    return torch.baddbmm(flat, shift, gate).addcmul_(flat, scale @ gate).unflatten(2, bev.shape[-2:])
 
 
 def soft_visibility(points_m: Tensor, calibration: Calibration, softness_px: float) -> Tensor:

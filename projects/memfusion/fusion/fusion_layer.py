@@ -61,6 +61,11 @@ class FusionLayer(BaseModule):
         if len(self.levels) != len(self.strides) or not self.strides:
             raise ValueError(f'fusion_layer.strides {self.strides} must name one stride for each of the levels {self.levels}')
 
+    @property
+    def read_levels(self) -> tuple[int, ...]:
+        """Positions in img_feats of the levels whose features have a say."""
+        return self.levels
+
     def forward(self, bev_lidar: Tensor, img_feats: Sequence[Tensor], calibration: Calibration) -> Tensor:
         """The fused BEV (V, C, H, W); see fuse."""
         return self.fuse(bev_lidar, img_feats, calibration).bev

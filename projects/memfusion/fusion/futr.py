@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch.nn.functional as F
 from mmdet3d.registry import MODELS
 from torch import Tensor, nn
 
+from projects.memfusion.geometry import pool_adaptive
 from projects.memfusion.structures import Calibration
 
 from .attention import CrossAttention
@@ -61,7 +61,7 @@ class FuTr(FusionLayer):
         """As FusionLayer.fuse_levels; of the calibration, only which cameras and pixels are there."""
         tokens = self.camera_tokens(maps[0], calibration)
         camera, valid = tokens.features.flatten(1, 2), tokens.valid.flatten(1, 2)[..., None]  # (V, N * T, D)
-        bev = self.bev_tokens(F.adaptive_avg_pool2d(bev_lidar, self.bev_grid).flatten(2).transpose(1, 2))
+        bev = self.bev_tokens(pool_adaptive(bev_lidar, self.bev_grid).flatten(2).transpose(1, 2))
         camera = self.norm_attention(camera + self.attention(camera, bev))
         camera = self.norm_feed_forward(camera + self.feed_forward(camera))
         mean = camera.masked_fill(~valid, 0).sum(1) / valid.sum(1).clamp(min=1)

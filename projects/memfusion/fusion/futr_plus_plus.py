@@ -81,6 +81,12 @@ class FuTrPlusPlus(FusionLayer):
         if self.sample is None and self.film.kind == 'off':
             raise ValueError('fusion_layer: film and sample are both off, so FuTrPlusPlus would do nothing')
 
+    @property
+    def read_levels(self) -> tuple[int, ...]:
+        """As FusionLayer.read_levels: only deformable sampling looks beyond the tokens' level."""
+        deformable = self.sample is not None and isinstance(self.sample.reader, PillarSampling)
+        return self.levels if deformable else (self.levels[self.token_level],)
+
     def fuse_levels(self, bev_lidar: Tensor, maps: list[Tensor], calibration: Calibration) -> FusionOutput:
         """As FusionLayer.fuse_levels. aux holds what the stages leave: heatmap_logits (V, 1, H, W), cells (V, K) int64 and
         their cell_score (V, K), pose_correction (V, N, 4, 4), confidence_logits (V, N), cam_valid (V, N)."""

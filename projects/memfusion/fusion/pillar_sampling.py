@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from projects.memfusion.geometry import sample_bilinear
 from projects.memfusion.geometry.projection import inside_image
 
 from .fusion_state import FusionState, Reading
@@ -134,7 +134,7 @@ class PillarSampling(nn.Module):
         uv_px = uv_px.minimum(((image_wh / stride).ceil() - 0.5) * stride - 0.5)
         size = uv_px.new_tensor([value.shape[3], value.shape[2]]) * stride
         grid = ((uv_px + 0.5) * (2 / size) - 1).flatten(2, 3).transpose(0, 1)  # (heads, m, Z * P, 2)
-        sampled = F.grid_sample(value, grid, padding_mode='border', align_corners=False)  # (heads, d, m, Z * P)
+        sampled = sample_bilinear(value, grid, 'border')  # (heads, d, m, Z * P)
         mixed = (sampled * weight.flatten(2).transpose(0, 1)[:, None]).sum(-1)
         return mixed.flatten(0, 1).transpose(0, 1)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from projects.memfusion.geometry import full_precision, window_bounds, window_shares
 from projects.memfusion.structures import Calibration
 
 from .fusion_state import CameraTokens
@@ -36,10 +37,10 @@ class TokenGrid(nn.Module):
         """feature_map (V, N, Ci, h, w), 0 for cameras that are not valid; calibration tells each image's own size."""
         size = torch.tensor(feature_map.shape[-2:], device=feature_map.device)
         cells = calibration.img_hw.add(self.stride - 1).div(self.stride, rounding_mode='floor').minimum(size)  # (V, N, 2)
-        (top, bottom), (left, right) = (_windows(count, tokens) for count, tokens in zip(cells.unbind(-1), self.grid))
-        with torch.autocast(feature_map.device.type, enabled=False):  # sums over an image do not fit into half precision
-            pooled = torch.einsum('vnih,vnchw,vnjw->vnijc', _shares(top, bottom, feature_map.shape[-2]),
-                                  feature_map.float(), _shares(left, right, feature_map.shape[-1])).flatten(2, 3)
+        (top, bottom), (left, right) = (window_bounds(count, tokens) for count, tokens in zip(cells.unbind(-1), self.grid))
+        shares = (window_shares(*bounds, size) for bounds, size in (
+            ((top, bottom), feature_map.shape[-2]), ((left, right), feature_map.shape[-1])))
+        pooled = _pool(feature_map, *shares)
         valid = calibration.cam_valid[..., None].expand(-1, -1, self.grid[0] * self.grid[1])
         features = self.proj(pooled.to(feature_map.dtype)).masked_fill(~valid[..., None], 0)
         u_px, v_px = (((first + last).float() * self.stride - 1) / 2 for first, last in ((left, right), (top, bottom)))
@@ -48,16 +49,7 @@ class TokenGrid(nn.Module):
         return CameraTokens(features, uv_px.flatten(2, 3), valid)
 
 
-def _windows(cells: Tensor, tokens: int) -> tuple[Tensor, Tensor]:
-    """First and one past the last of `cells` (V, N) feature cells that each token covers: (V, N, tokens) int64 each."""
-    token = torch.arange(tokens, device=cells.device)
-    first = (token * cells[..., None]).div(tokens, rounding_mode='floor')
-    last = ((token + 1) * cells[..., None] + tokens - 1).div(tokens, rounding_mode='floor')
-    return first, last
-
-
-def _shares(first: Tensor, last: Tensor, size: int) -> Tensor:
-    """(V, N, tokens, size) float32: how much each of `size` feature cells counts in the mean of each token."""
-    cell = torch.arange(size, device=first.device)
-    inside = (cell >= first[..., None]) & (cell < last[..., None])
-    return inside / (last - first)[..., None]
+@full_precision  # sums over an image do not fit into half precision
+def _pool(feature_map: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """(V, N, C, h, w) and the shares of rows (V, N, i, h) and columns (V, N, j, w) -> (V, N, i * j, C) float32."""
+    return torch.einsum('vnih,vnchw,vnjw->vnijc', rows, feature_map.float(), columns).flatten(2, 3)

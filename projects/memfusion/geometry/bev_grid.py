@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from .precision import full_precision
+from .resampling import sample_bilinear
 
 
 @dataclass(frozen=True)
@@ -115,12 +117,14 @@ def cell_positions(shape: Sequence[int], point_cloud_range: Sequence[float], dev
     return torch.stack([grid_x, grid_y], dim=-1)
 
 
+@full_precision
 def move_positions(positions: Tensor, dst_from_src: Tensor) -> Tensor:
     """Moves ground positions (..., H, W, 2) at height 0 by (..., 4, 4); returns (..., H, W, 2) in the destination frame."""
     rotation = dst_from_src[..., None, None, :2, :2]
     return (rotation @ positions[..., None]).squeeze(-1) + dst_from_src[..., None, None, :2, 3]
 
 
+@full_precision
 def warp_bev(bev: Tensor, cur_from_prev: Tensor, point_cloud_range: Sequence[float]) -> Tensor:
     """Moves BEV maps of the previous frame into the current one, bilinearly; cells that were not seen are 0.
 
@@ -142,6 +146,5 @@ def warp_bev(bev: Tensor, cur_from_prev: Tensor, point_cloud_range: Sequence[flo
     source = move_positions(cell_positions(bev.shape[-2:], point_cloud_range, bev.device), prev_from_cur)
     low = source.new_tensor([x_min, y_min])
     extent = source.new_tensor([x_max - x_min, y_max - y_min])
-    with torch.autocast(device_type=bev.device.type, enabled=False):
-        grid = (2 * (source - low) / extent - 1).float()
-        return F.grid_sample(bev.float(), grid, padding_mode='zeros', align_corners=False).to(bev.dtype)
+    grid = (2 * (source - low) / extent - 1).float()
+    return sample_bilinear(bev.float(), grid).to(bev.dtype)

@@ -6,11 +6,13 @@ import torch
 from torch import Tensor
 
 from .distortion import distort
+from .precision import full_precision
 
 MIN_DEPTH_M = 0.1
 """Points nearer than this, or behind the camera, have no pixel."""
 
 
+@full_precision
 def project_to_image(
     points_cam_m: Tensor,
     img_from_cam: Tensor,
@@ -43,6 +45,7 @@ def project_to_image(
     return uv_px, depth_m, has_pixel
 
 
+@full_precision
 def apply_homography(dst_from_src: Tensor, uv_px: Tensor) -> Tensor:
     """Moves (..., P, 2) pixels by (..., 4, 4) padded homographies (they act on u, v, 1); returns (..., P, 2)."""
     moved = uv_px @ dst_from_src[..., :3, :2].transpose(-1, -2) + dst_from_src[..., None, :3, 2]

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .precision import full_precision
+
 MAX_TURN_RAD = 3.0
 """Poses turned further against each other than this have no unambiguous motion between them."""
 
@@ -32,6 +34,7 @@ def check_rigid(matrix: Tensor, name: str, tolerance: float = 1e-3) -> None:
                          'calibration it was made from (transposed, scaled or mirrored?)')
 
 
+@full_precision
 def invert_rigid(dst_from_src: Tensor) -> Tensor:
     """Inverse of rigid (..., 4, 4) matrices, exact in the rotation (its transpose)."""
     rotation = dst_from_src[..., :3, :3].transpose(-1, -2)
@@ -40,6 +43,7 @@ def invert_rigid(dst_from_src: Tensor) -> Tensor:
     return torch.cat([torch.cat([rotation, translation], dim=-1), bottom], dim=-2)
 
 
+@full_precision
 def transform_points(dst_from_src: Tensor, points_m: Tensor) -> Tensor:
     """Moves (..., P, 3) points by (..., 4, 4) matrices; returns (..., P, 3) in the destination frame."""
     rotated = points_m @ dst_from_src[..., :3, :3].transpose(-1, -2)

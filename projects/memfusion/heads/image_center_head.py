@@ -68,6 +68,7 @@ class ImageCenterHead(TaskHead):
             raise ValueError(f'ImageCenterHead.branch_weights: no branches {sorted(unknown)}, only {list(BRANCH_WEIGHTS)}')
         weights = {**BRANCH_WEIGHTS, **(branch_weights or {})}
         self.stride, self.level, self.min_overlap = stride, level, min_overlap
+        self.read_levels = (level,)
         self.max_per_img, self.score_threshold = max_per_img, score_threshold
         self.heatmap = _branch(in_channels, feat_channels, num_classes, bias_init_with_prob(0.1))
         self.size = _branch(in_channels, feat_channels, 2)

@@ -21,6 +21,7 @@ from mmdet.models.utils import (
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from projects.memfusion.geometry import full_precision
 from projects.memfusion.structures import Calibration
 from projects.memfusion.structures.image_labels import ImageLabels
 
@@ -54,6 +55,7 @@ class CenterTargets:
     log_depth: Tensor
 
 
+@full_precision
 def focal_px(calibration: Calibration) -> Tensor:
     """(B, N) focal length in network pixels, the geometric mean of both axes."""
     k = calibration.img_aug[..., :2, :2] @ calibration.img_from_cam[..., :2, :2]

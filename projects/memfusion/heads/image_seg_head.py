@@ -60,6 +60,7 @@ class ImageSegHead(TaskHead):
         if len(weights) != num_classes or min(weights) < 0:
             raise ValueError(f'ImageSegHead.class_weights must be {num_classes} weights of at least 0, got {weights}')
         self.stride, self.levels, self.num_classes = stride, tuple(levels), num_classes
+        self.read_levels = self.levels
         self.register_buffer('class_weights', torch.tensor(weights), persistent=False)
         # A bias in each would be the same number several times over: only the first has one.
         self.lateral = nn.ModuleList(nn.Conv2d(in_channels, channels, 1, bias=i == 0) for i in range(len(self.levels)))
@@ -81,7 +82,8 @@ class ImageSegHead(TaskHead):
         logits = self.pixel_logits(self(feats))
         labels = camera_labels(samples, calibration)
         target = seg_target(labels, calibration, logits.shape[-2:], self.num_classes).to(logits.device)
-        total = F.cross_entropy(logits, target, self.class_weights, ignore_index=IGNORED, reduction='sum')
+        # torch's own sum over a map adds up in another order in each run on a GPU.
+        total = F.cross_entropy(logits, target, self.class_weights, ignore_index=IGNORED, reduction='none').sum()
         weight = torch.cat([self.class_weights, self.class_weights.new_zeros(IGNORED + 1 - self.num_classes)])[target].sum()
         return {'loss_img_seg': total / mean_over_ranks(weight).clamp(min=1e-6)}
 

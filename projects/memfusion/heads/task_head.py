@@ -30,6 +30,7 @@ class TaskHead(BaseModule):
 
     Attributes:
         needs: 'img' or 'bev'.
+        read_levels: with needs='img', positions of the levels that the head reads; one that does not say reads them all.
     """
 
     needs: ClassVar[str]

@@ -1,6 +1,7 @@
 """Hooks: what happens around the flow, at the Runner's events."""
 
 from .channels_last_hook import ChannelsLastHook
+from .determinism_hook import DeterminismHook
 from .epoch_seed_hook import EpochSeedHook
 from .freeze_batch_norm_hook import FreezeBatchNormHook
 from .linear_ramp_hook import LinearRampHook
@@ -9,6 +10,6 @@ from .session_reset_hook import SessionResetHook
 from .visualization_hook import BEVVisualizationHook
 
 __all__ = [
-    'BEVVisualizationHook', 'ChannelsLastHook', 'EpochSeedHook', 'FreezeBatchNormHook', 'LinearRampHook',
-    'RandomStateHook', 'SessionResetHook',
+    'BEVVisualizationHook', 'ChannelsLastHook', 'DeterminismHook', 'EpochSeedHook', 'FreezeBatchNormHook',
+    'LinearRampHook', 'RandomStateHook', 'SessionResetHook',
 ]

@@ -16,6 +16,8 @@ from mmdet3d.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from projects.memfusion.geometry import full_precision
+
 from .channel_norm import LOCAL_NORM
 
 
@@ -158,14 +160,14 @@ class BEVMemoryNetwork(BaseModule):
     def encode_query(self, bev: Tensor) -> MemoryQuery:
         """(B, C + extra, H, W) -> the frame's query, which is also its key when it is written."""
         feature = self.encoder(bev)
-        with torch.autocast(device_type=bev.device.type, enabled=False):  # rounded keys would spoil the similarities
-            precise = feature.float()
-            return MemoryQuery(
-                feature=feature,
-                key=self.key_proj(precise),
-                shrinkage=self.shrinkage_proj(precise).square() + 1,
-                selection=self.selection_proj(precise).sigmoid(),
-            )
+        key, shrinkage, selection = self._project_keys(feature)
+        return MemoryQuery(feature, key, shrinkage, selection)
+
+    @full_precision  # rounded keys would spoil the similarities
+    def _project_keys(self, feature: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, D, Hm, Wm) -> key (B, CK, Hm, Wm), shrinkage (B, 1, Hm, Wm), selection (B, CK, Hm, Wm), float32."""
+        precise = feature.float()
+        return self.key_proj(precise), self.shrinkage_proj(precise).square() + 1, self.selection_proj(precise).sigmoid()
 
     def decode(self, query: MemoryQuery, remembered: Tensor, sensory: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """remembered (B, K, CV, Hm, Wm), sensory (B, K, Ch, Hm, Wm) -> what memory makes of the frame.

@@ -1,4 +1,4 @@
-"""Memory read. In: query and memory keys, values. Out: what each query cell remembers. Float32 always, never autocast.
+"""Memory read. In: query and memory keys, values. Out: what each query cell remembers. Full float32, never autocast or TF32.
 
 Anisotropic L2 similarity of XMem (Cheng and Schwing, ECCV 2022, eq. 5):
 `s[n, m] = shrinkage[n] / sqrt(CK) * ( -sum_c selection[c, m] (memory_key[c, n] - query_key[c, m])^2 )`, softmax on n.
@@ -12,6 +12,8 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from projects.memfusion.geometry import full_precision
 
 QUERY_CHUNK = 128
 """Queries handled at once: keeps the affinity at chunk x N instead of M x N, and small enough to be reused from cache."""
@@ -50,6 +52,7 @@ def similarity_to_affinity(similarity: Tensor, top_k: int | None) -> Tensor:
     return torch.zeros_like(similarity).scatter(-1, indices, values.softmax(dim=-1))
 
 
+@full_precision
 def read_memory(
     query_key: Tensor,
     query_selection: Tensor,
@@ -94,41 +97,40 @@ def read_memory(
     if num_elements == 0:
         empty = memory_value.new_zeros(batch, memory_value.shape[1], query_key.shape[2])
         return (empty, memory_value.new_zeros(batch, 0)) if return_usage else empty
-    with torch.autocast(device_type=query_key.device.type, enabled=False):
-        order = None if memory_valid is None else _answering(memory_valid)
-        if memory_valid is not None and order is not None:
-            memory_key, memory_shrinkage, memory_value = (
-                part.gather(2, order[:, None].expand(-1, part.shape[1], -1))
-                for part in (memory_key, memory_shrinkage, memory_value))
-            memory_valid = memory_valid.gather(1, order)
-        if memory_valid is not None and not bool(memory_valid.all()):  # what is not valid may hold anything, NaN included
-            silent = ~memory_valid[:, None]
-            memory_key, memory_value = memory_key.masked_fill(silent, 0), memory_value.masked_fill(silent, 0)
-            memory_shrinkage = memory_shrinkage.masked_fill(silent, 0)
-        query, memory = _expand(query_key, query_selection, memory_key, memory_shrinkage)
-        value = memory_value.float().transpose(1, 2).contiguous()
-        bias, something = _validity(memory_valid, query)
-        if query.is_cuda and top_k is None and not return_usage:
-            readout = _fused_read(query, memory, value, bias)
-            return torch.where(something, readout, readout.new_zeros(())).transpose(1, 2)
-        readout, usage = _chunked_read(query, memory, value, bias, top_k, return_usage)
-        readout = torch.where(something, readout, readout.new_zeros(())).transpose(1, 2)
+    order = None if memory_valid is None else _answering(memory_valid)
+    if memory_valid is not None and order is not None:
+        memory_key, memory_shrinkage, memory_value = (
+            part.gather(2, order[:, None].expand(-1, part.shape[1], -1))
+            for part in (memory_key, memory_shrinkage, memory_value))
+        memory_valid = memory_valid.gather(1, order)
+    if memory_valid is not None and not bool(memory_valid.all()):  # what is not valid may hold anything, NaN included
+        silent = ~memory_valid[:, None]
+        memory_key, memory_value = memory_key.masked_fill(silent, 0), memory_value.masked_fill(silent, 0)
+        memory_shrinkage = memory_shrinkage.masked_fill(silent, 0)
+    query, memory = _expand(query_key, query_selection, memory_key, memory_shrinkage)
+    value = memory_value.float().transpose(1, 2).contiguous()
+    bias, something = _validity(memory_valid, query)
+    if query.is_cuda and top_k is None and not return_usage and not torch.are_deterministic_algorithms_enabled():
+        readout = _fused_read(query, memory, value, bias)
+        return torch.where(something, readout, readout.new_zeros(())).transpose(1, 2)
+    readout, usage = _chunked_read(query, memory, value, bias, top_k, return_usage)
+    readout = torch.where(something, readout, readout.new_zeros(())).transpose(1, 2)
     if not return_usage:
         return readout
     usage = torch.where(something[..., 0], usage, usage.new_zeros(()))
     return readout, usage if order is None else usage.new_zeros(batch, num_elements).scatter(1, order, usage)
 
 
+@full_precision
 def affinity_of(
     query_key: Tensor, query_selection: Tensor, memory_key: Tensor, memory_shrinkage: Tensor, top_k: int | None = None,
     memory_valid: Tensor | None = None,
 ) -> Tensor:
     """The weights (B, M, N) with which `read_memory` reads, for looking at; 0 where nothing is valid."""
-    with torch.autocast(device_type=query_key.device.type, enabled=False):
-        query, memory = _expand(query_key, query_selection, memory_key, memory_shrinkage)
-        similarity = query @ memory.transpose(1, 2)
-        bias, something = _validity(memory_valid, query)
-        affinity = similarity_to_affinity(similarity if bias is None else similarity + bias, top_k)
+    query, memory = _expand(query_key, query_selection, memory_key, memory_shrinkage)
+    similarity = query @ memory.transpose(1, 2)
+    bias, something = _validity(memory_valid, query)
+    affinity = similarity_to_affinity(similarity if bias is None else similarity + bias, top_k)
     return affinity * something
 
 

@@ -6,10 +6,10 @@ MMEngine's loop starts the epoch anew and so trains some items twice, with the l
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import asdict, dataclass, fields
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 from mmengine.dist import broadcast_object_list, get_world_size
 from mmengine.optim import OptimWrapper
@@ -53,7 +53,7 @@ class Position:
         """The position of this run."""
         batch_size = getattr(loader.batch_sampler, 'batch_size', loader.batch_size)
         endless = isinstance(loader.dataset, IterableDataset)
-        num_batches, num_items = (None, None) if endless else (len(loader), len(loader.dataset))
+        num_batches, num_items = (None, None) if endless else (len(loader), len(cast(Sized, loader.dataset)))
         return cls(batches_done, num_batches, batch_size, get_world_size(), num_items, by_epoch, order)
 
     @classmethod

@@ -63,7 +63,7 @@ class MemFusionRunner(Runner):
         """As Runner.wrap_model; what a ChannelsLastHook converts is converted before it is wrapped (the hook says why)."""
         kinds = [hook.get('type') if isinstance(hook, Mapping) else type(hook) for hook in self.cfg.get('custom_hooks') or ()]
         if any(getattr(kind, '__name__', str(kind)).split('.')[-1] == 'ChannelsLastHook' for kind in kinds):
-            model.to(memory_format=torch.channels_last)
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return super().wrap_model(model_wrapper_cfg, model)
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:

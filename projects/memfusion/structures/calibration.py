@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from projects.memfusion.geometry.distortion import NUM_COEFFICIENTS, PINHOLE, parse_distortion
+from projects.memfusion.geometry.precision import full_precision
 from projects.memfusion.geometry.projection import (
     MIN_DEPTH_M,
     apply_homography,
@@ -187,10 +188,10 @@ class Calibration:
         return replace(self, cam_names=tuple(self.cam_names[i] for i in order),
                        **{name: getattr(self, name)[:, rows] for name in _tensor_names() if name not in _PER_FRAME})
 
+    @full_precision
     def with_noise(self, noise: Tensor) -> Calibration:
         """The rig with one more rigid error (B, N, 4, 4) on the left of every cam_from_lidar (and of the noise so far)."""
-        with torch.autocast(noise.device.type, enabled=False):  # half precision is off by pixels
-            together = noise.double() @ self.calib_noise.double()
+        together = noise.double() @ self.calib_noise.double()
         return replace(self, calib_noise=together.to(self.calib_noise.dtype))
 
     def with_img_aug(self, camera_index: int, homography: Tensor, new_hw: tuple[int, int]) -> Calibration:
@@ -253,6 +254,7 @@ class Calibration:
             raise ValueError(f'cameras {bent} have lens distortion, so no matrix maps them: use Calibration.project')
         return (self.img_aug.double() @ self._of_present(self.img_from_cam).double() @ self.cam_from_bev).float()
 
+    @full_precision
     def project(self, points_m: Tensor, min_depth_m: float = MIN_DEPTH_M) -> tuple[Tensor, Tensor, Tensor]:
         """Points to network pixels of every camera.
 
@@ -266,9 +268,10 @@ class Calibration:
             without a raw pixel. uv_px is finite everywhere and meaningless without a pixel.
         """
         raw_px, depth_m, has_pixel = self._project_raw(self.to_cam(points_m), min_depth_m)
-        uv_px = self._augment(raw_px)
+        uv_px = apply_homography(self.img_aug, raw_px)
         return uv_px, depth_m, has_pixel & inside_window(raw_px, self.seen_px) & inside_image(uv_px, self.img_hw)
 
+    @full_precision
     def unproject(self, uv_px: Tensor, depth_m: Tensor) -> Tensor:
         """Network pixels with a depth to points: the inverse of project, for all lens models.
 
@@ -280,14 +283,14 @@ class Calibration:
             (B, N, P, 3) float32 in the augmented LiDAR frame. Finite, with finite gradients, for finite pixels; those of a
             missing camera mean nothing.
         """
-        with torch.autocast(uv_px.device.type, enabled=False):
-            raw_px = apply_homography(torch.linalg.inv(self.img_aug.double()), uv_px.double())
-            matrix = self._of_present(self.img_from_cam.double())
-            bent = (raw_px - matrix[..., None, :2, 2]) @ torch.linalg.inv(matrix[..., :2, :2]).transpose(-1, -2)
-            xy = undistort_points(bent, self.distortion_model, self.distortion, self.max_radius)
-            points_cam_m = torch.cat([xy, torch.ones_like(xy[..., :1])], dim=-1) * depth_m.double()[..., None]
-            return transform_points(torch.linalg.inv(self.cam_from_bev), points_cam_m).float()
+        raw_px = apply_homography(torch.linalg.inv(self.img_aug.double()), uv_px.double())
+        matrix = self._of_present(self.img_from_cam.double())
+        bent = (raw_px - matrix[..., None, :2, 2]) @ torch.linalg.inv(matrix[..., :2, :2]).transpose(-1, -2)
+        xy = undistort_points(bent, self.distortion_model, self.distortion, self.max_radius)
+        points_cam_m = torch.cat([xy, torch.ones_like(xy[..., :1])], dim=-1) * depth_m.double()[..., None]
+        return transform_points(torch.linalg.inv(self.cam_from_bev), points_cam_m).float()
 
+    @full_precision
     def to_cam(self, points_m: Tensor) -> Tensor:
         """(B, P, 3) in the augmented LiDAR frame -> (B, N, P, 3) float32 in the camera frames (z forward).
 
@@ -297,24 +300,19 @@ class Calibration:
         if points_m.dim() != 3 or points_m.shape[0] != len(self.bev_aug) or points_m.shape[2] != 3:
             raise ValueError(f'points_m is {tuple(points_m.shape)}, expected (B, P, 3) with B={len(self.bev_aug)} frames, as '
                              'the calibration has')
-        with torch.autocast(points_m.device.type, enabled=False):  # half precision is off by pixels
-            return transform_points(self.cam_from_bev.float(), points_m.float()[:, None])
+        return transform_points(self.cam_from_bev.float(), points_m.float()[:, None])
 
+    @full_precision
     def project_cam(self, points_cam_m: Tensor, min_depth_m: float = MIN_DEPTH_M) -> tuple[Tensor, Tensor, Tensor]:
         """(B, N, P, 3) in the camera frames -> uv_px, depth_m and has_pixel (whether inside the image or not)."""
         raw_px, depth_m, has_pixel = self._project_raw(points_cam_m, min_depth_m)
-        return self._augment(raw_px), depth_m, has_pixel
+        return apply_homography(self.img_aug, raw_px), depth_m, has_pixel
 
     def _project_raw(self, points_cam_m: Tensor, min_depth_m: float) -> tuple[Tensor, Tensor, Tensor]:
-        with torch.autocast(points_cam_m.device.type, enabled=False):
-            raw_px, depth_m, has_pixel = project_to_image(
-                points_cam_m.float(), self._of_present(self.img_from_cam), self.distortion_model, self.distortion,
-                self.max_radius, min_depth_m)
+        raw_px, depth_m, has_pixel = project_to_image(
+            points_cam_m.float(), self._of_present(self.img_from_cam), self.distortion_model, self.distortion,
+            self.max_radius, min_depth_m)
         return raw_px, depth_m, has_pixel & self.cam_valid[..., None]
-
-    def _augment(self, raw_px: Tensor) -> Tensor:
-        with torch.autocast(raw_px.device.type, enabled=False):
-            return apply_homography(self.img_aug, raw_px)
 
     @property
     def cam_from_bev(self) -> Tensor:

@@ -50,12 +50,6 @@ class TemporalState:
         """The same content outside the autograd graph: this is how truncated back-propagation is done."""
         return self._map(Tensor.detach)
 
-    def zero(self) -> Tensor:
-        """A scalar 0 that depends on everything stored, so that DDP sees a gradient for parameters nobody read yet."""
-        stored = [getattr(self, f.name) for f in fields(self)]
-        sums = [tensor.sum() for tensor in stored if tensor.requires_grad]
-        return 0.0 * sum(sums) if sums else torch.zeros((), device=self.num_frames.device)
-
     def select(self: State, indices: Sequence[int] | Tensor) -> State:
         """The samples at `indices` (B' integers), copied."""
         index = torch.as_tensor(indices, dtype=torch.long, device=self.num_frames.device)

@@ -88,17 +88,6 @@ def test_detach_cuts_the_graph():
     assert state.key.requires_grad and not state.detach().key.requires_grad
 
 
-def test_zero_is_nothing_that_depends_on_everything_stored():
-    state = filled()._map(lambda t: t.requires_grad_() if t.dtype == torch.float32 else t)
-    zero = state.zero()
-    zero.backward()
-    assert zero == 0
-    for f in fields(MemoryState):
-        tensor = getattr(state, f.name)
-        assert tensor.dtype != torch.float32 or (tensor.grad == 0).all(), f.name
-    assert filled().zero() == 0
-
-
 def test_poses_of_an_empty_state_are_identities_and_the_rest_is_zero():
     for f in fields(MemoryState):
         tensor = getattr(MemoryState.empty(2, SIZES, like=torch.zeros(1, dtype=torch.bfloat16)), f.name)

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from projects.memfusion.geometry import full_precision
+
 from ..bev_network import SensoryUpdate, join_agents, others_of
 from .blocks import DecoderSensoryUpdate, FeatureFusion, Upsample
 from .resnet import BasicBlock, Bottleneck, init_stages, make_stage
@@ -60,10 +62,10 @@ class KeyProjection(nn.Module):
         nn.init.orthogonal_(self.key_proj.weight)
         nn.init.zeros_(self.key_proj.get_parameter('bias'))
 
+    @full_precision  # rounded keys would spoil the similarities
     def forward(self, f16: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        with torch.autocast(device_type=f16.device.type, enabled=False):  # rounded keys would spoil the similarities
-            precise = f16.float()
-            return self.key_proj(precise), self.d_proj(precise).square() + 1, self.e_proj(precise).sigmoid()
+        precise = f16.float()
+        return self.key_proj(precise), self.d_proj(precise).square() + 1, self.e_proj(precise).sigmoid()
 
 
 class ValueEncoder(nn.Module):

@@ -61,8 +61,8 @@ class FeatureCache:
             observed.append(self.observed[variant, positions])
             valid.append(mask)
             samples += frames
-        stacked = [torch.stack(kind).to(device) for kind in (bev, observed, valid)]
-        return EncodedClip(*stacked), [sample.to(device) for sample in samples]
+        clip = EncodedClip(torch.stack(bev).to(device), torch.stack(observed).to(device), torch.stack(valid).to(device))
+        return clip, [sample.to(device) for sample in samples]
 
 
 def padding_of(sample: Det3DDataSample) -> Det3DDataSample:
