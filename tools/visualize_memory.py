@@ -18,9 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also 
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 warnings.filterwarnings('ignore')  # of libraries that we cannot change
 
-from mmengine.config import DictAction
-
-from projects.memfusion.runtime import prepare_config, run_cli
+from projects.memfusion.runtime import OptionsAction, prepare_config, run_cli
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -35,7 +33,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--score-thr', type=float, default=0.1, help='draw boxes that score this or more; default 0.1')
     parser.add_argument('--trust-checkpoint', action='store_true',
                         help='read checkpoints without protection: they may run any program')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+    parser.add_argument('--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE',
                         help='change the config, e.g. model.temporal.alpha=0.5 model.test_cfg.mode=window')
     return parser.parse_args(argv)
 

@@ -14,11 +14,13 @@ from .launch import (
     prepare_distributed,
     set_work_dir,
 )
+from .options import OptionsAction
+from .run_checks import check_run
 from .runner import MemFusionRunner
 
 __all__ = [
-    'MemFusionRunner', 'UserError', 'apply_amp', 'apply_auto_scale_lr', 'apply_seed', 'apply_tta',
+    'MemFusionRunner', 'OptionsAction', 'UserError', 'apply_amp', 'apply_auto_scale_lr', 'apply_seed', 'apply_tta',
     'apply_visualization',
-    'build_runner', 'check_architecture', 'init_registry', 'install_safe_loading', 'load_weights', 'prepare_config',
+    'build_runner', 'check_architecture', 'check_run', 'init_registry', 'install_safe_loading', 'load_weights', 'prepare_config',
     'prepare_distributed', 'run_cli', 'safe_load', 'set_work_dir',
 ]

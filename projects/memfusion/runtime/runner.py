@@ -1,4 +1,4 @@
-"""Runtime. MMEngine's Runner that refuses another architecture's checkpoint and never leaves half a one behind."""
+"""Runtime. MMEngine's Runner that checks the assembled run first, and what checkpoints it takes and leaves behind."""
 
 from __future__ import annotations
 
@@ -6,30 +6,66 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from mmengine.config import Config, ConfigDict
 from mmengine.dist import master_only
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 from mmengine.runner.checkpoint import _load_checkpoint
 from torch import nn
 
 from .checkpoint import load_weights
 from .errors import UserError
+from .run_checks import check_checkpoint, check_run, check_values
+from .run_checks.schedules import RunLength, check_resumed_length, follow_run
 
 
 @RUNNERS.register_module()
 class MemFusionRunner(Runner):
-    """MMEngine's Runner, strict about checkpoints.
+    """MMEngine's Runner, strict about configs and checkpoints.
 
-    Testing, validation and resuming want every weight; training's `load_from` may lack whole top-level slots. Weights
-    that do not belong are an error (MMEngine only logs them and goes on with random ones).
+    Before data are read, the parts of the config are compared (`run_checks`). Schedules follow the run's length. Testing,
+    validation and resuming want every weight; training's `load_from` may lack whole top-level slots. Weights that do not
+    belong are an error (MMEngine only logs them and goes on with random ones), and so are classes that mean something else.
     """
 
     _may_lack_slots = False
+    _phase = 'test'
+
+    @classmethod
+    def from_cfg(cls, cfg: dict | Config | ConfigDict) -> Runner:
+        """As Runner.from_cfg; UserError, before any folder is made, for settings that cannot be what they are set to."""
+        check_values(cfg)
+        return super().from_cfg(cfg)
 
     def train(self) -> nn.Module:
         """As Runner.train; `load_from` may lack whole slots unless this is a resumed run."""
         self._may_lack_slots = not self._resume
+        self._check('train')
         return super().train()
+
+    def val(self) -> dict:
+        """As Runner.val."""
+        self._check('val')
+        return super().val()
+
+    def test(self) -> dict:
+        """As Runner.test."""
+        self._check('test')
+        return super().test()
+
+    def _check(self, phase: str) -> None:
+        self._phase = phase
+        for warning in check_run(self.cfg, phase):
+            self.logger.warning(warning)
+
+    def build_param_scheduler(self, scheduler: Any) -> Any:
+        """As Runner.build_param_scheduler, of schedulers that are made as long as the run."""
+        if isinstance(self._train_loop, BaseLoop):
+            run = RunLength(self._train_loop.max_iters, len(self._train_loop.dataloader))
+            scheduler, lines = follow_run(scheduler, run)
+            for line in lines:
+                self.logger.warning(line)
+        return super().build_param_scheduler(scheduler)
 
     def load_checkpoint(
         self,
@@ -55,9 +91,16 @@ class MemFusionRunner(Runner):
         load_weights(self.model, checkpoint, str(filename), allow_missing_slots, revise_keys)
         self._has_loaded = True
         self.logger.info(f'Load checkpoint from {filename}')
+        for warning in check_checkpoint(checkpoint, str(filename), self.cfg, self._phase, self._may_lack_slots):
+            self.logger.warning(warning)
         if self._resume and not ({'meta', 'message_hub'} <= checkpoint.keys() and 'epoch' in checkpoint['meta']):
             raise UserError(f'{filename}: has weights but not the state of a training run, so it cannot be resumed; '
                             'start from its weights instead: --cfg-options load_from=FILE')
+        if self._resume and isinstance(self._train_loop, BaseLoop):
+            by_epoch = not isinstance(self._train_loop, IterBasedTrainLoop)
+            length = self._train_loop.max_epochs if by_epoch else self._train_loop.max_iters
+            was = checkpoint['message_hub'].get('runtime_info', {})
+            check_resumed_length(was, length, by_epoch, str(filename), self.cfg.get('param_scheduler'))
         return checkpoint
 
     @master_only

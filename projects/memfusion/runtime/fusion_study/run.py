@@ -15,6 +15,7 @@ from torch import Tensor
 
 from projects.memfusion.data.files import write_text
 
+from ..run_checks import check_run
 from ..launch import build_runner, init_registry, prepare_config
 from ..memory_study.cache import FeatureCache
 from ..memory_study.rows import Row
@@ -51,6 +52,8 @@ def make_worlds(data_root: Path) -> list[Path]:
 def load_row(config: str, root: Path) -> Config:
     """The config, reading one world, without worker processes."""
     cfg = prepare_config(config)
+    check_run(cfg, 'train')
+    check_run(cfg, 'test')
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
         loader.dataset.data_root = f'{root}/'
         loader.num_workers, loader.persistent_workers = 0, False
