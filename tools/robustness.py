@@ -17,7 +17,7 @@ os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # read when torch is loaded
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from projects.memfusion.runtime import OptionsAction, build_runner, prepare_config, run_cli, set_work_dir
+from projects.memfusion.runtime import OptionsAction, build_runner, naming_options, prepare_config, run_cli, set_work_dir
 from projects.memfusion.runtime.robustness.conditions import GROUPS
 
 
@@ -42,7 +42,8 @@ def main() -> None:
     def runner_of(cfg: Config, checkpoint: str) -> Runner:
         set_work_dir(cfg, args.config, str(args.out / 'logs'))
         cfg.load_from, cfg.resume = checkpoint, False
-        runner = build_runner(cfg, args.trust_checkpoint, 'test')
+        with naming_options(cfg, args.cfg_options):
+            runner = build_runner(cfg, args.trust_checkpoint, 'test')
         runner.load_or_resume()  # now, so that a wrong checkpoint is told before hours of tests
         return runner
 

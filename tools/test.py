@@ -23,6 +23,7 @@ from projects.memfusion.runtime import (
     apply_tta,
     apply_visualization,
     build_runner,
+    naming_options,
     prepare_config,
     prepare_distributed,
     run_cli,
@@ -64,7 +65,8 @@ def main(argv: list[str] | None = None) -> None:
     if args.tta:
         apply_tta(cfg)
     prepare_distributed(cfg, args.launcher)
-    build_runner(cfg, args.trust_checkpoint, 'test').test()
+    with naming_options(cfg, args.cfg_options):
+        build_runner(cfg, args.trust_checkpoint, 'test').test()
 
 
 if __name__ == '__main__':

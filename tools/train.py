@@ -20,6 +20,7 @@ from projects.memfusion.runtime import (
     apply_auto_scale_lr,
     apply_seed,
     build_runner,
+    naming_options,
     prepare_config,
     prepare_distributed,
     run_cli,
@@ -63,7 +64,8 @@ def main(argv: list[str] | None = None) -> None:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
     prepare_distributed(cfg, args.launcher)
-    build_runner(cfg, args.trust_checkpoint, 'train').train()
+    with naming_options(cfg, args.cfg_options):
+        build_runner(cfg, args.trust_checkpoint, 'train').train()
 
 
 if __name__ == '__main__':

@@ -135,6 +135,8 @@ def _find(cfg: Config, key: str) -> tuple[bool, Any]:
             hint = _nearest(parts, depth, node)
             if depth + 1 < len(parts):
                 raise UserError(f'--cfg-options {key}: the config has no "{".".join(parts[:depth + 1])}"{hint}')
+            if depth == 0 and part in RUN_KEYS | _READ_ELSEWHERE:
+                return False, None
             if 'type' not in node or hint:  # otherwise it is as likely an argument of that type with a default
                 print(f'warning: --cfg-options {key}: is new to the config{hint}', file=sys.stderr)
             return False, None

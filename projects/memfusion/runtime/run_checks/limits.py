@@ -42,13 +42,13 @@ class Limits:
         return (value > self.low if self.above else value >= self.low) and (value < self.high if self.below else value <= self.high)
 
     def __str__(self) -> str:
-        """'of at least 1', 'from 0 to 1', ..., or nothing."""
+        """' of at least 1', ' from 0 to 1', ..., or nothing."""
         if math.isfinite(self.high):
             end = 'below' if self.below else 'to'
-            return f' {"above" if self.above else "from"} {self.low:g} {end} {self.high:g}'
+            return f' {"above" if self.above else "from"} {self.low:g} {end} {self.high:.10g}'
         if math.isfinite(self.low):
             return f' above {self.low:g}' if self.above else f' of at least {self.low:g}'
-        return '' if self.infinite else ' that is finite'
+        return ''
 
 
 COUNT, SIZE, SHARE = Limits(0), Limits(1), Limits(0, 1)
@@ -103,7 +103,7 @@ SETTINGS = (
     Setting('default_hooks.logger.interval', int, SIZE), Setting('log_processor.window_size', int, SIZE),
     Setting('*_evaluator.jsonfile_prefix', Optional[str]), Setting('*_evaluator.*.jsonfile_prefix', Optional[str]),
     Setting('*_dataloader.dataset.metainfo', Optional[dict]),
-    *(Setting(f'param_scheduler.*{name}', hint, limits) for name, hint, limits in (
+    *(Setting(f'param_scheduler{place}.{name}', hint, limits) for place in ('', '.*', '.*.*') for name, hint, limits in (
         ('begin', float, AMOUNT), ('end', float, Limits(0, above=True, infinite=True)), ('T_max', Number, POSITIVE),
         ('eta_min', Number, FINITE), ('eta_min_ratio', Number, FINITE), ('eta_max', Numbers, AMOUNT), ('pct_start', float, SHARE),
         ('div_factor', float, POSITIVE), ('final_div_factor', float, POSITIVE), ('total_steps', Whole, SIZE),

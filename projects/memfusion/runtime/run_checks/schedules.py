@@ -6,6 +6,7 @@ goes on at its last rate, a shorter one stops in the middle of it. Here it follo
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -124,8 +125,11 @@ def _scaled(part: Mapping[str, Any], name: str, factor: float, run: RunLength) -
     changed['by_epoch'] = False
     for key in _PLACES:
         value = part.get(key)
-        if isinstance(value, (list, tuple)):
-            changed[key] = [max(1, round(one * times)) for one in value]
+        if key == 'periods' and value:
+            ends = [round(end * times) for end in itertools.accumulate(value)]
+            changed[key] = [max(1, end - start) for start, end in zip([0, *ends], ends)]
+        elif isinstance(value, (list, tuple)):  # milestones, all within the run
+            changed[key] = [max(1, math.floor(one * times + 1e-6)) for one in value]
         elif value is not None and value < int(1e9):
             changed[key] = round(value * times) if key == 'begin' else max(1, math.ceil(value * times - 1e-6))
     start = changed.get('begin', 0)

@@ -8,11 +8,12 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, NoReturn
 
 from ..errors import UserError
 from .limits import Limits, limits_of, setting_of
-from .signatures import Argument, arguments_of, describe, fits, is_ours, surely_wrong
+from .signatures import Argument, arguments_of, describe, fits, is_finite, is_ours, surely_wrong
 from .walk import class_of, own_parts
 
 _TAKEN_EARLIER = ('type', 'priority', '_scope_', '_delete_')
@@ -54,12 +55,23 @@ def _check_arguments(path: str, part: Mapping[str, Any], owner: Callable) -> Non
             _check_argument(f'{path}.{name}', name, value, argument)
         if name in typed_parts and isinstance(value, Mapping):
             _check_arguments(f'{path}.{name}', value, typed_parts[name])
+            _check_settings(f'{path}.{name}', value, typed_parts[name])
+
+
+def _check_settings(path: str, part: Mapping[str, Any], owner: Callable) -> None:
+    """Settings that own their checks are made, where all they need is written; UserError with their reason."""
+    if not is_dataclass(owner) or any(one.default is MISSING and one.name not in part for one in fields(owner)):
+        return
+    try:
+        owner(**part)
+    except ValueError as error:
+        raise UserError(f'{path}: {error}') from error
 
 
 def _check_argument(path: str, name: str, value: Any, argument: Argument) -> None:
     hint, limits = limits_of(name, argument.is_ours)
-    if value == argument.default:
-        return
+    if setting_of(path) is not None or (type(value) is type(argument.default) and value == argument.default):
+        return  # the table knows better, or nothing is said that was not so anyway
     if argument.is_ours or not surely_wrong(value, argument.hint):
         _check(path, value, argument.hint if argument.is_ours else hint, limits)
     else:
@@ -76,7 +88,8 @@ def _refuse(path: str, value: Any, hint: Any, limits: Limits) -> NoReturn:
     if where and 'number' in kind:  # 'a whole number of at least 1 or None'
         head, _, tail = kind.partition(' or None')
         kind = f'{head}{where}{" or None" if kind.endswith(" or None") else tail}'
-    raise UserError(f'{path}={_short(value)}: takes {kind}{_letters(value, kind)}')
+    finite = '' if limits.infinite or all(map(is_finite, value if isinstance(value, (list, tuple)) else [value])) else ', finite'
+    raise UserError(f'{path}={_short(value)}: takes {kind}{finite}{_letters(value, kind)}')
 
 
 def _letters(value: Any, kind: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mmdet3d import registry
+from mmengine.config import Config
 
 PHASES = {'train': ('train', 'val'), 'val': ('val',), 'test': ('test',)}
 """The loaders that a phase reads: training scores on the validation set."""
@@ -44,7 +45,7 @@ def at(cfg: Any, path: str) -> Any:
     """The value at a path of names and numbers, or None where there is nothing."""
     node = cfg
     for name in path.split('.'):
-        if isinstance(node, Mapping):
+        if isinstance(node, (Mapping, Config)):
             node = node.get(name)
         elif isinstance(node, (list, tuple)) and name.isdigit() and int(name) < len(node):
             node = node[int(name)]
@@ -53,16 +54,24 @@ def at(cfg: Any, path: str) -> Any:
     return node
 
 
-@functools.cache
-def class_of(kind: Any) -> type | None:
+def class_of(kind: Any) -> Any:
     """The class (or function) that a config's `type` names, or None where no registry knows it."""
     if not isinstance(kind, str):
         return kind if callable(kind) else None
+    try:
+        return _registered(kind)
+    except LookupError:
+        return None
+
+
+@functools.cache
+def _registered(kind: str) -> Any:
+    # What is not found is not cached (an exception is not): it may be registered later.
     for name in _REGISTRIES:
         found = getattr(registry, name).get(kind) if hasattr(registry, name) else None
         if found is not None:
             return found
-    return None
+    raise LookupError(kind)
 
 
 def is_kind(part: Any, *names: str) -> bool:
