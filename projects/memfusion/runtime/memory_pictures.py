@@ -22,10 +22,10 @@ from projects.memfusion.visualization import BoxSet, MemoryUsage, draw_bev, draw
 
 from .attention_pictures import attention_picture, check_cell
 from .checkpoint import load_weights, safe_load
-from .run_checks import check_checkpoint, check_run
 from .errors import UserError
 from .launch import init_registry
 from .recorded_steps import MemoryFrame, recorded_steps
+from .run_checks import check_checkpoint, check_run
 from .scene_pictures import side_by_side
 
 _SHOWN_SCENES = 6

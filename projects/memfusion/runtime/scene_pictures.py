@@ -19,8 +19,8 @@ from projects.memfusion.visualization import BoxSet, draw_bev, draw_cameras, dra
 from projects.memfusion.visualization.image_files import read_rgb
 
 from .checkpoint import load_weights, safe_load
-from .run_checks import check_checkpoint, check_run
 from .errors import UserError
+from .run_checks import check_checkpoint, check_run
 
 
 @dataclass(frozen=True)

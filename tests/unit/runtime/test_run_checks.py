@@ -159,8 +159,8 @@ WIDE = [-102.4, -102.4, -5.0, 102.4, 102.4, 3.0]
 
 def test_pipelines_filter_what_the_model_covers(cfg):
     made = cfg('demo', model__grid__point_cloud_range=WIDE)
-    with pytest.raises(UserError, match=r'train_dataloader.dataset.pipeline.5.point_cloud_range=\[-25.6, -25.6, -5, 25.6, 25.6, '
-                                        r'3\] \(PointsRangeFilter\), but model.grid.point_cloud_range=\[-102.4'):
+    with pytest.raises(UserError, match=r'train_dataloader.dataset.pipeline.5.point_cloud_range=\[-25.6, -25.6, -5, 25.6, '
+                                        r'25.6, 3\] \(PointsRangeFilter\), but model.grid.point_cloud_range=\[-102.4'):
         check_run(made, 'train')
     assert 'was trained on another range' in check_run(made, 'test')[0]  # its own pipeline has no filter
     made.test_dataloader.dataset.pipeline.insert(2, dict(type='PointsRangeFilter', point_cloud_range=[-9, -9, -5, 9, 9, 3]))
@@ -279,7 +279,7 @@ def test_weights_that_are_not_finite_are_named(value):
     state = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     check_architecture(model, state, 'a.pth')
     state['1.running_var'][1] = value
-    with pytest.raises(UserError, match='a.pth: has weights that are NaN or infinite: 1.running_var. Its training had diverged'):
+    with pytest.raises(UserError, match='a.pth: has weights that are NaN or infinite: 1.running_var. Its training had'):
         check_architecture(model, state, 'a.pth')
     state['0.weight'].fill_(value)
     with pytest.raises(UserError, match='0.weight, 1.running_var'):

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from projects.memfusion.data.files import write_text
 
-from ..run_checks import check_run
 from ..launch import build_runner, init_registry, prepare_config
 from ..memory_study.cache import FeatureCache
 from ..memory_study.rows import Row
 from ..memory_study.run import run_tool
 from ..memory_study.train_row import train
+from ..run_checks import check_run
 from .frames import FusedFrames, camera_dataset, load_or_encode, read_world
 from .rows import BUDGET, LIDAR_ONLY, PRETRAIN, ROWS, WORLDS
 from .train_row import build_row, predict, score

@@ -14,7 +14,6 @@ from ..errors import UserError
 from .walk import class_of, detector, evaluators, is_kind, loader_datasets, parts, steps
 
 
-
 @dataclass(frozen=True)
 class ClassList:
     """The names of labels 0, 1, ... as the setting at `path` has them."""
@@ -92,11 +91,10 @@ def head_classes(cfg: Mapping[str, Any]) -> ClassList | None:
 
 
 def _heads(cfg: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    found = detector(cfg)
-    for name in ('pts_bbox_head', 'bbox_head') if found else ():
-        head = found[1].get(name) if found else None
-        if found and isinstance(head, Mapping):
-            yield f'{found[0]}.{name}', head
+    path, model = detector(cfg) or ('', {})
+    for name in ('pts_bbox_head', 'bbox_head'):
+        if isinstance(model.get(name), Mapping):
+            yield f'{path}.{name}', model[name]
 
 
 def _compare(first: ClassList, other: ClassList) -> None:
@@ -141,10 +139,9 @@ def _check_step(path: str, step: Mapping[str, Any], data: ClassList) -> None:
 
 
 def _check_heads_beside(cfg: Mapping[str, Any], classes: ClassList) -> None:
-    found = detector(cfg)
-    task_heads = found[1].get('task_heads') if found else None
-    for name, head in task_heads.items() if found and isinstance(task_heads, Mapping) else ():
-        path = f'{found[0]}.task_heads.{name}'
+    path, model = detector(cfg) or ('', {})
+    heads = model.get('task_heads')
+    for path, head in [(f'{path}.task_heads.{name}', head) for name, head in heads.items()] if isinstance(heads, Mapping) else ():
         if isinstance(head, Mapping) and 'classes' in head:
             _compare(classes, ClassList(f'{path}.classes', read_names(f'{path}.classes', head['classes'])))
         if is_kind(head, 'ImageCenterHead') and head.get('num_classes') != len(classes.names):
@@ -152,8 +149,8 @@ def _check_heads_beside(cfg: Mapping[str, Any], classes: ClassList) -> None:
 
 
 def _check_evaluators(cfg: Mapping[str, Any], phase: str, classes: ClassList) -> None:
-    found = detector(cfg)
-    heads = [part for _, part in parts((found[1].get('task_heads') if found else None) or {}, '') if is_kind(part, 'BEVSegHead')]
+    _, model = detector(cfg) or ('', {})
+    heads = [part for _, part in parts(model.get('task_heads') or {}, '') if is_kind(part, 'BEVSegHead')]
     for path, evaluator in evaluators(cfg, phase):
         if 'classes' in evaluator:
             _compare(classes, ClassList(f'{path}.classes', read_names(f'{path}.classes', evaluator['classes'])))

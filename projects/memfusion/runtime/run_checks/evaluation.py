@@ -41,6 +41,5 @@ def _info_file(dataset: Mapping[str, Any]) -> str | None:
 def _same_file(one: str, other: str) -> bool:
     if os.path.realpath(one) == os.path.realpath(other):
         return True
-    files = [Path(one), Path(other)]
     # What is not there is told when it is read, by its name.
-    return not all(file.is_file() for file in files) or filecmp.cmp(*files, shallow=False)
+    return not (Path(one).is_file() and Path(other).is_file()) or filecmp.cmp(one, other, shallow=False)

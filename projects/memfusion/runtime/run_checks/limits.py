@@ -39,7 +39,9 @@ class Limits:
             return True
         if math.isnan(value) or (math.isinf(value) and not self.infinite):
             return False
-        return (value > self.low if self.above else value >= self.low) and (value < self.high if self.below else value <= self.high)
+        number = float(value)
+        enough = number > self.low if self.above else number >= self.low
+        return enough and (number < self.high if self.below else number <= self.high)
 
     def __str__(self) -> str:
         """' of at least 1', ' from 0 to 1', ..., or nothing."""

@@ -69,7 +69,7 @@ def _decoding_ranges(cfg: Mapping[str, Any]) -> Iterator[tuple[str, Sequence[flo
     for name in ('pts_bbox_head.bbox_coder.post_center_range', 'test_cfg.pts.post_center_limit_range',
                  'bbox_head.bbox_coder.post_center_range'):
         said = at(found[1], name) if found else None
-        if found and _is_range(said):
+        if found and said is not None and _is_range(said):
             yield f'{found[0]}.{name}', said
 
 

@@ -54,7 +54,7 @@ def arguments_of(owner: Callable) -> tuple[Mapping[str, Argument], bool]:
             hint = hints.get(name, Any)
             default = parameter.default
             if default is None and hint is not Any:  # `x: int = None`, as older code has it
-                hint = typing.Optional[hint]  # noqa: UP007, UP045 (a value, not an annotation)
+                hint = typing.Optional[hint]  # noqa: UP045 (a value, not an annotation)
             found.setdefault(name, Argument(hint, default, is_ours(one)))
         if not any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters.values()):
             return found, False
@@ -119,8 +119,8 @@ def _kinds(hint: Any) -> Iterable[str]:
         for one in inner:
             yield from _kinds(one)
         return
-    kind = origin or hint
-    names = {int: 'whole', float: 'number', str: 'text', bool: 'truth', None: 'none', type(None): 'none'}
+    kind: Any = origin or hint
+    names: dict[Any, str] = {int: 'whole', float: 'number', str: 'text', bool: 'truth', None: 'none', type(None): 'none'}
     if kind in _LISTS:
         yield 'list'
         yield from ('other' for one in inner if 'text' in set(_kinds(one)))
