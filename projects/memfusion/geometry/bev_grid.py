@@ -37,7 +37,7 @@ class BEVGrid:
         if len(self.point_cloud_range) != 6 or len(self.voxel_size) != 3:
             raise ValueError('grid.point_cloud_range needs 6 numbers and grid.voxel_size 3, got '
                              f'{self.point_cloud_range} and {self.voxel_size}')
-        if not all(math.isfinite(value) for value in self.point_cloud_range) or not all(0 < v < math.inf for v in self.voxel_size):
+        if not all(map(math.isfinite, self.point_cloud_range)) or not all(0 < size < math.inf for size in self.voxel_size):
             raise ValueError('grid.point_cloud_range must be finite and grid.voxel_size above 0, got '
                              f'{self.point_cloud_range} and {self.voxel_size}')
         if self.out_size_factor < 1:
@@ -45,15 +45,15 @@ class BEVGrid:
         for axis, name in enumerate('xyz'):
             low, high, step = self.point_cloud_range[axis], self.point_cloud_range[axis + 3], self.voxel_size[axis]
             if high <= low:
-                raise ValueError(f'grid.point_cloud_range goes from {low} to {high} m along {name}: the first three numbers are '
-                                 'the lowest x, y, z, the others the highest')
+                raise ValueError(f'grid.point_cloud_range goes from {low} to {high} m along {name}: its first three numbers '
+                                 'are the lowest x, y, z, the others the highest')
             count = (high - low) / step
             if abs(count - round(count)) > 1e-4:
-                raise ValueError(f'grid.point_cloud_range: {low}..{high} m along {name} is not a whole number of {step} m voxels '
-                                 '(grid.voxel_size)')
+                raise ValueError(f'grid.point_cloud_range: {low}..{high} m along {name} is not a whole number of {step} m '
+                                 'voxels (grid.voxel_size)')
             if name != 'z' and round(count) % self.out_size_factor:
-                raise ValueError(f'grid.out_size_factor={self.out_size_factor}: {round(count)} voxels along {name} do not divide '
-                                 'by it')
+                raise ValueError(f'grid.out_size_factor={self.out_size_factor}: {round(count)} voxels along {name} do not '
+                                 'divide by it')
 
     @property
     def num_voxels(self) -> tuple[int, int, int]:

@@ -1,4 +1,4 @@
-"""Runtime. In: an error of others' code, the options of the command line. Out: one line that names the option it was built with."""
+"""Runtime. In: an error of others' code, the command line's options. Out: one line that names the option it came from."""
 
 from __future__ import annotations
 

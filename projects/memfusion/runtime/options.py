@@ -1,4 +1,4 @@
-"""Runtime. In: the words of `--cfg-options`. Out: values by key, and one line for an option that cannot stand for what it replaces."""
+"""Runtime. In: the words of `--cfg-options`. Out: values by key; one line for an option of another kind than it replaces."""
 
 from __future__ import annotations
 
@@ -150,27 +150,35 @@ def _nearest(parts: list[str], depth: int, node: Mapping[str, Any]) -> str:
 
 def _check_kind(key: str, old: Any, value: Any) -> None:
     """A part stays a part, a list of parts such a list, text text, a number a number; None switches off what may be off."""
-    wanted = None
-    if value is None or old is None:
-        return
-    if isinstance(old, Mapping):
-        wanted = f'is a part of the config with keys of its own ({_first(old)}): give {key}.KEY=VALUE, or None to leave it out'
-    elif isinstance(old, (list, tuple)) and any(isinstance(one, Mapping) for one in old):
-        if not isinstance(value, (list, tuple)) or value:
-            wanted = f'is a list of {len(old)} parts: change one by its number, {key}.0.KEY=VALUE'
-    elif isinstance(old, (list, tuple)):
-        if isinstance(value, str) and not Path(value).is_file():  # data sets read class names from a file, too
-            wanted = f"takes a list, as {list(old)[:3]} is: write '{key}=[{value}]'"
-    elif isinstance(old, str):
-        if not isinstance(value, str) and key.rsplit('.', 1)[-1] != 'classes':
-            wanted = f'takes text, as {old!r} is: quote what looks like a number or a list, {key}=\'"TEXT"\''
-    elif isinstance(old, bool):
-        if not isinstance(value, bool) and value not in (0, 1):
-            wanted = 'takes True or False'
-    elif isinstance(old, Real) and (isinstance(value, (bool, str, Mapping))):
-        wanted = f'takes a number, as {old!r} is'
+    wanted = None if value is None or old is None else _wanted(key, old, value)
     if wanted:
         raise UserError(f'--cfg-options {key}={value!r}: {key} {wanted}')
+
+
+def _wanted(key: str, old: Any, value: Any) -> str | None:
+    """What may stand for `old`, in words, where `value` may not."""
+    if isinstance(old, Mapping):
+        return f'is a part of the config with keys of its own ({_first(old)}): give {key}.KEY=VALUE, or None to leave it out'
+    if isinstance(old, (list, tuple)):
+        return _wanted_list(key, old, value)
+    if isinstance(old, str):
+        quoted = f"{key}='\"TEXT\"'"
+        return None if isinstance(value, str) else f'takes text, as {old!r} is: quote what looks like a number or a list, {quoted}'
+    if isinstance(old, bool):
+        return None if isinstance(value, int) and value in (0, 1) else 'takes True or False'
+    if isinstance(old, Real) and isinstance(value, (bool, str, Mapping)):
+        return f'takes a number, as {old!r} is'
+    return None
+
+
+def _wanted_list(key: str, old: Sequence[Any], value: Any) -> str | None:
+    if any(isinstance(one, Mapping) for one in old):
+        if isinstance(value, (list, tuple)) and not value:
+            return None
+        return f'is a list of {len(old)} parts: change one by its number, {key}.0.KEY=VALUE'
+    if isinstance(value, str) and not Path(value).is_file():  # data sets read class names from a file, too
+        return f"takes a list, as {list(old)[:3]} is: write '{key}=[{value}]'"
+    return None
 
 
 def _first(names: Iterable[Any]) -> str:

@@ -1,4 +1,4 @@
-"""Checks of a run, classes. In: a config, a checkpoint's meta. Out: nothing, or both lists where two parts name classes differently.
+"""Checks of a run, classes. In: a config, a checkpoint's meta. Out: nothing, or both lists where two parts name others.
 
 Labels are numbers everywhere: whoever has another list, or the same names in another order, calls a car a bicycle.
 """
@@ -66,8 +66,8 @@ def read_names(path: str, said: Any) -> tuple[str, ...]:
     """
     if isinstance(said, str):
         if not Path(said).is_file():
-            raise UserError(f'{path}={said!r}: takes a list of names, {path}=[{said}] for one; a text would be a file of names, '
-                            'and there is none of this name')
+            raise UserError(f'{path}={said!r}: takes a list of names, {path}=[{said}] for one; a text would be a file of '
+                            'names, and there is none of this name')
         said = [line.strip() for line in Path(said).read_text().splitlines() if line.strip()]
     if not isinstance(said, (list, tuple)) or not said or not all(isinstance(name, str) for name in said):
         raise UserError(f'{path}={said!r}: takes a list of one or more names')
@@ -83,8 +83,9 @@ def head_classes(cfg: Mapping[str, Any]) -> ClassList | None:
         if 'class_names' in head:
             return ClassList(f'{path}.class_names', read_names(f'{path}.class_names', head['class_names']))
         for key, value in head.items():
-            if isinstance(value, (list, tuple)) and value and all(isinstance(one, Mapping) and 'class_names' in one for one in value):
-                names = [name for number, task in enumerate(value)
+            groups = value if isinstance(value, (list, tuple)) else ()
+            if groups and all(isinstance(one, Mapping) and 'class_names' in one for one in groups):
+                names = [name for number, task in enumerate(groups)
                          for name in read_names(f'{path}.{key}.{number}.class_names', task['class_names'])]
                 return ClassList(f'{path}.{key}', read_names(f'{path}.{key}', names))
     return None
@@ -104,7 +105,8 @@ def _compare(first: ClassList, other: ClassList) -> None:
         what = 'the same classes in another order, so every label would mean something else'
     else:
         what = 'other classes'
-    raise UserError(f'{first}; {other.path} has {what}: {", ".join(other.names)}. Write the same list, in the same order, in both')
+    raise UserError(f'{first}; {other.path} has {what}: {", ".join(other.names)}. Write the same list, in the same order, in '
+                    'both')
 
 
 def _check_counts(cfg: Mapping[str, Any], read: Mapping[str, ClassList]) -> None:
@@ -139,13 +141,15 @@ def _check_step(path: str, step: Mapping[str, Any], data: ClassList) -> None:
 
 
 def _check_heads_beside(cfg: Mapping[str, Any], classes: ClassList) -> None:
-    path, model = detector(cfg) or ('', {})
+    root, model = detector(cfg) or ('', {})
     heads = model.get('task_heads')
-    for path, head in [(f'{path}.task_heads.{name}', head) for name, head in heads.items()] if isinstance(heads, Mapping) else ():
+    for name, head in heads.items() if isinstance(heads, Mapping) else ():
+        path = f'{root}.task_heads.{name}'
         if isinstance(head, Mapping) and 'classes' in head:
             _compare(classes, ClassList(f'{path}.classes', read_names(f'{path}.classes', head['classes'])))
         if is_kind(head, 'ImageCenterHead') and head.get('num_classes') != len(classes.names):
-            raise UserError(f'{path}.num_classes={head.get("num_classes")}, but {classes}. Set num_classes to the number of classes')
+            raise UserError(f'{path}.num_classes={head.get("num_classes")}, but {classes}. Set num_classes to the number of '
+                            'classes')
 
 
 def _check_evaluators(cfg: Mapping[str, Any], phase: str, classes: ClassList) -> None:

@@ -1,4 +1,4 @@
-"""Checks of a run, evaluators. In: a config. Out: nothing, or both files where an evaluator scores another split than is tested."""
+"""Checks of a run, evaluators. In: a config. Out: nothing, or both files where another split is scored than is tested."""
 
 from __future__ import annotations
 

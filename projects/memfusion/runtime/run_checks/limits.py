@@ -1,4 +1,4 @@
-"""Checks of a run, tables. Which settings have limits beside their kind: those a Runner reads, and names that our classes share."""
+"""Checks of a run, tables. Out: the kind and limits of the settings that a Runner reads, and of names that classes share."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, Optional
-
-Seconds = float
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -70,11 +68,11 @@ class Setting:
         return re.escape(self.path).replace(r'\*', r'[^.]*')
 
 
-Number, Whole = Optional[float], Optional[int]
+Number, Whole = float | None, int | None
 Numbers = float | Sequence[float]
 SETTINGS = (
-    Setting('work_dir', str), Setting('load_from', Optional[str]), Setting('resume', bool), Setting('log_level', int | str),
-    Setting('experiment_name', Optional[str]),
+    Setting('work_dir', str), Setting('load_from', str | None), Setting('resume', bool), Setting('log_level', int | str),
+    Setting('experiment_name', str | None),
     Setting('*_dataloader.batch_size', int, SIZE), Setting('*_dataloader.num_workers', int, COUNT),
     Setting('*_dataloader.prefetch_factor', Whole, SIZE), Setting('*_dataloader.persistent_workers', bool),
     Setting('*_dataloader.pin_memory', bool), Setting('*_dataloader.drop_last', bool),
@@ -88,7 +86,7 @@ SETTINGS = (
     Setting('randomness.diff_rank_seed', bool),
     Setting('optim_wrapper.accumulative_counts', int, SIZE),
     Setting('optim_wrapper.loss_scale', float | str | dict, POSITIVE),
-    Setting('optim_wrapper.clip_grad', Optional[dict]),
+    Setting('optim_wrapper.clip_grad', dict | None),
     Setting('optim_wrapper.clip_grad.max_norm', float, Limits(0, above=True, infinite=True)),
     Setting('optim_wrapper.clip_grad.clip_value', float, POSITIVE),
     Setting('optim_wrapper.clip_grad.norm_type', float, Limits(0, infinite=True)),
@@ -101,13 +99,14 @@ SETTINGS = (
     Setting('optim_wrapper.paramwise_cfg.custom_keys.*.*_mult', float, AMOUNT),
     Setting('default_hooks.checkpoint.interval', int, Limits(-1)), Setting('default_hooks.checkpoint.by_epoch', bool),
     Setting('default_hooks.checkpoint.max_keep_ckpts', int, Limits(-1)),
-    Setting('default_hooks.checkpoint.save_best', Optional[str | Sequence[str]]),
+    Setting('default_hooks.checkpoint.save_best', str | Sequence[str] | None),
     Setting('default_hooks.logger.interval', int, SIZE), Setting('log_processor.window_size', int, SIZE),
-    Setting('*_evaluator.jsonfile_prefix', Optional[str]), Setting('*_evaluator.*.jsonfile_prefix', Optional[str]),
-    Setting('*_dataloader.dataset.metainfo', Optional[dict]),
+    Setting('*_evaluator.jsonfile_prefix', str | None), Setting('*_evaluator.*.jsonfile_prefix', str | None),
+    Setting('*_dataloader.dataset.metainfo', dict | None),
     *(Setting(f'param_scheduler{place}.{name}', hint, limits) for place in ('', '.*', '.*.*') for name, hint, limits in (
         ('begin', float, AMOUNT), ('end', float, Limits(0, above=True, infinite=True)), ('T_max', Number, POSITIVE),
-        ('eta_min', Number, FINITE), ('eta_min_ratio', Number, FINITE), ('eta_max', Numbers, AMOUNT), ('pct_start', float, SHARE),
+        ('eta_min', Number, FINITE), ('eta_min_ratio', Number, FINITE), ('eta_max', Numbers, AMOUNT),
+        ('pct_start', float, SHARE),
         ('div_factor', float, POSITIVE), ('final_div_factor', float, POSITIVE), ('total_steps', Whole, SIZE),
         ('milestones', Sequence[float], AMOUNT), ('gamma', float, POSITIVE), ('start_factor', float, Limits(0, 1, above=True)),
         ('end_factor', float, SHARE), ('factor', float, SHARE), ('step_size', float, POSITIVE), ('power', float, POSITIVE),
@@ -120,7 +119,8 @@ SETTINGS = (
         ('max_num', int, SIZE), ('nms_pre', int, SIZE), ('min_radius', Numbers, AMOUNT), ('gaussian_overlap', float, SHARE),
         ('max_objs', int, SIZE), ('dense_reg', int, COUNT), ('code_weights', Sequence[float], AMOUNT),
         ('post_center_limit_range', Sequence[float], FINITE))),
-    Setting('model.test_cfg.mode', str), Setting('model.test_cfg.seq_len', int, SIZE), Setting('model.test_cfg.stride', int, SIZE),
+    Setting('model.test_cfg.mode', str), Setting('model.test_cfg.seq_len', int, SIZE),
+    Setting('model.test_cfg.stride', int, SIZE),
     Setting('model.train_cfg.loss_frames', str), Setting('model.train_cfg.grad_frames', Whole, SIZE),
     Setting('model.train_cfg.frozen', Sequence[str]),
 )
@@ -139,7 +139,8 @@ _BY_NAME = (
     (r'(.+_)?(dim|channels|stride|size|width|upscale|interval|seq_len|frame_stride|out_size_factor)', SIZE),
     (r'(num|max)_(frames|mem_frames|heads|points|agents|classes|prototypes|elements|sweeps|per_img|boxes|samples|objs)', SIZE),
     (r'(mem_every|top_k|block_cells|grad_frames|min_mem_frames|hidden|grid|strides)', SIZE),
-    (r'(prob|ratio|flip_ratio_.+|teacher_forcing|block_dropout|(score_)?(threshold|thr)|min_overlap|random_share|active_ratio)', SHARE),
+    (r'(prob|ratio|flip_ratio_.+|teacher_forcing|block_dropout|(score_)?(threshold|thr)|min_overlap)', SHARE),
+    (r'random_share|active_ratio', SHARE),
     (r'(alpha|.*_weights?|.+_std|brightness_delta|rotation_deg|translation_m|softness_px|radius_px|match_m|.+_(s|gap_s))',
      AMOUNT),
     (r'(sweeps_num|seed|level|levels|min_truth|begin|finish|extra_channels|load_dim)', COUNT),

@@ -1,4 +1,4 @@
-"""Checks of a run, ranges. In: a config. Out: nothing, or the key whose range is not the model's, with both ranges. LiDAR frame, m."""
+"""Checks of a run, ranges. In: a config. Out: nothing, or the key whose range is not the model's. LiDAR frame, metres."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def check_ranges(cfg: Mapping[str, Any], phase: str) -> list[str]:
     for path, key, said in _ranges_of(cfg, 'train') if phase != 'train' else ():
         problem = _problem(said, covered[1])
         if problem:
-            warnings.append(_message(path, key, said, covered, f'{problem}, so the model was trained on another range if it was '
-                                     'trained with this config'))
+            trained = f'{problem}, so the model was trained on another range if it was trained with this config'
+            warnings.append(_message(path, key, said, covered, trained))
     return warnings
 
 
@@ -86,8 +86,8 @@ def _problem(said: Sequence[float], covered: Sequence[float]) -> str | None:
 
 
 def _message(path: str, kind: str, said: Sequence[float], covered: tuple[str, Sequence[float]], problem: str) -> str:
-    return (f'{path}.point_cloud_range={_show(said)} ({kind}), but {covered[0]}={_show(covered[1])}: {problem}. Write one range '
-            'in both')
+    return (f'{path}.point_cloud_range={_show(said)} ({kind}), but {covered[0]}={_show(covered[1])}: {problem}. Write one '
+            'range in both')
 
 
 def _show(values: Sequence[float]) -> str:

@@ -80,8 +80,9 @@ def _length(chain: Sequence[Mapping[str, Any]], names: Sequence[str], run: RunLe
         if is_kind(part, _COSINE) and end is None and part.get('T_max') is not None:
             end = float(part.get('begin', 0) + part['T_max']) * unit
             if end < run.num_steps - 1:
-                raise UserError(f'{name}: T_max={part["T_max"]} and no end: after {run.say(end)} of {run.say(run.num_steps)} its '
-                                'value would climb back. Write end too (it is then stretched), or, for restarts, CosineRestartLR')
+                raise UserError(f'{name}: T_max={part["T_max"]} and no end: after {run.say(end)} of {run.say(run.num_steps)} '
+                                'its value would climb back. Write end too (it is then stretched), or CosineRestartLR for '
+                                'restarts')
         if is_kind(part, _STEPS) and end is None:
             late = [one for one in part.get('milestones', ()) if one * unit >= run.num_steps]
             if late:
@@ -164,6 +165,6 @@ def check_resumed_length(meta: Any, length: int, by_epoch: bool, path: str, sche
     was = meta.get(name) if isinstance(meta, Mapping) else None
     if not schedule or not isinstance(was, int) or was == length:
         return
-    raise UserError(f'{path}: is of a run of {name}={was}, and its schedule was saved with it; train_cfg.{name}={length} cannot go '
-                    f'on with that. Set train_cfg.{name}={was}, or start a new run from its weights: load_from={path} and no '
+    raise UserError(f'{path}: is of a run of {name}={was}, and its schedule was saved with it; train_cfg.{name}={length} cannot '
+                    f'go on with that. Set train_cfg.{name}={was}, or start a new run from its weights: load_from={path} and no '
                     '--resume')

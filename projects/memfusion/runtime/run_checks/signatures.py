@@ -146,7 +146,9 @@ def describe(hint: Any) -> str:
             return f'a list of {len(inner)} {of}'
         return f'a list of {_plural(inner[0])}' if inner else 'a list'
     names = {int: 'a whole number', float: 'a number', str: 'text', bool: 'True or False', type(None): 'None', None: 'None'}
-    return names.get(kind, 'a part of the config with keys of its own' if kind in _DICTS else getattr(kind, '__name__', str(kind)))
+    if kind in _DICTS:
+        return 'a part of the config with keys of its own'
+    return names.get(kind, getattr(kind, '__name__', str(kind)))
 
 
 def _plural(hint: Any) -> str:

@@ -88,7 +88,8 @@ def _refuse(path: str, value: Any, hint: Any, limits: Limits) -> NoReturn:
     if where and 'number' in kind:  # 'a whole number of at least 1 or None'
         head, _, tail = kind.partition(' or None')
         kind = f'{head}{where}{" or None" if kind.endswith(" or None") else tail}'
-    finite = '' if limits.infinite or all(map(is_finite, value if isinstance(value, (list, tuple)) else [value])) else ', finite'
+    numbers = value if isinstance(value, (list, tuple)) else [value]
+    finite = '' if limits.infinite or all(map(is_finite, numbers)) else ', finite'
     raise UserError(f'{path}={_short(value)}: takes {kind}{finite}{_letters(value, kind)}')
 
 

@@ -1,4 +1,4 @@
-"""Checks of a run, how a config is read. In: a config. Out: its parts with their paths, data sets, pipeline steps, classes of types."""
+"""Checks of a run, how a config is read. In: a config. Out: its parts by path, data sets, steps, what a `type` names."""
 
 from __future__ import annotations
 
