@@ -162,8 +162,8 @@ def _wanted(key: str, old: Any, value: Any) -> str | None:
     if isinstance(old, (list, tuple)):
         return _wanted_list(key, old, value)
     if isinstance(old, str):
-        quoted = f"{key}='\"TEXT\"'"
-        return None if isinstance(value, str) else f'takes text, as {old!r} is: quote what looks like a number or a list, {quoted}'
+        what = f"takes text, as {old!r} is: quote what looks like a number or a list, {key}='\"TEXT\"'"
+        return None if isinstance(value, str) else what
     if isinstance(old, bool):
         return None if isinstance(value, int) and value in (0, 1) else 'takes True or False'
     if isinstance(old, Real) and isinstance(value, (bool, str, Mapping)):

@@ -165,6 +165,6 @@ def check_resumed_length(meta: Any, length: int, by_epoch: bool, path: str, sche
     was = meta.get(name) if isinstance(meta, Mapping) else None
     if not schedule or not isinstance(was, int) or was == length:
         return
-    raise UserError(f'{path}: is of a run of {name}={was}, and its schedule was saved with it; train_cfg.{name}={length} cannot '
-                    f'go on with that. Set train_cfg.{name}={was}, or start a new run from its weights: load_from={path} and no '
-                    '--resume')
+    raise UserError(f'{path}: is of a run of {name}={was}, and its schedule was saved with it; train_cfg.{name}={length} '
+                    f'cannot go on with that. Set train_cfg.{name}={was}, or start a new run from its weights: '
+                    f'load_from={path} and no --resume')
