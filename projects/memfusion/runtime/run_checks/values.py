@@ -59,8 +59,12 @@ def _check_arguments(path: str, part: Mapping[str, Any], owner: Callable) -> Non
 
 
 def _check_settings(path: str, part: Mapping[str, Any], owner: Callable) -> None:
-    """Settings that own their checks are made, where all they need is written; UserError with their reason."""
-    if not is_dataclass(owner) or any(one.default is MISSING and one.name not in part for one in fields(owner)):
+    """Settings that own their checks are made, where all that belongs to them is written; UserError with their reason.
+
+    Those with defaults are left out: what stands beside them may complete them (a memory's mask_source its masks).
+    """
+    if not is_dataclass(owner) or {one.name for one in fields(owner)} != set(part) or any(
+            one.default is not MISSING for one in fields(owner)):
         return
     try:
         owner(**part)
