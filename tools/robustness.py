@@ -16,10 +16,10 @@ from projects.common.threads import wait_passively
 
 wait_passively()
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.runner import Runner
 
-from projects.memfusion.runtime import build_runner, prepare_config, run_cli, set_work_dir
+from projects.memfusion.runtime import OptionsAction, build_runner, naming_options, prepare_config, run_cli, set_work_dir
 from projects.memfusion.runtime.robustness.conditions import GROUPS
 
 
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument('--only', nargs='+', choices=GROUPS, default=GROUPS,
                         help='faults beside the false images; default: all. grid is every rotation with every translation, 20 '
                              'tests more')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config(s)')
+    parser.add_argument('--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE', help='change the config(s)')
     parser.add_argument('--trust-checkpoint', action='store_true',
                         help='read checkpoints without protection: they may run any program')
     args = parser.parse_args()
@@ -44,7 +44,8 @@ def main() -> None:
     def runner_of(cfg: Config, checkpoint: str) -> Runner:
         set_work_dir(cfg, args.config, str(args.out / 'logs'))
         cfg.load_from, cfg.resume = checkpoint, False
-        runner = build_runner(cfg, args.trust_checkpoint)
+        with naming_options(cfg, args.cfg_options):
+            runner = build_runner(cfg, args.trust_checkpoint, 'test')
         runner.load_or_resume()  # now, so that a wrong checkpoint is told before hours of tests
         return runner
 

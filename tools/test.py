@@ -20,12 +20,12 @@ from projects.common.threads import wait_passively
 wait_passively()
 warnings.filterwarnings('ignore', category=FutureWarning, module='spconv')
 
-from mmengine.config import DictAction
-
 from projects.memfusion.runtime import (
+    OptionsAction,
     apply_tta,
     apply_visualization,
     build_runner,
+    naming_options,
     prepare_config,
     prepare_distributed,
     run_cli,
@@ -48,8 +48,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--tta', action='store_true', help='test-time augmentation: tta_model and tta_pipeline')
     parser.add_argument('--trust-checkpoint', action='store_true',
                         help='read checkpoints without protection: they may run any program')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-                        help='change the config, e.g. test_dataloader.batch_size=2 or key="[(1,2),3]" (no spaces)')
+    parser.add_argument('--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE',
+                        help='change the config, e.g. test_dataloader.batch_size=2 key="[(1,2),3]" or key="text with spaces"')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
     args = parser.parse_args(argv)
@@ -67,7 +67,8 @@ def main(argv: list[str] | None = None) -> None:
     if args.tta:
         apply_tta(cfg)
     prepare_distributed(cfg, args.launcher)
-    build_runner(cfg, args.trust_checkpoint).test()
+    with naming_options(cfg, args.cfg_options):
+        build_runner(cfg, args.trust_checkpoint, 'test').test()
 
 
 if __name__ == '__main__':

@@ -16,13 +16,13 @@ from projects.common.threads import wait_passively
 wait_passively()
 warnings.filterwarnings('ignore', category=FutureWarning, module='spconv')
 
-from mmengine.config import DictAction
-
 from projects.memfusion.runtime import (
+    OptionsAction,
     apply_amp,
     apply_auto_scale_lr,
     apply_seed,
     build_runner,
+    naming_options,
     prepare_config,
     prepare_distributed,
     run_cli,
@@ -44,8 +44,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--deterministic', action='store_true', help='only deterministic algorithms; slower')
     parser.add_argument('--trust-checkpoint', action='store_true',
                         help='read checkpoints without protection: they may run any program')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-                        help='change the config, e.g. train_cfg.max_epochs=2 or key="[(1,2),3]" (no spaces)')
+    parser.add_argument('--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE',
+                        help='change the config, e.g. train_cfg.max_epochs=2 key="[(1,2),3]" or key="text with spaces"')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
     args = parser.parse_args(argv)
@@ -66,7 +66,8 @@ def main(argv: list[str] | None = None) -> None:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
     prepare_distributed(cfg, args.launcher)
-    build_runner(cfg, args.trust_checkpoint).train()
+    with naming_options(cfg, args.cfg_options):
+        build_runner(cfg, args.trust_checkpoint, 'train').train()
 
 
 if __name__ == '__main__':

@@ -19,9 +19,7 @@ from projects.common.threads import wait_passively
 wait_passively()
 warnings.filterwarnings('ignore')  # of libraries that we cannot change
 
-from mmengine.config import DictAction
-
-from projects.memfusion.runtime import prepare_config, run_cli
+from projects.memfusion.runtime import OptionsAction, prepare_config, run_cli
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -36,7 +34,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--score-thr', type=float, default=0.1, help='draw boxes that score this or more; default 0.1')
     parser.add_argument('--trust-checkpoint', action='store_true',
                         help='read checkpoints without protection: they may run any program')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+    parser.add_argument('--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE',
                         help='change the config, e.g. model.temporal.alpha=0.5 model.test_cfg.mode=window')
     return parser.parse_args(argv)
 

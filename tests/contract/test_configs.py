@@ -8,6 +8,8 @@ from mmdet3d.registry import DATA_SAMPLERS, HOOKS, METRICS, MODELS, TRANSFORMS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
+from projects.memfusion.runtime import check_run
+
 REPO = Path(__file__).resolve().parents[2]
 LEAVES = sorted(str(p.relative_to(REPO)) for p in (REPO / 'configs').rglob('*.py') if '_base_' not in p.parts)
 
@@ -16,6 +18,7 @@ LEAVES = sorted(str(p.relative_to(REPO)) for p in (REPO / 'configs').rglob('*.py
 def test_config_builds(path):
     init_default_scope('mmdet3d')
     cfg = Config.fromfile(REPO / path)
+    assert [check_run(cfg, phase) for phase in ('train', 'val', 'test') if f'{phase}_dataloader' in cfg] in ([[]] * 3, [])
     model = MODELS.build(cfg.model)
     assert sum(p.numel() for p in model.parameters()) > 1e5
     for split in ('train', 'val', 'test'):

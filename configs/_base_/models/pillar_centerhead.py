@@ -27,8 +27,7 @@ model = dict(
         common_heads=dict(reg=(2, 2), height=(1, 2), dim=(3, 2), rot=(2, 2), vel=(2, 2)),
         share_conv_channel=64,
         bbox_coder=dict(
-            type='CenterPointBBoxCoder', post_center_range=[-61.2, -61.2, -10.0, 61.2, 61.2, 10.0], max_num=500,
-            score_threshold=0.1, code_size=9),
+            type='CenterPointBBoxCoder', max_num=500, score_threshold=0.1, code_size=9),
         separate_head=dict(type='SeparateHead', init_bias=-2.19, final_kernel=3),
         loss_cls=dict(type='SyncGaussianFocalLoss', reduction='mean'),
         loss_bbox=dict(type='SyncL1Loss', reduction='mean', loss_weight=0.25),
@@ -41,6 +40,6 @@ model = dict(
     test_cfg=dict(
         mode='streaming', seq_len=8, stride=1,  # seq_len and stride are those of mode='window'
         pts=dict(
-            post_center_limit_range=[-61.2, -61.2, -10.0, 61.2, 61.2, 10.0], max_per_img=500, max_pool_nms=False,
+            max_per_img=500, max_pool_nms=False,
             min_radius=[4, 12, 10, 1, 0.85, 0.175], score_threshold=0.1, nms_type='rotate', pre_max_size=1000,
             post_max_size=83, nms_thr=0.2)))

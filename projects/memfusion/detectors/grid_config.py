@@ -10,6 +10,8 @@ from projects.memfusion.geometry import BEVGrid
 from .anchor_ranges import fill_anchor_ranges
 
 Config = MutableMapping[str, Any]
+_REACH_M, _HEIGHT_M = 10.0, 10.0
+"""How far a box's centre may lie outside the cells, and how high or low, as in the published CenterPoint configs."""
 NEED_RANGE_ON_BEV = ('BEVSegHead',)
 NEEDS_RANGE = ('PillarFeatureNet', 'DynamicPillarFeatureNet', 'HardVFE', 'DynamicVFE')
 
@@ -54,6 +56,8 @@ def fill_grid(grid: BEVGrid, **parts: Config | None) -> None:
         wanted['train_cfg.pts'] = (_part(parts, 'train_cfg', 'pts'),
                                    {**cells, 'grid_size': [x, y, z], 'out_size_factor': grid.out_size_factor})
         wanted['test_cfg.pts'] = (_part(parts, 'test_cfg', 'pts'), flat)
+        _fill_reach('pts_bbox_head.bbox_coder', head.get('bbox_coder'), 'post_center_range', grid)
+        _fill_reach('test_cfg.pts', _part(parts, 'test_cfg', 'pts'), 'post_center_limit_range', grid)
     if head is not None and head.get('type') == 'AnchorHeadMulti':
         wanted['pts_bbox_head'] = (head, {**reach, 'bev_shape': list(grid.bev_shape)})
     for path, (part, values) in wanted.items():
@@ -78,6 +82,21 @@ def _fill(path: str, part: Config, values: dict[str, Any]) -> None:
             raise ValueError(f'model.{path}.{key}={said} contradicts model.grid, which makes it {value}: write it '
                              'only in model.grid')
         part[key] = value
+
+
+def _fill_reach(path: str, part: Config | None, key: str, grid: BEVGrid) -> None:
+    """The range in which decoded centres are kept: the grid and what lies around it; what is said must hold the grid."""
+    if part is None:
+        return
+    low, high = grid.point_cloud_range[:3], grid.point_cloud_range[3:]
+    said = part.get(key)
+    if said is None:
+        part[key] = [low[0] - _REACH_M, low[1] - _REACH_M, min(low[2], -_HEIGHT_M),
+                     high[0] + _REACH_M, high[1] + _REACH_M, max(high[2], _HEIGHT_M)]
+    elif len(said) and (any(said[axis] > low[axis] for axis in (0, 1)) or any(said[3 + axis] < high[axis] for axis in (0, 1))):
+        raise ValueError(f'model.{path}.{key}={list(said)} is narrower than model.grid.point_cloud_range='
+                         f'{list(grid.point_cloud_range)}: boxes beyond it would be found and thrown away. Leave it out: '
+                         'it is filled from model.grid')
 
 
 def _numbers(value: Any) -> list[float]:

@@ -68,6 +68,9 @@ class TemporalFusionDetector(ClipEncoder):
     `session` is what test frames leave for the next ones, by scene token; SessionResetHook clears it.
     """
 
+    typed_parts = dict(grid=BEVGrid)
+    """What is built of the settings that are parts of the config without a type."""
+
     def __init__(
         self,
         grid: dict,

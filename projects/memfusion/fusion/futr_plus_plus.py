@@ -123,3 +123,7 @@ class FuTrPlusPlus(FusionLayer):
         if kind == 'deformable':
             return PillarSampling(dim, self.img_channels, self.strides, heights_m, num_heads, num_points, radius_px)
         return TokenAttention(dim, num_heads) if kind == 'tokens' else None
+
+    typed_parts = dict(tokens=_token_settings, geometry=TokenGeometry, film=FiLM, select=CellSelection, sample=_build_reader,
+                       calib_refine=CalibRefine)
+    """What is built of the settings that are parts of the config without a type."""

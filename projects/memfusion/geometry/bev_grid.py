@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -36,18 +37,25 @@ class BEVGrid:
         object.__setattr__(self, 'point_cloud_range', tuple(float(v) for v in self.point_cloud_range))
         object.__setattr__(self, 'voxel_size', tuple(float(v) for v in self.voxel_size))
         if len(self.point_cloud_range) != 6 or len(self.voxel_size) != 3:
-            raise ValueError('grid: point_cloud_range needs 6 numbers and voxel_size 3, got '
+            raise ValueError('grid.point_cloud_range needs 6 numbers and grid.voxel_size 3, got '
+                             f'{self.point_cloud_range} and {self.voxel_size}')
+        if not all(map(math.isfinite, self.point_cloud_range)) or not all(0 < size < math.inf for size in self.voxel_size):
+            raise ValueError('grid.point_cloud_range must be finite and grid.voxel_size above 0, got '
                              f'{self.point_cloud_range} and {self.voxel_size}')
         if self.out_size_factor < 1:
             raise ValueError(f'grid.out_size_factor must be at least 1, got {self.out_size_factor}')
         for axis, name in enumerate('xyz'):
             low, high, step = self.point_cloud_range[axis], self.point_cloud_range[axis + 3], self.voxel_size[axis]
+            if high <= low:
+                raise ValueError(f'grid.point_cloud_range goes from {low} to {high} m along {name}: its first three numbers '
+                                 'are the lowest x, y, z, the others the highest')
             count = (high - low) / step
-            if high <= low or abs(count - round(count)) > 1e-4:
-                raise ValueError(f'grid: range {low}..{high} m along {name} is not a whole number of {step} m voxels')
+            if abs(count - round(count)) > 1e-4:
+                raise ValueError(f'grid.point_cloud_range: {low}..{high} m along {name} is not a whole number of {step} m '
+                                 'voxels (grid.voxel_size)')
             if name != 'z' and round(count) % self.out_size_factor:
-                raise ValueError(f'grid: {round(count)} voxels along {name} do not divide by out_size_factor '
-                                 f'{self.out_size_factor}')
+                raise ValueError(f'grid.out_size_factor={self.out_size_factor}: {round(count)} voxels along {name} do not '
+                                 'divide by it')
 
     @property
     def num_voxels(self) -> tuple[int, int, int]:

@@ -70,6 +70,9 @@ class TemporalMemory(TemporalSlot):
         stored_cells: 'all', or 'observed': only cells that held a point when their frame was written may answer.
     """
 
+    typed_parts = dict(masks=MaskPolicy, long_term=LongTermPolicy, motion_gate=MotionGate)
+    """What is built of the settings that are parts of the config without a type."""
+
     def __init__(
         self,
         network: dict,

@@ -1,5 +1,6 @@
 """Runtime: what the command lines share. Launching, configs, checkpoints, readable errors; no tensors of the flow."""
 
+from .blame import naming_options
 from .checkpoint import check_architecture, install_safe_loading, load_weights, safe_load
 from .errors import UserError, run_cli
 from .launch import (
@@ -14,11 +15,12 @@ from .launch import (
     prepare_distributed,
     set_work_dir,
 )
+from .options import OptionsAction
+from .run_checks import check_run
 from .runner import MemFusionRunner
 
 __all__ = [
-    'MemFusionRunner', 'UserError', 'apply_amp', 'apply_auto_scale_lr', 'apply_seed', 'apply_tta',
-    'apply_visualization',
-    'build_runner', 'check_architecture', 'init_registry', 'install_safe_loading', 'load_weights', 'prepare_config',
-    'prepare_distributed', 'run_cli', 'safe_load', 'set_work_dir',
+    'MemFusionRunner', 'OptionsAction', 'UserError', 'apply_amp', 'apply_auto_scale_lr', 'apply_seed', 'apply_tta',
+    'apply_visualization', 'build_runner', 'check_architecture', 'check_run', 'init_registry', 'install_safe_loading',
+    'load_weights', 'naming_options', 'prepare_config', 'prepare_distributed', 'run_cli', 'safe_load', 'set_work_dir',
 ]

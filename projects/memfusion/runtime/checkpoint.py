@@ -209,7 +209,8 @@ def load_weights(
         revise_keys: (pattern, replacement) applied to every key of the checkpoint.
 
     Raises:
-        UserError: naming the file, the first keys and shapes that differ, and what to do.
+        UserError: naming the file, the first keys and shapes that differ, and what to do; or the first weights that are NaN
+            or infinite.
     """
     check_architecture(model, _state_dict(checkpoint, path, revise_keys), path, allow_missing_slots)
 
@@ -217,7 +218,7 @@ def load_weights(
 def check_architecture(
     model: nn.Module, state_dict: dict[str, Tensor], path: str, allow_missing_slots: bool = False,
 ) -> None:
-    """Raises unless the weights are those of this model; loads them on the way.
+    """Raises unless the weights are those of this model, and finite; loads them on the way.
 
     Loading is the only way to know: modules convert old layouts (spconv's) while they load.
 
@@ -246,6 +247,17 @@ def check_architecture(
         missing = [key for key in missing if key.split('.')[0] in present]
     if misfits or missing or unexpected:
         raise UserError(_architecture_message(path, misfits, missing, list(unexpected), allow_missing_slots))
+    _check_finite(state_dict, path)
+
+
+def _check_finite(state_dict: dict[str, Tensor], path: str) -> None:
+    """UserError, naming the first parameters, where weights are NaN or infinite: they would predict nothing, in silence."""
+    broken = [key for key, value in state_dict.items()
+              if isinstance(value, Tensor) and value.is_floating_point() and not bool(torch.isfinite(value).all())]
+    if broken:
+        more = f' and {len(broken) - _SHOWN_KEYS} more' if len(broken) > _SHOWN_KEYS else ''
+        raise UserError(f'{path}: has weights that are NaN or infinite: {", ".join(broken[:_SHOWN_KEYS])}{more}. Its training '
+                        'had diverged: take an earlier checkpoint')
 
 
 def _state_dict(

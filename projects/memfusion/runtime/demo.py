@@ -13,13 +13,14 @@ from typing import Any
 
 import torch
 from mmdet3d.registry import MODELS
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from nuscenes.nuscenes import NuScenes
 
 from projects.memfusion.metrics.class_ap import demo_map
 
 from .errors import UserError
 from .launch import init_registry
+from .options import OptionsAction
 from .scene_pictures import draw_scene
 
 CONFIG = 'configs/demo/xmem-gate_pillar04_second_secfpn_tiny-synthetic.py'
@@ -86,7 +87,7 @@ class Demo:
         """The config, reading this data set."""
         cfg = Config.fromfile(self.repo / self.config_path)
         parser = argparse.ArgumentParser()
-        parser.add_argument('--cfg-options', nargs='+', action=DictAction)  # the same reading as the tools'
+        parser.add_argument('--cfg-options', nargs='+', action=OptionsAction)  # the same reading as the tools'
         cfg.merge_from_dict(parser.parse_args(['--cfg-options', *self.options]).cfg_options)
         return cfg
 

@@ -50,14 +50,14 @@ def explain(error: BaseException) -> str | None:
     An error counts as the user's if we raised it on purpose (UserError; or a ValueError raised by our own code,
     wherever in the chain of causes or in whichever `DataLoader` worker it arose), or if it says that a file is not
     there. """
-    for link in _chain(error):
+    for link in links_of(error):
         message = _explain_one(link)
         if message is not None:
             return ' '.join(message.split())
     return None
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def links_of(error: BaseException) -> Iterator[BaseException]:
     """The error, then what caused it: the outermost knows best what the user asked for."""
     seen: set[int] = set()
     current: BaseException | None = error

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import datetime
-import difflib
 import inspect
 import os
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,8 @@ from mmengine.runner import Runner
 from .allocator import keep_large_blocks
 from .checkpoint import install_safe_loading
 from .errors import UserError
+from .options import check_options
+from .run_checks import check_run
 from .runner import MemFusionRunner
 
 
@@ -56,8 +56,7 @@ def prepare_config(path: str | Path, cfg_options: Mapping[str, Any] | None = Non
     except Exception as error:  # a config is a program: whatever it raises is the config's mistake
         raise UserError(f'{path}: cannot be read as a config: {type(error).__name__}: {error}') from error
     if cfg_options:
-        for key in cfg_options:
-            _check_option(cfg, key)
+        check_options(cfg, cfg_options)
         try:
             cfg.merge_from_dict(dict(cfg_options))
         except (KeyError, TypeError, ValueError, IndexError) as error:
@@ -81,33 +80,6 @@ def follow_alignment(cfg: Config) -> None:
                 dataset.setdefault('align', 'loader')
                 if dataset.get('test_mode'):
                     dataset['seq_len'] = (model.get('test_cfg') or {}).get('seq_len', 8)
-
-
-def _check_option(cfg: Config, key: str) -> None:
-    """Raises UserError where a key's parent does not exist, warns where only its last part is new."""
-    node: Any = cfg._cfg_dict
-    parts = key.split('.')
-    for depth, part in enumerate(parts):
-        if isinstance(node, (list, tuple)):
-            if not part.lstrip('-').isdigit() or not -len(node) <= int(part) < len(node):
-                raise UserError(f'--cfg-options {key}: "{".".join(parts[:depth])}" is a list of {len(node)}: "{part}" '
-                                'is not an index into it')
-            node = node[int(part)]
-        elif not isinstance(node, Mapping):
-            raise UserError(f'--cfg-options {key}: "{".".join(parts[:depth])}" is {node!r}, it has no parts')
-        elif part in node:
-            node = node[part]
-        else:
-            hint = _nearest(parts, depth, node)
-            if depth + 1 < len(parts):
-                raise UserError(f'--cfg-options {key}: the config has no "{".".join(parts[:depth + 1])}"{hint}')
-            if 'type' not in node or hint:  # otherwise it is as likely an argument of that type with a default
-                print(f'warning: --cfg-options {key}: is new to the config{hint}', file=sys.stderr)
-
-
-def _nearest(parts: list[str], depth: int, node: Mapping[str, Any]) -> str:
-    close = difflib.get_close_matches(parts[depth], [str(name) for name in node], n=1)
-    return f'; did you mean "{".".join([*parts[:depth], close[0]])}"?' if close else ''
 
 
 def set_work_dir(cfg: Config, config_path: str | Path, work_dir: str | None) -> None:
@@ -268,8 +240,17 @@ def _set_rendezvous(launcher: str) -> None:
     os.environ.setdefault('MASTER_PORT', '29500')
 
 
-def build_runner(cfg: Config, trust_checkpoint: bool = False) -> Runner:
-    """The config's Runner: MemFusionRunner unless `runner_type` says otherwise. Checkpoints load safely."""
+def build_runner(cfg: Config, trust_checkpoint: bool = False, phase: str | None = None) -> Runner:
+    """The config's Runner: MemFusionRunner unless `runner_type` says otherwise. Checkpoints load safely.
+
+    Args:
+        cfg: the config.
+        trust_checkpoint: read pickles without protection.
+        phase: 'train', 'val' or 'test', where that is known: the run is then checked before a folder is made for it, not
+            only when that phase begins.
+    """
+    if phase is not None and cfg.get('runner_type', 'MemFusionRunner') == 'MemFusionRunner':
+        check_run(cfg, phase)
     install_safe_loading(trust_checkpoint)
     if not torch.cuda.is_available():
         keep_large_blocks()

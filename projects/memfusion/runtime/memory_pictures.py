@@ -25,6 +25,7 @@ from .checkpoint import load_weights, safe_load
 from .errors import UserError
 from .launch import init_registry
 from .recorded_steps import MemoryFrame, recorded_steps
+from .run_checks import check_checkpoint, check_run
 from .scene_pictures import side_by_side
 
 _SHOWN_SCENES = 6
@@ -96,8 +97,11 @@ def build_remembering(cfg: Config, checkpoint: str, trust: bool = False) -> Any:
     if found is not None and not issubclass(found, TemporalMemory):
         raise UserError(f'{cfg.filename}: model.temporal is {found.__name__}, which has no attention over stored frames; give '
                         'a config with TemporalMemory')
+    check_run(cfg, 'test')
     model = MODELS.build(cfg.model)
-    load_weights(model, safe_load(checkpoint, map_location='cpu', trust=trust), checkpoint)
+    loaded = safe_load(checkpoint, map_location='cpu', trust=trust)
+    load_weights(model, loaded, checkpoint)
+    check_checkpoint(loaded, checkpoint, cfg, 'test')
     return model.to('cuda' if torch.cuda.is_available() else 'cpu').eval()
 
 

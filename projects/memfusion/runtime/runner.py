@@ -1,4 +1,4 @@
-"""Runtime. MMEngine's Runner: strict about checkpoints, never leaves half a one behind, resumes inside an epoch."""
+"""Runtime. MMEngine's Runner: checks the run first, strict about checkpoints, leaves no half ones, resumes inside an epoch."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from mmengine.config import Config, ConfigDict
 from mmengine.dist import master_only
 from mmengine.registry import LOOPS, RUNNERS
-from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from mmengine.runner.checkpoint import _load_checkpoint
 from torch import nn
 
 from .checkpoint import load_weights
 from .errors import UserError
 from .resume import POSITION_KEY, ResumableTrainLoop, position_of, resume_position, to_meta
+from .run_checks import check_checkpoint, check_run, check_values
+from .run_checks.schedules import RunLength, check_resumed_length, follow_run
 
 
 def check_frozen(model: Any) -> None:
@@ -40,13 +43,21 @@ def _is_pretrained(part: Any) -> bool:
 
 @RUNNERS.register_module()
 class MemFusionRunner(Runner):
-    """MMEngine's Runner, strict about checkpoints.
+    """MMEngine's Runner, strict about configs and checkpoints.
 
-    Testing, validation and resuming want every weight; training's `load_from` may lack whole top-level slots. Weights
-    that do not belong are an error (MMEngine only logs them and goes on with random ones).
+    Before data are read, the parts of the config are compared (`run_checks`). Schedules follow the run's length. Testing,
+    validation and resuming want every weight; training's `load_from` may lack whole top-level slots. Weights that do not
+    belong are an error (MMEngine only logs them and goes on with random ones), and so are classes that mean something else.
     """
 
     _may_lack_slots = False
+    _phase = 'test'
+
+    @classmethod
+    def from_cfg(cls, cfg: dict | Config | ConfigDict) -> Runner:
+        """As Runner.from_cfg; UserError, before any folder is made, for settings that cannot be what they are set to."""
+        check_values(cfg)
+        return super().from_cfg(cfg)
 
     def train(self) -> nn.Module:
         """As Runner.train; `load_from` may lack whole slots unless this is a resumed run.
@@ -55,9 +66,34 @@ class MemFusionRunner(Runner):
             UserError: where parts are frozen that nothing gives weights to.
         """
         self._may_lack_slots = not self._resume
+        self._check('train')
         if self._load_from is None and not self._resume:
             check_frozen(self.cfg.get('model'))
         return super().train()
+
+    def val(self) -> dict:
+        """As Runner.val."""
+        self._check('val')
+        return super().val()
+
+    def test(self) -> dict:
+        """As Runner.test."""
+        self._check('test')
+        return super().test()
+
+    def _check(self, phase: str) -> None:
+        self._phase = phase
+        for warning in check_run(self.cfg, phase):
+            self.logger.warning(warning)
+
+    def build_param_scheduler(self, scheduler: Any) -> Any:
+        """As Runner.build_param_scheduler, of schedulers that are made as long as the run."""
+        if isinstance(self._train_loop, BaseLoop):
+            run = RunLength(self._train_loop.max_iters, len(self._train_loop.dataloader))
+            scheduler, lines = follow_run(scheduler, run)
+            for line in lines:
+                self.logger.warning(line)
+        return super().build_param_scheduler(scheduler)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         """As Runner.wrap_model; what a ChannelsLastHook converts is converted before it is wrapped (the hook says why)."""
@@ -98,8 +134,15 @@ class MemFusionRunner(Runner):
         load_weights(self.model, checkpoint, str(filename), allow_missing_slots, revise_keys)
         self._has_loaded = True
         self.logger.info(f'Load checkpoint from {filename}')
+        for warning in check_checkpoint(checkpoint, str(filename), self.cfg, self._phase, self._may_lack_slots):
+            self.logger.warning(warning)
         if self._resume:
             self._check_state(checkpoint, str(filename))
+            if isinstance(self._train_loop, BaseLoop):
+                by_epoch = not isinstance(self._train_loop, IterBasedTrainLoop)
+                length = self._train_loop.max_epochs if by_epoch else self._train_loop.max_iters
+                was = checkpoint['message_hub'].get('runtime_info', {})
+                check_resumed_length(was, length, by_epoch, str(filename), self.cfg.get('param_scheduler'))
             resume_position(self.train_loop, self.optim_wrapper, checkpoint, str(filename), self.seed)
         return checkpoint
 

@@ -20,6 +20,7 @@ from projects.memfusion.visualization.image_files import read_rgb
 
 from .checkpoint import load_weights, safe_load
 from .errors import UserError
+from .run_checks import check_checkpoint, check_run
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,11 @@ class StreamedFrame:
 
 def stream_scene(cfg: Config, checkpoint: str, scene_index: int = 0) -> Iterator[StreamedFrame]:
     """Runs the detector over one test scene in time order."""
+    check_run(cfg, 'test')
     model = MODELS.build(cfg.model)
-    load_weights(model, safe_load(checkpoint, map_location='cpu'), checkpoint)
+    loaded = safe_load(checkpoint, map_location='cpu')
+    load_weights(model, loaded, checkpoint)
+    check_checkpoint(loaded, checkpoint, cfg, 'test')
     model.eval()
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
     scenes = list(dict.fromkeys(dataset.scene_tokens))

@@ -13,6 +13,7 @@ from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
 
 from .clip_alignment import move_points
+from .multiview_augmentation import check_range
 
 
 @TRANSFORMS.register_module()
@@ -38,6 +39,8 @@ class ClipBEVAugmentation(BaseTransform):
         flip_ratio_bev_horizontal: float = 0.5,
         flip_ratio_bev_vertical: float = 0.5,
     ) -> None:
+        check_range('rot_range', rot_range)
+        check_range('scale_ratio_range', scale_ratio_range)
         self.rot_range, self.scale_ratio_range = rot_range, scale_ratio_range
         self.translation_std = translation_std
         self.flip_ratio_bev_horizontal = flip_ratio_bev_horizontal

@@ -21,6 +21,7 @@ from ..memory_study.cache import FeatureCache
 from ..memory_study.rows import Row
 from ..memory_study.run import run_tool
 from ..memory_study.train_row import train
+from ..run_checks import check_run
 from .frames import FusedFrames, camera_dataset, load_or_encode, read_world
 from .rows import BUDGET, LIDAR_ONLY, PRETRAIN, ROWS, WORLDS
 from .train_row import build_row, predict, score
@@ -52,6 +53,8 @@ def make_worlds(data_root: Path) -> list[Path]:
 def load_row(config: str, root: Path) -> Config:
     """The config, reading one world, without worker processes."""
     cfg = prepare_config(config)
+    check_run(cfg, 'train')
+    check_run(cfg, 'test')
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
         loader.dataset.data_root = f'{root}/'
         loader.num_workers, loader.persistent_workers = 0, False

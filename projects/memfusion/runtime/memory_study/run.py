@@ -17,6 +17,7 @@ from mmengine.runner.checkpoint import weights_to_cpu
 
 from projects.memfusion.data.files import write_text
 
+from ..run_checks import check_run
 from .cache import FeatureCache, load_or_encode
 from .rows import PLAIN, ROWS, Budget, Row
 from .train_row import HISTORIES, build_row, predict, score, train
@@ -38,6 +39,8 @@ def make_data(root: Path) -> None:
 def load_row(row: Row, data_root: Path) -> Config:
     """The row's config, reading `data_root`."""
     cfg = Config.fromfile(row.config)
+    check_run(cfg, 'train')
+    check_run(cfg, 'test')
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
         loader.dataset.data_root = f'{data_root}/'
     for evaluator in cfg.test_evaluator:
