@@ -9,6 +9,7 @@ if 'PYTEST_XDIST_WORKER_COUNT' in os.environ:  # cores are shared out among the 
     _WORKERS = int(os.environ['PYTEST_XDIST_WORKER_COUNT'])
     os.environ.setdefault('OMP_NUM_THREADS', str(max(1, (os.cpu_count() or 1) // _WORKERS)))
 
+import json
 import subprocess
 import sys
 import zlib
@@ -84,6 +85,44 @@ def nano_infos_root(nano_root, tmp_path_factory) -> Path:
     done = run_tool('tools/create_data.py', 'nuscenes', '--root-path', root, '--version', 'v1.0-mini')
     assert done.returncode == 0, done.stderr
     return root
+
+
+RIG_CHANNELS = dict(LIDAR_TOP='ROOF', CAM_FRONT='FRONT_WIDE', CAM_BACK_LEFT='LEFT', CAM_BACK='REAR')
+RIG_VERSION = 'v1.0-rig'
+
+
+def make_rig(nano_root: Path, root: Path) -> Path:
+    """A rig of one's own out of the nano world: three cameras and a LiDAR, scenes and tables of other names, links to files."""
+    root.mkdir()
+    (root / 'maps').symlink_to((nano_root / 'maps').resolve())
+    for folder in ('samples', 'sweeps'):
+        (root / folder).mkdir()
+        for old, new in RIG_CHANNELS.items():
+            if (nano_root / folder / old).is_dir():
+                (root / folder / new).symlink_to((nano_root / folder / old).resolve())
+    tables = {path.stem: json.loads(path.read_text()) for path in (nano_root / 'v1.0-mini').glob('*.json')}
+    kept = {record['token'] for record in tables['sensor'] if record['channel'] in RIG_CHANNELS}
+    tables['sensor'] = [{**record, 'channel': RIG_CHANNELS[record['channel']]} for record in tables['sensor']
+                        if record['token'] in kept]
+    tables['calibrated_sensor'] = [record for record in tables['calibrated_sensor'] if record['sensor_token'] in kept]
+    kept = {record['token'] for record in tables['calibrated_sensor']}
+    readings = [record for record in tables['sample_data'] if record['calibrated_sensor_token'] in kept]
+    for record in readings:
+        folder, channel, name = record['filename'].split('/')
+        record['filename'] = f'{folder}/{RIG_CHANNELS[channel]}/{name}'
+    tables['sample_data'] = readings
+    for number, record in enumerate(tables['scene']):
+        record['name'] = f'yard-{number}'
+    (root / RIG_VERSION).mkdir()
+    for name, records in tables.items():
+        (root / RIG_VERSION / f'{name}.json').write_text(json.dumps(records))
+    return root
+
+
+@pytest.fixture
+def three_camera_rig(nano_root, tmp_path) -> Path:
+    """Tables and files of a rig of one's own (`make_rig`); the test may change the tables."""
+    return make_rig(nano_root, tmp_path / 'rig')
 
 
 @pytest.fixture

@@ -1,13 +1,15 @@
 #!/usr/bin/env python
 """Is the calibration of a data set right? Prints a line per camera, then `calibration_doctor: ok` or `faulty CAMERA ...`.
 
-DATA is a data set root, an info file or a folder with one keyframe. Exit code 0: no fault; 1: a camera is faulty; 2: bad input.
+DATA is a data set root, an info file or a folder with one keyframe. Exit code 0: no fault; 1: a camera is faulty; 2: bad
+input; 3: the tool itself failed.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import traceback
 import warnings
 from pathlib import Path
 
@@ -50,6 +52,9 @@ def main(args: argparse.Namespace) -> None:
 if __name__ == '__main__':
     arguments = parse_args()
     warnings.filterwarnings('ignore')  # of libraries that we cannot change
-    from projects.memfusion.runtime.errors import run_cli
-
-    run_cli(lambda: main(arguments))
+    try:
+        from projects.memfusion.runtime.errors import run_cli
+    except Exception:  # a library that cannot be imported: Python's own exit code would be a verdict
+        traceback.print_exc()
+        sys.exit(3)
+    run_cli(lambda: main(arguments), defect_code=3)

@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import traceback
 import warnings
 from pathlib import Path
 
@@ -232,4 +233,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    try:
+        code = main()
+    except Exception:  # Python's own exit code, 1, means here that something is missing
+        traceback.print_exc()
+        code = 3
+    sys.exit(code)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import traceback
 import warnings
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Exit code 0: all figures hit the mark; 1: one missed it; 2: bad input (run_cli)."""
+    """Exit code 0: all figures hit the mark; 1: one missed it; 2: bad input (run_cli); 3: the tool itself failed."""
     from projects.memfusion.runtime.keyframe import run_keyframe
 
     score = run_keyframe(args.keyframe_dir, args.out, args.steps, args.seed)
@@ -45,6 +46,9 @@ if __name__ == '__main__':
     arguments = parse_args()
     print('loading libraries ...', flush=True)
     warnings.filterwarnings('ignore')  # of libraries that we cannot change
-    from projects.memfusion.runtime.errors import run_cli
-
-    run_cli(lambda: main(arguments))
+    try:
+        from projects.memfusion.runtime.errors import run_cli
+    except Exception:  # a library that cannot be imported: Python's own exit code would be a verdict
+        traceback.print_exc()
+        sys.exit(3)
+    run_cli(lambda: main(arguments), defect_code=3)

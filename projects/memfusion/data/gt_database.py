@@ -13,16 +13,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mmcv.transforms import BaseTransform
 from mmdet3d.datasets import NuScenesDataset
 from mmdet3d.datasets.transforms import LoadAnnotations3D
 from mmdet3d.structures.ops import box_np_ops
 from mmengine.logging import print_log
 
+from .errors import DataError
 from .files import map_in_order, partial_path, write_pickles
+from .point_files import TIME_COLUMN
+from .sensor_channels import NUSCENES_PREFIX
 from .sequence_fields import load_info_file
 from .transforms.loading import LoadLidarPoints, LoadLidarSweeps
 
 DbInfo = dict[str, Any]
+
+
+class NoTrainingFrames(DataError):
+    """The training infos are empty."""
 
 
 def create_gt_database(root: Path, out_dir: Path, tag: str = 'nuscenes', workers: int = 1) -> Path:
@@ -38,13 +46,12 @@ def create_gt_database(root: Path, out_dir: Path, tag: str = 'nuscenes', workers
         Path of `{tag}_dbinfos_train.pkl`.
 
     Raises:
-        DataError: If the training infos are missing, unreadable or of another version.
+        DataError: If the training infos are missing, unreadable, empty or of another version.
         BadFrameError: If a point file is missing, truncated, empty or not finite.
     """
     info_path, folder = out_dir / f'{tag}_infos_train.pkl', out_dir / f'{tag}_gt_database'
     index_path, building = out_dir / f'{tag}_dbinfos_train.pkl', partial_path(folder)
-    load_info_file(info_path)  # its messages say what to do; the data set's own do not
-    dataset = _training_frames(root, info_path)
+    dataset = training_frames(root, info_path)
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
     try:
@@ -63,15 +70,26 @@ def create_gt_database(root: Path, out_dir: Path, tag: str = 'nuscenes', workers
     return index_path
 
 
-def _training_frames(root: Path, info_path: Path) -> NuScenesDataset:
+def training_frames(root: Path, info_path: Path) -> NuScenesDataset:
+    """The keyframes with accumulated points (where points have a column for the lag) and boxes.
+
+    Raises:
+        DataError: If the infos are missing, unreadable or of another version; NoTrainingFrames if there are none.
+    """
+    data_list, metainfo = load_info_file(info_path)  # its messages say what to do; the data set's own do not
+    if not data_list:
+        raise NoTrainingFrames(f'{info_path} has no keyframes to cut objects out of: prepare training scenes (--splits '
+                               'FILE), or leave the database out with --skip-gt-database')
+    load_dim = data_list[0].get('lidar_points', {}).get('num_pts_feats') or 5
+    data_prefix = metainfo.get('data_prefix', NUSCENES_PREFIX)
+    loaders: list[BaseTransform] = [LoadLidarPoints(load_dim=load_dim, use_dim=load_dim)]
+    if load_dim > TIME_COLUMN:
+        loaders.append(LoadLidarSweeps(sweeps_num=10, load_dim=load_dim, use_dim=TIME_COLUMN + 1, pad_empty_sweeps=True,
+                                       remove_close=True, test_mode=True))
     return NuScenesDataset(
         data_root=str(root), ann_file=str(info_path.resolve()), use_valid_flag=True,
-        data_prefix=dict(pts='samples/LIDAR_TOP', img='', sweeps='sweeps/LIDAR_TOP'),
-        pipeline=[
-            LoadLidarPoints(load_dim=5, use_dim=5),
-            LoadLidarSweeps(sweeps_num=10, use_dim=5, pad_empty_sweeps=True, remove_close=True, test_mode=True),
-            LoadAnnotations3D(with_bbox_3d=True, with_label_3d=True),
-        ])
+        data_prefix={key: data_prefix[key] for key in ('pts', 'img', 'sweeps') if key in data_prefix},
+        pipeline=[*loaders, LoadAnnotations3D(with_bbox_3d=True, with_label_3d=True)])
 
 
 def _cut_objects(dataset: NuScenesDataset, index: int, folder: Path, folder_name: str) -> list[DbInfo]:

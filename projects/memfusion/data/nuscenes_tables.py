@@ -6,8 +6,8 @@ In: root folder and version; out: the devkit's `NuScenes`, or single JSON tables
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,11 +25,17 @@ TABLES = (
 Record = dict[str, Any]
 
 
-def check_version_folder(root: Path, version: str) -> None:
-    """Raises `DataError` unless `root/version` holds every table of schema v1.0."""
-    if version not in VERSIONS:
+def check_version_folder(root: Path, version: str, *, own: bool = False) -> None:
+    """Raises `DataError` unless `root/version` holds every table of schema v1.0.
+
+    Args:
+        root: The data set's root folder.
+        version: Name of the folder with the tables.
+        own: Whether it may be another version than nuScenes' own, whose splits are known.
+    """
+    if version not in VERSIONS and not own:
         raise DataError(f'unknown nuScenes version {version!r}: use one of {", ".join(VERSIONS)} (or v1.0 for '
-                        f'v1.0-trainval and v1.0-test together)')
+                        f'v1.0-trainval and v1.0-test together); tables of another name need --splits FILE')
     if not root.is_dir():
         raise DataError(f'{root} is not a folder: --root-path must name the folder that holds samples/, sweeps/, '
                         f'maps/ and {version}/')
@@ -48,7 +54,7 @@ def open_nuscenes(root: Path, version: str) -> NuScenes:
     Raises:
         DataError: For a missing folder, table or map mask, an unreadable table, or tables that contradict each other.
     """
-    check_version_folder(root, version)
+    check_version_folder(root, version, own=True)
     from nuscenes.nuscenes import NuScenes
     try:
         return NuScenes(version=version, dataroot=str(root), verbose=False)
@@ -57,10 +63,26 @@ def open_nuscenes(root: Path, version: str) -> NuScenes:
             read_table(root, version, name)
         raise DataError(f'{root / version}: {error}') from error
     except KeyError as error:
-        raise DataError(f'the tables in {root / version} contradict each other: token or field {error} is referred to '
-                        f'but does not exist; unpack the tables of {version} again') from error
+        raise _contradiction(root, version, error) from error
+    except IndexError as error:  # the devkit looks at the first map
+        raise DataError(f'{root / version / "map.json"} has no records: the devkit needs one, with a mask image in maps/ and '
+                        'the log_tokens of every log') from error
     except (AssertionError, OSError) as error:  # the devkit asserts on map masks and on lidarseg files
         raise DataError(f'{root}: {error}; unpack the missing files there') from error
+
+
+@contextmanager
+def tables_agree(root: Path, version: str) -> Iterator[None]:
+    """Around code that follows tokens: `DataError` names the token or field that is referred to but does not exist."""
+    try:
+        yield
+    except KeyError as error:
+        raise _contradiction(root, version, error) from error
+
+
+def _contradiction(root: Path, version: str, error: KeyError) -> DataError:
+    return DataError(f'the tables in {root / version} contradict each other: token or field {error} is referred to '
+                     f'but does not exist; unpack the tables of {version} again')
 
 
 def read_table(root: Path, version: str, name: str) -> list[Record]:
@@ -75,34 +97,3 @@ def read_table(root: Path, version: str, name: str) -> list[Record]:
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
         raise DataError(f'{path} is not a JSON table (a list of records): unpack the tables of {version} again')
     return records
-
-
-class SensorFiles:
-    """Tells whether sensor files exist, from one directory listing per folder (not one system call per file).
-
-    Args:
-        root: The data set's root folder.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._names: dict[str, set[str] | None] = {}
-
-    def require(self, filenames: Iterable[str]) -> None:
-        """Raises `DataError` naming the first file (relative to the root) that is not there."""
-        for filename in filenames:
-            if not self.has_folder(filename) or os.path.basename(filename) not in self._listing(filename):
-                raise DataError(f'{self._root / filename} is missing: the tables refer to it; unpack the file blob '
-                                f'that holds it into {self._root}')
-
-    def has_folder(self, filename: str) -> bool:
-        """Whether the folder of this file exists at all (a download without cameras has no camera folders)."""
-        self._listing(filename)
-        return self._names[os.path.dirname(filename)] is not None
-
-    def _listing(self, filename: str) -> set[str]:
-        folder = os.path.dirname(filename)
-        if folder not in self._names:
-            path = self._root / folder
-            self._names[folder] = set(os.listdir(path)) if path.is_dir() else None
-        return self._names[folder] or set()

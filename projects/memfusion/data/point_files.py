@@ -22,6 +22,8 @@ from .errors import BadFrameError
 Points = npt.NDArray[np.float32]
 TIME_COLUMN = 4
 CLOSE_M = 1.0
+PLAUSIBLE_DIMS = (3, 4, 5, 6, 7, 8, 9, 10)
+"""Values of a point that point files are known to have."""
 BAD_POINTS_OPTIONS = ('error', 'drop_points')
 
 
@@ -48,8 +50,7 @@ def read_points(path: str, load_dim: int, on_bad_points: str = 'error', backend_
         raise BadFrameError(path, f'cannot be read ({error.strerror or type(error).__name__})',
                             'check data_root and data_prefix, or unpack the file blob that holds it') from error
     if len(content) % (4 * load_dim):
-        raise BadFrameError(path, f'is truncated: {len(content)} bytes is not a multiple of {4 * load_dim} '
-                            f'(load_dim={load_dim} float32 values a point)', 'copy or generate the file again')
+        raise _wrong_size(path, len(content), load_dim, num_bytes)
     if num_bytes is not None and len(content) != num_bytes:
         state = 'truncated' if len(content) < num_bytes else 'not the file that was prepared'
         raise BadFrameError(path, f'is {state}: {len(content)} bytes, {num_bytes} when the infos were made',
@@ -66,6 +67,18 @@ def read_points(path: str, load_dim: int, on_bad_points: str = 'error', backend_
         raise BadFrameError(path, 'has no points' if not num_bad else f'has no finite points among {num_bad}',
                             'copy or generate the file again, or remove the frame from the info file')
     return points[finite], num_bad
+
+
+def _wrong_size(path: str, size: int, load_dim: int, num_bytes: int | None) -> BadFrameError:
+    """For a size that is no whole number of points: the file was cut, or `load_dim` is not what it holds."""
+    text = f'{size} bytes is not a multiple of {4 * load_dim} (load_dim={load_dim} float32 values a point)'
+    fitting = [f'load_dim={dim}' for dim in PLAUSIBLE_DIMS if dim != load_dim and size % (4 * dim) == 0]
+    again = 'copy or generate the file again'
+    if not fitting or (num_bytes is not None and size < num_bytes):
+        return BadFrameError(path, f'is truncated: {text}', again)
+    remedy = f'where files hold that many values a point, set load_dim (and use_dim) so in the config; if not, {again}'
+    what = ('is truncated or ' if size != num_bytes else '') + 'has another number of values a point'
+    return BadFrameError(path, f'{what}: {text}, but fits {" or ".join(fitting)}', remedy)
 
 
 @dataclass(frozen=True)

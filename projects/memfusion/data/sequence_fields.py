@@ -24,6 +24,7 @@ from mmengine.logging import print_log
 from .errors import DataError
 from .nuscenes_tables import Record, read_table
 from .poses import Pose, record_matrix
+from .sensor_channels import LIDAR_TOP, pick_lidar
 
 INFO_VERSION = '1.1'
 MEMFUSION_INFO_VERSION = '1.0'
@@ -59,14 +60,16 @@ class JsonTables:
         tokens = {token for info in infos for token in _sample_data_tokens(info)}
         for name in ('scene', 'sample', 'sensor', 'calibrated_sensor'):
             self._tables[name] = {record['token']: record for record in read_table(root, version, name)}
-        lidars = {record['token'] for record in self._tables['calibrated_sensor'].values()
-                  if self.get('sensor', record['sensor_token'])['channel'] == 'LIDAR_TOP'}
+        channels = {record['token']: self.get('sensor', record['sensor_token'])
+                    for record in self._tables['calibrated_sensor'].values()}
+        lidars = {token: sensor['channel'] for token, sensor in channels.items() if sensor['modality'] == 'lidar'}
         self._tables['sample_data'] = sample_data = {}
         for record in read_table(root, version, 'sample_data'):
             is_key_lidar = (record['is_key_frame'] and record['calibrated_sensor_token'] in lidars
                             and record['sample_token'] in sample_tokens)
             if is_key_lidar:
-                self.get('sample', record['sample_token'])['data'] = {'LIDAR_TOP': record['token']}
+                data = self.get('sample', record['sample_token']).setdefault('data', {})
+                data[lidars[record['calibrated_sensor_token']]] = record['token']
             if is_key_lidar or record['token'] in tokens:
                 sample_data[record['token']] = record
         poses = {record['ego_pose_token'] for record in sample_data.values()}
@@ -105,8 +108,10 @@ def complete_infos(infos: Sequence[dict[str, Any]], root: str | Path, version: s
     """
     tables = JsonTables(Path(root), version, infos)
     frames = index_frames((tables.get('scene', token) for token in _scene_tokens(infos, tables)), tables)
+    lidars = dict.fromkeys(channel for info in infos for channel in tables.get('sample', info['token']).get('data', ()))
+    lidar = pick_lidar(list(lidars), where=f'the tables in {Path(root) / version}')
     for info in infos:
-        add_sequence_fields(info, tables, frames)
+        add_sequence_fields(info, tables, frames, lidar)
         add_file_sizes(info, tables, root)
 
 
@@ -122,20 +127,22 @@ def index_frames(scenes: Iterable[Record], tables: TableLookup) -> dict[str, tup
     return frames
 
 
-def add_sequence_fields(info: dict[str, Any], tables: TableLookup, frames: Mapping[str, tuple[int, int]]) -> None:
+def add_sequence_fields(info: dict[str, Any], tables: TableLookup, frames: Mapping[str, tuple[int, int]],
+                        lidar_channel: str = LIDAR_TOP) -> None:
     """Adds the extra keys to one info, in place.
 
     Args:
         info: A v1.1 info with `token`.
         tables: Where its records are.
         frames: What `index_frames` returned for the info's scene.
+        lidar_channel: Of the LiDAR whose points the info has.
     """
     sample = tables.get('sample', info['token'])
     scene = tables.get('scene', sample['scene_token'])
-    if info['token'] not in frames or 'LIDAR_TOP' not in sample.get('data', {}):
+    if info['token'] not in frames or lidar_channel not in sample.get('data', {}):
         raise DataError(f'the tables are incomplete for sample {info["token"]}: it is not in the chain of scene '
-                        f'{scene["name"]} or has no LIDAR_TOP keyframe; unpack the tables again')
-    lidar = tables.get('sample_data', sample['data']['LIDAR_TOP'])
+                        f'{scene["name"]} or has no {lidar_channel} keyframe; unpack the tables again')
+    lidar = tables.get('sample_data', sample['data'][lidar_channel])
     frame_index, num_frames = frames[info['token']]
     info.update(scene_token=scene['token'], scene_name=scene['name'], frame_index=frame_index, num_frames=num_frames,
                 prev_sample_token=sample['prev'], next_sample_token=sample['next'],

@@ -17,6 +17,7 @@ from .matching import candidate_pairs, match
 from .mean_ap_seen import average_precisions, mean_over
 from .memory_recall import detected_truth, flicker, recalls, score_threshold
 from .nuscenes_metric import PREDICTIONS, OrderedBoxMetric, keep_best, load_infos
+from .truth_checks import has_truth
 
 _MAX_BOXES = 500  # of a sample, as in the official score
 _FARTHEST_M = 4.0  # the widest of the official centre distances
@@ -131,6 +132,18 @@ class MemoryMetric(OrderedBoxMetric):
             min_truth=min_truth)
         self.backend_args = backend_args
 
+    def check_before(self, dataset_meta: Mapping[str, Any]) -> None:
+        """Raises ValueError for classes that nuScenes does not score, and an info file without annotations."""
+        OfficialFilter(dataset_meta['classes'], None, {})
+        infos = load_infos(self.ann_file, self.backend_args, None)
+        self._check_truth(infos)
+        self.sample_tokens = [info['token'] for info in infos['data_list']]
+
+    def _check_truth(self, infos: Mapping[str, Any]) -> None:
+        if not has_truth(infos):
+            raise ValueError(f'{self.ann_file} ({infos["metainfo"]["version"]}) has no truth to score by; take MemoryMetric '
+                             'out of test_evaluator')
+
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
         """Scores ordered results.
 
@@ -139,9 +152,7 @@ class MemoryMetric(OrderedBoxMetric):
         """
         infos = load_infos(self.ann_file, self.backend_args, len(results))
         metainfo, data_list = infos['metainfo'], infos['data_list']
-        if not any(info['instances'] for info in data_list):
-            raise ValueError(f'{self.ann_file} ({metainfo["version"]}) has no truth to score by; take MemoryMetric out of '
-                             'test_evaluator')
+        self._check_truth(infos)
         racks = None
         if self.data_root is not None:
             tokens = [info['token'] for info in data_list]

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import pickle
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,17 @@ from mmengine.dist import all_gather_object, broadcast_object_list, is_main_proc
 from mmengine.evaluator import BaseMetric
 from mmengine.fileio import load
 from mmengine.logging import MMLogger
+from nuscenes import NuScenes
 from nuscenes.eval.common.loaders import load_prediction
 from nuscenes.eval.detection.constants import TP_METRICS
-from nuscenes.eval.detection.data_classes import DetectionBox, DetectionMetrics
+from nuscenes.eval.detection.data_classes import DetectionBox, DetectionConfig, DetectionMetrics
+
+from .official_eval import InfoFileEval, describe_set, name_lidars, of_classes
+from .prediction_checks import check_predictions
+from .sample_fields import describe
+from .truth_checks import check_truth
 
 PREDICTIONS = 'pred_instances_3d'
-_EVAL_SETS = {'v1.0-mini': 'mini_val', 'v1.0-trainval': 'val'}
 _ERROR_COLUMNS = dict(ATE='trans_err', ASE='scale_err', AOE='orient_err', AVE='vel_err', AAE='attr_err')
 
 
@@ -37,6 +43,19 @@ class OrderedMetric(BaseMetric):
     """
 
     results: list[dict]
+
+    @property
+    def dataset_meta(self) -> Any:  # a dict once MMEngine has set it, None before
+        """Of the data set; MMEngine sets it before the first batch."""
+        return self._dataset_meta
+
+    @dataset_meta.setter
+    def dataset_meta(self, dataset_meta: dict[str, Any]) -> None:
+        self._dataset_meta = dataset_meta
+        self.check_before(dataset_meta)
+
+    def check_before(self, dataset_meta: Mapping[str, Any]) -> None:
+        """Raises ValueError for what can be known to prevent a score before anything is predicted."""
 
     def evaluate(self, size: int) -> dict[str, float]:
         """Scores the results of all ranks; every rank returns the same metrics or raises.
@@ -70,6 +89,10 @@ class OrderedBoxMetric(OrderedMetric):
     """Base: keeps each sample's best 3-D boxes; subclasses give `max_boxes`."""
 
     max_boxes: int
+    with_velocity = False
+    """Whether predicted boxes must have a velocity."""
+    sample_tokens: Sequence[str] | None = None
+    """Of the samples of the evaluator's own info file, where it has one."""
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Keeps each sample's best boxes on the CPU.
@@ -78,21 +101,39 @@ class OrderedBoxMetric(OrderedMetric):
             data_batch: not used.
             data_samples: dicts with `pred_instances_3d` (bboxes_3d (n, 9), scores_3d (n,), labels_3d (n,)) and
                 `sample_idx`, the position in the info file's data_list.
+
+        Raises:
+            ValueError: naming the sample and the field, for boxes that cannot be scored.
         """
+        classes = (self.dataset_meta or {}).get('classes')
         for sample in data_samples:
             predicted = sample[PREDICTIONS]
             boxes = predicted['bboxes_3d']
             if not isinstance(boxes, LiDARInstance3DBoxes):
                 raise ValueError(f'{type(self).__name__} takes boxes in the LiDAR frame, got {type(boxes).__name__}; '
                                  "use mmdet3d's NuScenesMetric for those")
-            self.results.append({PREDICTIONS: keep_best(predicted, self.max_boxes), 'sample_idx': int(sample['sample_idx'])})
+            self._check_sample(sample)
+            kept = keep_best(predicted, self.max_boxes)
+            check_predictions(kept, describe(sample), classes, with_velocity=self.with_velocity)
+            self.results.append({PREDICTIONS: kept, 'sample_idx': int(sample['sample_idx'])})
+
+    def _check_sample(self, sample: Mapping[str, Any]) -> None:
+        """The data set's sample must be the one at its place in the evaluator's info file."""
+        index, token, tokens = int(sample['sample_idx']), sample.get('sample_token'), self.sample_tokens
+        if tokens is not None and token is not None and (index >= len(tokens) or tokens[index] != token):
+            raise ValueError(f'sample {token} of the data set is not sample {index} of the info file of {type(self).__name__}: '
+                             "ann_file of the evaluator must be the data set's, and the data set whole (no `indices`)")
 
 
 @METRICS.register_module()
 class OrderedNuScenesMetric(OrderedBoxMetric, NuScenesMetric):
     """mmdet3d's NuScenesMetric for boxes in the LiDAR frame, exact and forgiving where the stock one is neither.
 
-    - The version is the info file's, not the data-set class's.
+    - Version and samples are the info file's: exactly its scenes and keyframes are scored, whatever they are called. What is
+      not the whole official val set is said to be something else.
+    - With some of the ten classes, AP, errors and NDS are means over these, and the log says so.
+    - Boxes that the devkit cannot score (NaN, infinite, without extent or velocity) are an error in the batch that has them,
+      an info file without annotations before the first one.
     - The ranks' results are put into data-set order before scoring, because ties in score depend on the order; ranks
       may have any number of samples, or none. A missing sample is an error.
     - At most 500 boxes of a sample are kept, the best ones.
@@ -119,6 +160,8 @@ class OrderedNuScenesMetric(OrderedBoxMetric, NuScenesMetric):
     Raises:
         ValueError: naming the key, if `format_only` comes without `jsonfile_prefix`.
     """
+
+    with_velocity = True
 
     def __init__(
         self,
@@ -152,9 +195,9 @@ class OrderedNuScenesMetric(OrderedBoxMetric, NuScenesMetric):
         logger = MMLogger.get_current_instance()
         infos = load_infos(self.ann_file, self.backend_args, len(results))
         self.version, self.data_infos = infos['metainfo']['version'], infos['data_list']
-        if not self.format_only and self.version not in _EVAL_SETS:
-            raise ValueError(f'{self.ann_file} is of {self.version}, which has no truth to score by; set '
-                             'test_evaluator.format_only=True and test_evaluator.jsonfile_prefix=FOLDER')
+        if not self.format_only:
+            check_truth(infos, self.ann_file)
+        warn_of_unknown_velocities(results, self.data_infos)
         with contextlib.redirect_stdout(io.StringIO()):  # the progress bar is still shown, its prints are not
             paths, temporary = self.format_results(results, self.dataset_meta['classes'], self.jsonfile_prefix)
         path = paths[PREDICTIONS]
@@ -163,33 +206,44 @@ class OrderedNuScenesMetric(OrderedBoxMetric, NuScenesMetric):
             if self.format_only:
                 logger.info(f'submission of {len(submission.all)} boxes in {len(results)} samples: {path}')
                 return {}
+            nusc = NuScenes(version=self.version, dataroot=self.data_root, verbose=False)
+            name_lidars(nusc, self.data_infos)
+            what = describe_set(nusc, [info['token'] for info in self.data_infos])
+            if what is not None:
+                logger.warning(f'{self.ann_file} is {what}; its score cannot be compared with those of the whole official set')
             if not submission.all:
                 logger.warning('nothing was predicted within the evaluation range, in any of the '
                                f'{len(submission.sample_tokens)} samples: everything scores 0')
                 summary = self._summary_of_nothing()
             else:
-                summary = self._official_summary(path)
+                summary = self._official_summary(path, nusc)
         finally:
             if temporary is not None:
                 temporary.cleanup()
-        logger.info(format_table(summary))
+        logger.info(format_table(summary, len(self.eval_detection_configs.class_range)))
         return self._name_metrics(summary)
 
-    def _official_summary(self, path: str) -> dict[str, Any]:
+    def check_before(self, dataset_meta: Mapping[str, Any]) -> None:
+        """Raises ValueError for classes that nuScenes does not score, and an info file without annotations."""
+        of_classes(self.eval_detection_configs, dataset_meta['classes'])
+        infos = load_infos(self.ann_file, self.backend_args, None)
+        if not self.format_only:
+            check_truth(infos, self.ann_file)
+        self.sample_tokens = [info['token'] for info in infos['data_list']]
+
+    def _official_summary(self, path: str, nusc: NuScenes) -> dict[str, Any]:
         """metrics_summary.json of the official evaluator."""
-        from nuscenes import NuScenes
-        from nuscenes.eval.detection.evaluate import NuScenesEval
         folder = Path(path).parent
-        nusc = NuScenes(version=self.version, dataroot=self.data_root, verbose=False)
-        evaluation = NuScenesEval(nusc, config=self.eval_detection_configs, result_path=path, verbose=False,
-                                  eval_set=_EVAL_SETS[self.version], output_dir=str(folder))
-        with contextlib.redirect_stdout(io.StringIO()):  # its table comes through the logger instead
+        evaluation = InfoFileEval(nusc, self._config(), path, [info['token'] for info in self.data_infos], folder)
+        # Its table comes through the logger instead; an error that no class has is its mean over nothing.
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.filterwarnings('ignore', message='Mean of empty slice')
             evaluation.main(render_curves=False)
         return json.loads((folder / 'metrics_summary.json').read_text())
 
     def _summary_of_nothing(self) -> dict[str, Any]:
         """What the evaluator gives where nothing matches: AP 0, errors 1 (nan where a class has none), NDS 0."""
-        config = self.eval_detection_configs
+        config = self._config()
         metrics = DetectionMetrics(config)
         undefined = {'traffic_cone': ('attr_err', 'vel_err', 'orient_err'), 'barrier': ('attr_err', 'vel_err')}
         for name in config.class_names:
@@ -197,7 +251,12 @@ class OrderedNuScenesMetric(OrderedBoxMetric, NuScenesMetric):
                 metrics.add_label_ap(name, distance_m, 0.0)
             for error in TP_METRICS:
                 metrics.add_label_tp(name, error, np.nan if error in undefined.get(name, ()) else 1.0)
-        return json.loads(json.dumps(metrics.serialize()))  # keys become strings, as in the evaluator's file
+        with warnings.catch_warnings():
+            warnings.filterwarnings('ignore', message='Mean of empty slice')
+            return json.loads(json.dumps(metrics.serialize()))  # keys become strings, as in the evaluator's file
+
+    def _config(self) -> DetectionConfig:
+        return of_classes(self.eval_detection_configs, self.dataset_meta['classes'])
 
     def _name_metrics(self, summary: dict[str, Any]) -> dict[str, float]:
         """The stock metric's names and rounding, and the short names."""
@@ -256,8 +315,18 @@ def order_results(parts: list[list[dict]], size: int) -> list[dict]:
     return [found[index] for index in range(size)]
 
 
-def format_table(summary: dict[str, Any]) -> str:
-    """The official table: per class AP and errors, then the means and NDS."""
+def warn_of_unknown_velocities(results: Sequence[Mapping[str, Any]], infos: Sequence[Mapping[str, Any]]) -> None:
+    """The evaluator takes NaN for "not known" and leaves such boxes out of the velocity error: not to be overlooked."""
+    unknown = [(info['token'], int(result[PREDICTIONS]['bboxes_3d'].tensor[:, 7:9].isnan().any(dim=1).sum()))
+               for info, result in zip(infos, results)]
+    total, first = sum(count for _, count in unknown), next((token for token, count in unknown if count), None)
+    if total:
+        MMLogger.get_current_instance().warning(
+            f'the velocity of {total} predicted boxes is NaN (first: sample {first}): the evaluator leaves them out of AVE')
+
+
+def format_table(summary: dict[str, Any], num_official: int = 10) -> str:
+    """The official table: per class AP and errors, then the means and NDS, and over which classes where not over all."""
     lines = [f'{"class":<21}{"AP":>7}' + ''.join(f'{column:>7}' for column in _ERROR_COLUMNS)]
     for name, ap in summary['mean_dist_aps'].items():
         errors = ''.join(f'{summary["label_tp_errors"][name][key]:>7.3f}' for key in _ERROR_COLUMNS.values())
@@ -265,16 +334,23 @@ def format_table(summary: dict[str, Any]) -> str:
     means = ''.join(f'{summary["tp_errors"][key]:>7.3f}' for key in _ERROR_COLUMNS.values())
     lines.append(f'{"mean":<21}{summary["mean_ap"]:>7.3f}{means}')
     lines.append(f'mAP: {summary["mean_ap"]:.4f}  NDS: {summary["nd_score"]:.4f}')
+    classes = list(summary['mean_dist_aps'])
+    if len(classes) < num_official:
+        undefined = [column for column, key in _ERROR_COLUMNS.items() if np.isnan(summary['tp_errors'][key])]
+        lines.append(f'mAP, mean errors and NDS are over {len(classes)} of {num_official} classes ({", ".join(classes)}): not '
+                     'comparable with scores over all')
+        if undefined:
+            lines.append(f'm{" and m".join(undefined)}: undefined for these classes, so they add nothing to NDS')
     return 'nuScenes detection score\n' + '\n'.join(lines)
 
 
-def load_infos(ann_file: str, backend_args: dict | None, size: int) -> dict:
+def load_infos(ann_file: str, backend_args: dict | None, size: int | None) -> dict:
     """The content of the info file of the split to be scored.
 
     Args:
         ann_file: its path.
         backend_args: of its storage.
-        size: samples that were predicted.
+        size: samples that were predicted; None is not known yet.
 
     Raises:
         ValueError: naming a file that cannot be used, or has another number of samples.
@@ -286,7 +362,7 @@ def load_infos(ann_file: str, backend_args: dict | None, size: int) -> dict:
         raise ValueError(f'test_evaluator.ann_file={ann_file} is not a readable info file ({error}); {remedy}') from error
     if not isinstance(infos, dict) or not {'data_list', 'metainfo'} <= infos.keys():
         raise ValueError(f'test_evaluator.ann_file={ann_file} is not an mmdet3d v1.1 info file; {remedy}')
-    if size != len(infos['data_list']):
+    if size is not None and size != len(infos['data_list']):
         raise ValueError(f'{ann_file} has {len(infos["data_list"])} samples and {size} were predicted; '
                          "the evaluator's ann_file must be the data set's, and the data set whole (no `indices`)")
     return infos

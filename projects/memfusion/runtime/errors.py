@@ -22,10 +22,14 @@ class DownloadError(UserError, ConnectionError):
     """A file that could not be fetched; a ConnectionError for code that does not know ours."""
 
 
-def run_cli(main: Callable[[], object]) -> None:
+def run_cli(main: Callable[[], object], defect_code: int | None = None) -> None:
     """Runs `main`; bad input ends it with one line on stderr and exit code 2, a defect with its traceback.
 
     `MEMFUSION_TRACEBACK=1` shows the whole traceback of bad input too. Ctrl-C exits 130.
+
+    Args:
+        main: the tool.
+        defect_code: exit code of a defect, for tools where Python's own, 1, is a verdict; None raises the exception.
     """
     try:
         main()
@@ -33,6 +37,9 @@ def run_cli(main: Callable[[], object]) -> None:
         sys.exit(130)
     except Exception as error:
         message = explain(error)
+        if message is None and defect_code is not None:
+            traceback.print_exc()
+            sys.exit(defect_code)
         if message is None:
             raise
         sys.stdout.flush()

@@ -158,7 +158,7 @@ def _scaled(uv_px: np.ndarray, scale: float) -> np.ndarray:
 
 def _mosaic(tiles: Mapping[str, np.ndarray], tile_width_px: int) -> np.ndarray:
     names = [list(row) for row in MOSAIC]
-    if not any(name in tiles for row in names for name in row):
+    if not tiles.keys() <= {name for row in names for name in row}:
         given = list(tiles)
         names = [given[i:i + 3] for i in range(0, len(given), 3)]
     height = max(tile.shape[0] for tile in tiles.values())

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
+from projects.memfusion.data.errors import DataError
 from projects.memfusion.runtime.calibration_doctor import CameraVerdict, examine, read_data
 from projects.memfusion.runtime.calibration_doctor.boxes import move_with_boxes
 from projects.memfusion.runtime.calibration_doctor.drift_checks import check_drift, turn_seconds
@@ -224,6 +225,22 @@ def test_tables_that_differ_from_the_infos_are_found(nano_infos_root, tmp_path):
             record['rotation'] = np.roll(rotation.as_quat(), 1).tolist()
     path.write_text(json.dumps(records))
     assert list(check_tables(read_data(folder, 5))) == [SIDE]
+
+
+def test_an_own_rig_is_examined_by_its_tables_alone(three_camera_rig):
+    data = read_data(three_camera_rig, 3)
+    assert list(data.cameras) == ['FRONT_WIDE', 'REAR', 'LEFT'] and data.version == 'v1.0-rig'
+    assert check_tables(data) == {} and check_drift(data.infos) == {}
+    assert faulty(examine(data)) == []
+
+
+def test_tables_that_follow_no_token_are_bad_input(three_camera_rig):
+    path = three_camera_rig / 'v1.0-rig' / 'sample.json'
+    records = json.loads(path.read_text())
+    records[0]['next'] = 'nowhere'
+    path.write_text(json.dumps(records))
+    with pytest.raises(DataError, match='contradict each other: token or field .nowhere'):
+        read_data(three_camera_rig, 3)
 
 
 @pytest.mark.parametrize('make', [lambda folder: folder / 'missing', lambda folder: folder])

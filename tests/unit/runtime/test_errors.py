@@ -1,7 +1,9 @@
 """Bad input is told in one line; a defect keeps its traceback."""
 
+import runpy
 import subprocess
 import sys
+import warnings
 
 import pytest
 from torch.utils.data import DataLoader, Dataset
@@ -114,6 +116,24 @@ def test_run_cli_prints_one_line_and_exits_2(capsys, monkeypatch):
     assert err.startswith('error: /data/a.pcd.bin') and 'Traceback (most recent call last)' in err
     with pytest.raises(KeyError):
         run_cli(defect)
+
+
+@pytest.mark.parametrize(('tool', 'part'), [
+    ('calibration_doctor.py', 'projects.memfusion.runtime.calibration_doctor.read_data'),
+    ('demo_keyframe.py', 'projects.memfusion.runtime.keyframe.run_keyframe')])
+@pytest.mark.parametrize(('raising', 'code'), [(defect, 3), (bad_frame, 2)])
+def test_a_defect_of_a_tool_that_judges_is_no_verdict(repo, tmp_path, monkeypatch, capsys, tool, part, raising, code):
+    monkeypatch.setattr(part, lambda *args: raising())
+    monkeypatch.setattr(sys, 'argv', [tool, str(tmp_path)])
+    with warnings.catch_warnings(), pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(repo / 'tools' / tool), run_name='__main__')
+    assert stop.value.code == code
+    assert ('Traceback' in capsys.readouterr().err) == (code == 3)
+
+
+def test_every_tool_whose_exit_code_1_is_a_verdict_is_looked_at(repo):
+    judging = [path.name for path in (repo / 'tools').glob('*.py') if 'sys.exit(1)' in path.read_text()]
+    assert all('defect_code=3' in (repo / 'tools' / name).read_text() for name in judging) and len(judging) >= 2
 
 
 @pytest.mark.parametrize('script', ['train.py', 'test.py'])

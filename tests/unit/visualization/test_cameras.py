@@ -103,6 +103,14 @@ def test_mosaic_order() -> None:
     assert other.shape == (90, 320, 3)
 
 
+def test_cameras_of_other_names_are_all_drawn_even_beside_nuscenes_own() -> None:
+    names = ['CAM_FRONT', 'ROOF', 'REAR', 'LEFT']
+    images = {name: np.full((90, 160, 3), 50 * (index + 1), np.uint8) for index, name in enumerate(names)}
+    mosaic = draw_cameras(images, calibration(), tile_width_px=160)
+    assert mosaic.shape == (180, 480, 3)
+    assert mosaic[45, [80, 240, 400], 0].tolist() == [50, 100, 150] and mosaic[135, 80, 0] == 200
+
+
 def test_lidar_points_near_ones_on_top() -> None:
     blank = np.zeros((480, 640, 3), dtype=np.uint8)
     points = np.array([[0.0, 5.0, 0.0], [0.0, 50.0, 0.0], [0.0, -5.0, 0.0]])

@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from projects.memfusion.data.errors import DataError
 from projects.memfusion.data.poses import record_matrix, relative_pose
+from projects.memfusion.data.sensor_channels import pick_lidar
 from projects.memfusion.data.sequence_fields import JsonTables, global_from_sensor
 from projects.memfusion.structures.calibration import Calibration
 from projects.memfusion.structures.rig_checks import rig_problems, stamp_problems
@@ -126,7 +127,7 @@ def check_tables(data: DoctorData) -> Problems:
     try:
         tables = JsonTables(data.root, data.version, infos)
         for info in infos:
-            lidar = tables.get('sample_data', tables.get('sample', info['token'])['data']['LIDAR_TOP'])
+            lidar = tables.get('sample_data', _lidar_token(tables, info))
             global_from_lidar = global_from_sensor(tables, lidar)
             for camera, image in info['images'].items():
                 for text in _table_problems(tables, image, global_from_lidar):
@@ -134,6 +135,13 @@ def check_tables(data: DoctorData) -> Problems:
     except KeyError as error:
         raise DataError(f'{data.root / data.version}: a record lacks {error}; unpack the tables again') from error
     return problems
+
+
+def _lidar_token(tables: JsonTables, info: Info) -> str:
+    """Of the LiDAR reading that the info is made of; infos of mmdet3d's converter do not say."""
+    of_channel: Mapping[str, str] = tables.get('sample', info['token']).get('data', {})
+    own = info['lidar_points'].get('sample_data_token')
+    return own if own in of_channel.values() else of_channel[pick_lidar(list(of_channel))]
 
 
 def _table_problems(tables: JsonTables, image: Mapping[str, Any], global_from_lidar: Pose) -> list[str]:

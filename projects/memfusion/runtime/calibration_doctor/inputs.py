@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from projects.memfusion.data.nuscenes_tables import open_nuscenes, tables_agree
 from projects.memfusion.data.point_files import read_points
+from projects.memfusion.data.sensor_channels import LIDAR_TOP
 from projects.memfusion.runtime.errors import UserError
 from projects.memfusion.runtime.keyframe_input import load_plain_pickle
 from projects.memfusion.visualization.image_files import read_rgb
@@ -80,15 +82,17 @@ def read_data(path: Path, max_frames: int) -> DoctorData:
             files = [found for found in sorted(path.glob('*.pkl')) if 'dbinfos' not in found.name]
     else:
         raise UserError(f'{path} does not exist: give a data set root, an info file or a keyframe folder')
-    versions = sorted(found.name for found in root.glob('v1.0-*') if (found / 'calibrated_sensor.json').is_file())
+    versions = sorted(found.parent.name for found in root.glob('*/calibrated_sensor.json'))
     if files:
-        infos, version = _read_infos(files)
+        infos, metainfo = _read_infos(files)
+        version, lidar = metainfo.get('version', ''), metainfo.get('lidar_channel', LIDAR_TOP)
         version = version if version in versions else versions[0] if not version and versions else ''
     elif versions:
-        infos, version = _infos_of_tables(root, versions[0], max_frames), versions[0]
+        version = versions[0]
+        infos, lidar = _infos_of_tables(root, version, max_frames)
     else:
-        raise UserError(f'{path} holds neither an info file (*_infos_*.pkl), nor tables (v1.0-*), nor a keyframe (.pkl with '
-                        'its images and .pcd.bin)')
+        raise UserError(f'{path} holds neither an info file (*_infos_*.pkl), nor tables (v1.0-*/*.json), nor a keyframe (.pkl '
+                        'with its images and .pcd.bin)')
     cameras = list(dict.fromkeys(name for info in infos for name in info['images']))
     if not cameras:
         raise UserError(f'{path}: no frame has images, so there is no camera to examine')
@@ -97,20 +101,20 @@ def read_data(path: Path, max_frames: int) -> DoctorData:
     paths = [_find_images(info, root, missing) for info in infos]
     if not any(paths):
         raise UserError(f'{path}: no image was found: {missing[cameras[0]][0]}')
-    frames = [DoctorFrame(infos[index], _find_file(root, infos[index]['lidar_points']['lidar_path'], 'LIDAR_TOP'), paths[index])
+    frames = [DoctorFrame(infos[index], _find_file(root, infos[index]['lidar_points']['lidar_path'], lidar), paths[index])
               for index in chosen]
     return DoctorData(str(path), infos, frames, cameras, missing, root, version)
 
 
-def _read_infos(files: Sequence[Path]) -> tuple[list[Info], str]:
+def _read_infos(files: Sequence[Path]) -> tuple[list[Info], Mapping[str, Any]]:
     infos: list[Info] = []
-    version = ''
+    metainfo: Mapping[str, Any] = {}
     for file in files:
         content = load_plain_pickle(file)
         if not isinstance(content, Mapping) or not isinstance(content.get('data_list'), list):
             raise UserError(f'{file} is no mmdet3d v1.1 info file (a dict with metainfo and data_list); make it with '
                             'tools/create_data.py')
-        version = content.get('metainfo', {}).get('version', '')
+        metainfo = content.get('metainfo', {})
         for number, info in enumerate(content['data_list']):
             if not isinstance(info.get('images'), Mapping) or 'lidar_path' not in info.get('lidar_points', {}):
                 raise UserError(f'{file}: frame {number} lacks images or lidar_points.lidar_path; make the info file with '
@@ -118,18 +122,24 @@ def _read_infos(files: Sequence[Path]) -> tuple[list[Info], str]:
             infos.append(info)
     if not infos:
         raise UserError(f'{", ".join(str(file) for file in files)}: no frames in it')
-    return infos, version
+    return infos, metainfo
 
 
-def _infos_of_tables(root: Path, version: str, max_frames: int) -> list[Info]:
+def _infos_of_tables(root: Path, version: str, max_frames: int) -> tuple[list[Info], str]:
+    """Infos, and the channel of their LiDAR."""
     from projects.memfusion.data.nuscenes_infos import build_info  # slow to import, and seldom needed
-    from projects.memfusion.data.nuscenes_tables import open_nuscenes
+    from projects.memfusion.data.sensor_channels import find_channels
     from projects.memfusion.data.sequence_fields import index_frames
 
     tables = open_nuscenes(root, version)
-    frames = index_frames(tables.scene, tables)
-    chosen = np.unique(np.linspace(0, len(tables.sample) - 1, max_frames).round().astype(int)) if tables.sample else []
-    return [build_info(tables, tables.sample[index], number, frames, 1) for number, index in enumerate(chosen)]
+    if not tables.sample:
+        raise UserError(f'{root / version} has no samples, so there is no frame to examine')
+    with tables_agree(root, version):
+        channels = find_channels(tables, tables.sample)
+        frames = index_frames(tables.scene, tables)
+        chosen = np.unique(np.linspace(0, len(tables.sample) - 1, max_frames).round().astype(int))
+        infos = [build_info(tables, tables.sample[index], number, frames, 1, channels) for number, index in enumerate(chosen)]
+    return infos, channels.lidar
 
 
 def _find_images(info: Info, root: Path, missing: dict[str, list[str]]) -> dict[str, Path]:
