@@ -11,6 +11,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also runs where the project is not installed
 
+from projects.common.safe_pickle import add_trust_option
+
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -26,6 +28,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     database = parser.add_mutually_exclusive_group()
     database.add_argument('--only-gt-database', action='store_true', help='use the training infos that are there')
     database.add_argument('--skip-gt-database', action='store_true', help='write the info files only')
+    add_trust_option(parser)
     return parser.parse_args(argv)
 
 

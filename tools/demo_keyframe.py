@@ -10,6 +10,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also runs where the project is not installed
 
+from projects.common.safe_pickle import add_trust_option
+
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -17,6 +19,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--out', type=Path, default=Path('work_dirs/keyframe'), help='folder for the pictures')
     parser.add_argument('--steps', type=int, help="training steps; default: the config's")
     parser.add_argument('--seed', type=int, default=0, help='of the initial weights')
+    add_trust_option(parser)
     args = parser.parse_args(argv)
     if args.steps is not None and args.steps < 2:
         parser.error(f'--steps must be at least 2, got {args.steps}')

@@ -17,6 +17,7 @@ os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # read when torch is loaded
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
+from projects.common.safe_pickle import add_trust_option
 from projects.memfusion.runtime import build_runner, prepare_config, run_cli, set_work_dir
 from projects.memfusion.runtime.robustness.conditions import GROUPS
 
@@ -32,6 +33,7 @@ def main() -> None:
                         help='faults beside the false images; default: all. grid is every rotation with every translation, 20 '
                              'tests more')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config(s)')
+    add_trust_option(parser)
     parser.add_argument('--trust-checkpoint', action='store_true',
                         help='read checkpoints without protection: they may run any program')
     args = parser.parse_args()

@@ -18,6 +18,7 @@ os.environ.setdefault('PYTHONWARNINGS', 'ignore')
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # read when torch is loaded
 os.chdir(Path(__file__).resolve().parents[1])
 
+from projects.common.safe_pickle import add_trust_option
 from projects.memfusion.runtime import run_cli
 
 
@@ -29,6 +30,7 @@ def main() -> None:
     parser.add_argument('--rows', nargs='+', help='names of rows; default: all')
     parser.add_argument('--doc', type=Path, default=Path('docs/fusion.md'), help='document whose tables are rewritten')
     parser.add_argument('--no-report', action='store_true', help='leave the document as it is')
+    add_trust_option(parser)
     args = parser.parse_args()
 
     from projects.memfusion.runtime.allocator import keep_large_blocks

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mmdet3d.datasets import NuScenesDataset
 from mmdet3d.datasets.transforms import LoadAnnotations3D
 from mmdet3d.structures.ops import box_np_ops
 from mmengine.logging import print_log
 
 from .files import map_in_order, partial_path, write_pickles
+from .seeding import SeededNuScenesDataset
 from .sequence_fields import load_info_file
 from .transforms.loading import LoadLidarPoints, LoadLidarSweeps
 
@@ -63,8 +63,8 @@ def create_gt_database(root: Path, out_dir: Path, tag: str = 'nuscenes', workers
     return index_path
 
 
-def _training_frames(root: Path, info_path: Path) -> NuScenesDataset:
-    return NuScenesDataset(
+def _training_frames(root: Path, info_path: Path) -> SeededNuScenesDataset:
+    return SeededNuScenesDataset(
         data_root=str(root), ann_file=str(info_path.resolve()), use_valid_flag=True,
         data_prefix=dict(pts='samples/LIDAR_TOP', img='', sweeps='sweeps/LIDAR_TOP'),
         pipeline=[
@@ -74,7 +74,7 @@ def _training_frames(root: Path, info_path: Path) -> NuScenesDataset:
         ])
 
 
-def _cut_objects(dataset: NuScenesDataset, index: int, folder: Path, folder_name: str) -> list[DbInfo]:
+def _cut_objects(dataset: SeededNuScenesDataset, index: int, folder: Path, folder_name: str) -> list[DbInfo]:
     """Writes the objects of one keyframe and returns their entries; `group_id` is still the index within the frame.
 
     mmdet3d files objects outside the ten classes (label -1) under the last class, `barrier`; here they are left out

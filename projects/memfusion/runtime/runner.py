@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from mmengine.config import Config
 from mmengine.dist import master_only
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
@@ -25,6 +26,13 @@ class MemFusionRunner(Runner):
     """
 
     _may_lack_slots = False
+
+    @classmethod
+    def from_cfg(cls, cfg: Config) -> MemFusionRunner:
+        """As Runner.from_cfg, also where mmdet3d's own tools read the config: what ours do with it before is done here."""
+        from .launch import complete_config  # which builds this Runner
+        complete_config(cfg)
+        return super().from_cfg(cfg)
 
     def train(self) -> nn.Module:
         """As Runner.train; `load_from` may lack whole slots unless this is a resumed run."""
