@@ -1,9 +1,9 @@
 #!/usr/bin/env python
-"""Parameters and floating-point operations of one test frame, by slot. Serves instead of mmdet3d's get_flops.py, which knows no clips.
+"""Parameters and floating-point operations of one test frame, by slot.
 
-The frame and those before it come from the config's test data, so that a memory is as full as it is there. A multiplication and
-an addition count as two (mmdet3d's figure counts them as one). Voxelisation, scattering, sampling and sparse or deformable
-convolutions are not counted.
+Serves instead of mmdet3d's get_flops.py, which knows no clips. The frame and those before it come from the config's test data,
+so that a memory is as full as it is there. A multiplication and an addition count as two (mmdet3d's figure counts them as one).
+Voxelisation, scattering, sampling and sparse or deformable convolutions are not counted.
 """
 
 from __future__ import annotations

@@ -10,7 +10,6 @@ import argparse
 import collections
 import io
 import os
-import pathlib
 import pickle
 import re
 from pathlib import Path
@@ -158,8 +157,8 @@ def _plain() -> dict[tuple[str, str], Any]:
     for kind in (bool, bytearray, bytes, complex, dict, float, frozenset, int, list, set, slice, str, tuple):
         for module in ('builtins', '__builtin__'):  # Python 3's name, and Python 2's, which protocol 2 writes
             table[module, kind.__name__] = kind
-    for kind in (pathlib.PosixPath, pathlib.WindowsPath, pathlib.PurePosixPath, pathlib.PureWindowsPath):
-        table['pathlib', kind.__name__] = 'path'
+    for name in ('PosixPath', 'WindowsPath', 'PurePosixPath', 'PureWindowsPath'):
+        table['pathlib', name] = 'path'
     for package in ('numpy.core', 'numpy._core'):  # numpy 1 and numpy 2
         table[f'{package}.multiarray', '_reconstruct'] = np.zeros(1).__reduce__()[0]
         table[f'{package}.multiarray', 'scalar'] = np.float64(0).__reduce__()[0]

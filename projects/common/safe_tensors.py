@@ -1,4 +1,4 @@
-"""Common, below all stages. In: a file of torch.save. Out: its content; only types on a list are made, whatever torch's version.
+"""Common, below all stages. In: a file of torch.save. Out: its content, of types on a list only, in any torch.
 
 torch's own `weights_only` loader has no list that one can add to before torch 2.4, and cannot be told a list for one file.
 """
@@ -49,11 +49,14 @@ def _module_of(types: Iterable[Callable]) -> Any:
     return SimpleNamespace(__name__='safe_tensors', Unpickler=Unpickler, load=load, UnpicklingError=pickle.UnpicklingError)
 
 
-class _ListedUnpickler(pickle._Unpickler):  # type: ignore[name-defined]
+_PurePython: Any = pickle._Unpickler  # type: ignore[attr-defined]
+
+
+class _ListedUnpickler(_PurePython):
     """Python's own, not C's: it can be told not to change classes and functions. The tensors' bytes do not go through it."""
 
     table: dict[str, Any]
-    dispatch = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined]
+    dispatch = dict(_PurePython.dispatch)
 
     def find_class(self, module: str, name: str) -> Any:
         """What is on the list under this name."""

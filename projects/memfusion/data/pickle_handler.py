@@ -22,7 +22,7 @@ class SafePickleHandler(PickleHandler):
 
         Raises:
             UnsafeFileError, DamagedFileError: naming the file, where the caller opened it by name.
-            TypeError: for options of pickle.load: the safe reader has none.
+            TypeError: for options of the pickle module: the safe reader has none.
         """
         if kwargs:
             raise TypeError(f'pickles are read without options, got {", ".join(kwargs)}')

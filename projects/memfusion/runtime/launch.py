@@ -278,7 +278,7 @@ def complete_config(cfg: Config) -> None:
     hook = (cfg.get('default_hooks') or {}).get('visualization') or {}
     if hook.get('type') == 'BEVVisualizationHook':
         if hook.pop('show', False):
-            raise UserError(f'--show: {_PICTURES_TO_FILES.format(hook.type)}')
+            raise UserError('--show: ' + _PICTURES_TO_FILES.format(hook['type']))
         for switch in ('vis_task', 'wait_time'):  # mmdet3d's tool wants a task, and these pictures are the same for all
             hook.pop(switch, None)
     refuse_tta_with_memory(cfg.model.get('module') or {} if 'tta_model' in cfg else {})
