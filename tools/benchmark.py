@@ -15,9 +15,8 @@ wait_passively()
 os.environ.setdefault('PYTHONWARNINGS', 'ignore')
 os.chdir(Path(__file__).resolve().parents[1])
 
-
 MODEL_PARTS = ['inference', 'training', 'windows', 'scene_length', 'clips']
-PARTS = ['generation', 'loading', 'clip_loading', 'memory_read', 'fusion', *MODEL_PARTS]
+PARTS = ['generation', 'infos', 'loading', 'clip_loading', 'memory_read', 'fusion', *MODEL_PARTS]
 
 
 def parse_args() -> argparse.Namespace:
@@ -36,7 +35,7 @@ def main() -> None:
     from mmengine.registry import init_default_scope
 
     from projects.memfusion import register  # noqa: F401
-    from projects.memfusion.runtime import benchmark, benchmark_fusion, benchmark_memory
+    from projects.memfusion.runtime import benchmark, benchmark_fusion, benchmark_infos, benchmark_memory
     from projects.memfusion.runtime.allocator import keep_large_blocks
 
     init_default_scope('mmdet3d')
@@ -45,6 +44,7 @@ def main() -> None:
     parts = [f'Measured with `{" ".join(["python", *sys.argv])}` on {device}, torch {torch.__version__}.\n']
     measurements = {
         'generation': ('Data generation and preparation', lambda: benchmark.measure_generation(args.preset)),
+        'infos': ('Reading an info file', lambda: benchmark_infos.measure_infos(args.data_root, args.repeats)),
         'loading': ('Loading', lambda: benchmark.measure_loading(args.data_root, 5 * args.repeats)),
         'inference': ('Inference, streaming', lambda: benchmark.measure_models(args.data_root, args.repeats, training=False)),
         'training': ('Training step', lambda: benchmark.measure_models(args.data_root, args.repeats, training=True)),

@@ -19,12 +19,15 @@ from projects.common.threads import wait_passively
 
 wait_passively()
 
+from projects.common.safe_pickle import add_trust_option
+
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('data', type=Path, help='data set root, info file (.pkl) or folder with one keyframe')
     parser.add_argument('--out', type=Path, help='folder for an overlay picture of each camera; default: no pictures')
     parser.add_argument('--frames', type=int, default=20, help='keyframes whose images are looked at, at most (default: 20)')
+    add_trust_option(parser)
     args = parser.parse_args(argv)
     if args.frames < 1:
         parser.error(f'--frames must be at least 1, got {args.frames}')

@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import warnings
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also runs where the project is not installed
-os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from projects.common.threads import wait_passively
+
+wait_passively()
 warnings.filterwarnings('ignore', category=FutureWarning, module='spconv')
 
 

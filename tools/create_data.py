@@ -15,6 +15,8 @@ from projects.common.threads import wait_passively
 
 wait_passively()
 
+from projects.common.safe_pickle import add_trust_option
+
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -35,6 +37,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     database = parser.add_mutually_exclusive_group()
     database.add_argument('--only-gt-database', action='store_true', help='use the training infos that are there')
     database.add_argument('--skip-gt-database', action='store_true', help='write the info files only')
+    add_trust_option(parser)
     return parser.parse_args(argv)
 
 

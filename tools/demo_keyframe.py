@@ -15,6 +15,8 @@ from projects.common.threads import wait_passively
 
 wait_passively()
 
+from projects.common.safe_pickle import add_trust_option
+
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -22,6 +24,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--out', type=Path, default=Path('work_dirs/keyframe'), help='folder for the pictures')
     parser.add_argument('--steps', type=int, help="training steps; default: the config's")
     parser.add_argument('--seed', type=int, default=0, help='of the initial weights')
+    add_trust_option(parser)
     args = parser.parse_args(argv)
     if args.steps is not None and args.steps < 2:
         parser.error(f'--steps must be at least 2, got {args.steps}')

@@ -19,6 +19,7 @@ wait_passively()
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from projects.common.safe_pickle import add_trust_option
 from projects.memfusion.runtime import OptionsAction, build_runner, naming_options, prepare_config, run_cli, set_work_dir
 from projects.memfusion.runtime.robustness.conditions import GROUPS
 
@@ -34,6 +35,7 @@ def main() -> None:
                         help='faults beside the false images; default: all. grid is every rotation with every translation, 20 '
                              'tests more')
     parser.add_argument('--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE', help='change the config(s)')
+    add_trust_option(parser)
     parser.add_argument('--trust-checkpoint', action='store_true',
                         help='read checkpoints without protection: they may run any program')
     args = parser.parse_args()

@@ -21,6 +21,7 @@ wait_passively()
 os.environ.setdefault('PYTHONWARNINGS', 'ignore')
 os.chdir(Path(__file__).resolve().parents[1])
 
+from projects.common.safe_pickle import add_trust_option
 from projects.memfusion.runtime import run_cli
 
 
@@ -32,6 +33,7 @@ def main() -> None:
     parser.add_argument('--rows', nargs='+', help='names of rows; default: all')
     parser.add_argument('--doc', type=Path, default=Path('docs/fusion.md'), help='document whose tables are rewritten')
     parser.add_argument('--no-report', action='store_true', help='leave the document as it is')
+    add_trust_option(parser)
     args = parser.parse_args()
 
     from projects.memfusion.runtime.allocator import keep_large_blocks

@@ -19,6 +19,7 @@ wait_passively()
 os.environ.setdefault('PYTHONWARNINGS', 'ignore')
 os.chdir(Path(__file__).resolve().parents[1])
 
+from projects.common.safe_pickle import add_trust_option
 from projects.memfusion.runtime import run_cli
 
 
@@ -29,6 +30,7 @@ def main() -> None:
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1])
     parser.add_argument('--rows', nargs='+', help='names of rows; default: all')
     parser.add_argument('--doc', type=Path, default=Path('docs/memory.md'), help='document whose tables are rewritten')
+    add_trust_option(parser)
     args = parser.parse_args()
 
     from projects.memfusion import register  # noqa: F401

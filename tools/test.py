@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Scores a checkpoint. Same arguments as mmdet3d's tools/test.py, and --trust-checkpoint.
+"""Scores a checkpoint. Same arguments as mmdet3d's tools/test.py and --trust-files.
 
 The submission file is kept with `--cfg-options test_evaluator.jsonfile_prefix=DIR`; with
 `test_evaluator.format_only=True` it is written and checked but not scored.
@@ -20,6 +20,7 @@ from projects.common.threads import wait_passively
 wait_passively()
 warnings.filterwarnings('ignore', category=FutureWarning, module='spconv')
 
+from projects.common.safe_pickle import add_trust_option
 from projects.memfusion.runtime import (
     OptionsAction,
     apply_tta,
@@ -46,6 +47,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--task', choices=TASKS, help="what mmdet3d's Det3DVisualizationHook draws")
     parser.add_argument('--wait-time', type=float, default=2, help='seconds that --show shows a frame')
     parser.add_argument('--tta', action='store_true', help='test-time augmentation: tta_model and tta_pipeline')
+    add_trust_option(parser)
     parser.add_argument('--trust-checkpoint', action='store_true',
                         help='read checkpoints without protection: they may run any program')
     parser.add_argument('--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE',

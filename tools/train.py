@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Trains a config. Same arguments as mmdet3d's tools/train.py, and --seed, --deterministic and --trust-checkpoint."""
+"""Trains a config. Same arguments as mmdet3d's tools/train.py, --seed, --deterministic and --trust-files."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from projects.common.threads import wait_passively
 wait_passively()
 warnings.filterwarnings('ignore', category=FutureWarning, module='spconv')
 
+from projects.common.safe_pickle import add_trust_option
 from projects.memfusion.runtime import (
     OptionsAction,
     apply_amp,
@@ -42,6 +43,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size')
     parser.add_argument('--seed', type=int, help='of weights, order and augmentation; default: the config\'s')
     parser.add_argument('--deterministic', action='store_true', help='only deterministic algorithms; slower')
+    add_trust_option(parser)
     parser.add_argument('--trust-checkpoint', action='store_true',
                         help='read checkpoints without protection: they may run any program')
     parser.add_argument('--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE',

@@ -14,12 +14,15 @@ from projects.common.threads import wait_passively
 
 wait_passively()
 
+from projects.common.safe_pickle import add_trust_option
+
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('data', type=Path, help='data set with version folders, samples/ and sweeps/; it is only read')
     parser.add_argument('out', type=Path, help='new or empty folder')
     parser.add_argument('--workers', type=int, default=min(4, os.cpu_count() or 1), help='number of processes')
+    add_trust_option(parser)
     return parser.parse_args(argv)
 
 

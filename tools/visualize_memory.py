@@ -19,6 +19,7 @@ from projects.common.threads import wait_passively
 wait_passively()
 warnings.filterwarnings('ignore')  # of libraries that we cannot change
 
+from projects.common.safe_pickle import add_trust_option
 from projects.memfusion.runtime import OptionsAction, prepare_config, run_cli
 
 
@@ -32,6 +33,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--cell', type=float, nargs=2, metavar=('X_M', 'Y_M'),
                         help="a place in that frame's LiDAR coordinates; default: the strongest predicted box with few points")
     parser.add_argument('--score-thr', type=float, default=0.1, help='draw boxes that score this or more; default 0.1')
+    add_trust_option(parser)
     parser.add_argument('--trust-checkpoint', action='store_true',
                         help='read checkpoints without protection: they may run any program')
     parser.add_argument('--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE',

@@ -28,6 +28,30 @@ def imports(path: Path) -> set[str]:
     return found
 
 
+COMMON = sorted((REPO / 'projects' / 'common').rglob('*.py'))
+
+
+@pytest.mark.parametrize('path', COMMON, ids=lambda p: p.name)
+def test_common_stands_below_everything_and_needs_numpy_and_torch_only(path):
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    found = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    found |= {'.' * node.level + (node.module or '') for node in nodes if isinstance(node, ast.ImportFrom)}
+    ours = {name for name in found if name.startswith(('.', 'projects'))}
+    assert ours <= {'projects.common'} | {f'projects.common.{other.stem}' for other in COMMON}
+    assert {name.split('.')[0] for name in found - ours} <= {*sys.stdlib_module_names, 'numpy', 'torch'}
+
+
+def test_pickles_are_read_in_one_place():
+    """pickle.load(s) and torch.load run what they read: only the safe reader, and checkpoint.py behind it, may call them."""
+    allowed = {'common/safe_pickle.py', 'common/safe_tensors.py', 'memfusion/runtime/checkpoint.py',
+               'memfusion/runtime/benchmark_infos.py'}
+    raw = re.compile(r'\bc?[pP]ickle\.(loads?|Unpickler)\b|\btorch\.load\(|allow_pickle=True|\bjoblib\.load|\bdill\b')
+    found = {str(path.relative_to(PACKAGE.parent)) for path in PACKAGE.parent.rglob('*.py') if raw.search(path.read_text())}
+    found |= {path.name for path in (REPO / 'tools').glob('*.py') if raw.search(path.read_text())}
+    assert found - allowed == {'memfusion/memory/xmem/checkpoint.py'}  # weights only
+    assert 'weights_only=not files_are_trusted()' in (PACKAGE / 'memory/xmem/checkpoint.py').read_text()
+
+
 def files(*folders: str) -> list[Path]:
     return sorted(path for folder in folders for path in (PACKAGE / folder).rglob('*.py'))
 
@@ -49,7 +73,8 @@ def test_contracts_and_geometry_stand_below_everything(path):
 @pytest.mark.parametrize('path', files('geometry', 'fusion', 'memory'), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_blocks_do_without_compiled_ops(path):
     allowed = ('torch', 'mmengine', 'mmcv.cnn', 'mmdet3d.registry', 'projects.memfusion', '__future__', 'math', 'dataclasses',
-               'collections', 'typing', 'numpy', 'functools', 'itertools', 'contextlib', 'threading', 'weakref')
+               'collections', 'typing', 'numpy', 'functools', 'itertools', 'contextlib', 'threading', 'weakref',
+               'projects.common')
     assert [name for name in imports(path) if not name.startswith(allowed)] == []
 
 

@@ -1,7 +1,9 @@
 """The tools on the nano world: training, resuming, two processes, scoring. Exact where exactness can be had."""
 
 import json
+from pathlib import Path
 
+import mmdet3d
 import numpy as np
 import pytest
 import torch
@@ -108,3 +110,25 @@ def test_pictures_of_a_test_run(run, nano_config, trained, tmp_path):
     assert [p.stem.rsplit('_', 1)[1] for p in pictures] == ['bev', 'cameras', 'gate']
     for path in pictures:
         assert np.std(cv2.imread(str(path))) > 5
+
+
+def scores(file):
+    """The last line of scores in a log."""
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    return {key: value for key, value in lines[-1].items() if key.startswith('NuScenes metric/')}
+
+
+@pytest.mark.slow
+def test_mmdet3ds_own_tools_do_the_same(run, nano_config, trained, tmp_path):
+    tools = Path(mmdet3d.__file__).parent / '.mim' / 'tools'
+    run(tools / 'train.py', nano_config, '--work-dir', tmp_path / 'train')
+    run(tools / 'train.py', nano_config, '--work-dir', tmp_path / 'resume', '--resume', trained / 'epoch_1.pth')
+    for name in ('train', 'resume'):
+        assert largest_difference(load(tmp_path / name / 'epoch_2.pth'), load(trained / 'epoch_2.pth')) == 0
+    run(tools / 'test.py', nano_config, trained / 'epoch_2.pth', '--work-dir', tmp_path / 'test',
+        '--show-dir', tmp_path / 'shown', '--task', 'lidar_det', '--cfg-options', 'default_hooks.visualization.max_samples=1')
+    validated, = trained.glob('*/vis_data/scalars.json')  # the last epoch is validated, on the same frames
+    tested, = (path for path in tmp_path.glob('test/*/*.json'))
+    assert len(scores(tested)) > 50
+    np.testing.assert_equal(scores(tested), scores(validated))
+    assert len(list((tmp_path / 'shown').glob('*.png'))) == 3

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from mmcv.transforms import BaseTransform
-from mmdet3d.datasets import NuScenesDataset
 from mmdet3d.datasets.transforms import LoadAnnotations3D
 from mmdet3d.structures.ops import box_np_ops
 from mmengine.logging import print_log
@@ -22,6 +21,7 @@ from mmengine.logging import print_log
 from .errors import DataError
 from .files import map_in_order, partial_path, write_pickles
 from .point_files import TIME_COLUMN
+from .seeding import SeededNuScenesDataset
 from .sensor_channels import NUSCENES_PREFIX
 from .sequence_fields import load_info_file
 from .transforms.loading import LoadLidarPoints, LoadLidarSweeps
@@ -70,7 +70,7 @@ def create_gt_database(root: Path, out_dir: Path, tag: str = 'nuscenes', workers
     return index_path
 
 
-def training_frames(root: Path, info_path: Path) -> NuScenesDataset:
+def training_frames(root: Path, info_path: Path) -> SeededNuScenesDataset:
     """The keyframes with accumulated points (where points have a column for the lag) and boxes.
 
     Raises:
@@ -86,13 +86,13 @@ def training_frames(root: Path, info_path: Path) -> NuScenesDataset:
     if load_dim > TIME_COLUMN:
         loaders.append(LoadLidarSweeps(sweeps_num=10, load_dim=load_dim, use_dim=TIME_COLUMN + 1, pad_empty_sweeps=True,
                                        remove_close=True, test_mode=True))
-    return NuScenesDataset(
+    return SeededNuScenesDataset(
         data_root=str(root), ann_file=str(info_path.resolve()), use_valid_flag=True,
         data_prefix={key: data_prefix[key] for key in ('pts', 'img', 'sweeps') if key in data_prefix},
         pipeline=[*loaders, LoadAnnotations3D(with_bbox_3d=True, with_label_3d=True)])
 
 
-def _cut_objects(dataset: NuScenesDataset, index: int, folder: Path, folder_name: str) -> list[DbInfo]:
+def _cut_objects(dataset: SeededNuScenesDataset, index: int, folder: Path, folder_name: str) -> list[DbInfo]:
     """Writes the objects of one keyframe and returns their entries; `group_id` is still the index within the frame.
 
     mmdet3d files objects outside the ten classes (label -1) under the last class, `barrier`; here they are left out

@@ -13,13 +13,14 @@ In: infos and nuScenes' tables (the devkit's, or the JSON files alone); out: the
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
 from mmengine.logging import print_log
+
+from projects.common.safe_pickle import DamagedFileError, UnsafeFileError, load_pickle
 
 from .errors import DataError
 from .nuscenes_tables import Record, read_table
@@ -250,16 +251,16 @@ def load_info_file(ann_file: str | Path) -> tuple[list[dict[str, Any]], dict[str
     """`(data_list, metainfo)` of a v1.1 info file.
 
     Raises:
-        DataError: If the file is missing, unreadable or of another version (old v1.0 lists included); it is named.
+        DataError: If the file is missing, unreadable, unsafe or of another version (old v1.0 lists included); it is named.
     """
     try:
-        with open(ann_file, 'rb') as file:
-            content = pickle.load(file)
+        content = load_pickle(ann_file)
     except OSError as error:
         raise DataError(f'cannot read {ann_file} ({error.strerror}); {REMEDY}') from error
-    except (pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError, ValueError) as error:
-        reason = str(error) or type(error).__name__
-        raise DataError(f'{ann_file} is not a readable info file ({reason}); {REMEDY}') from error
+    except UnsafeFileError as error:
+        raise DataError(str(error)) from error
+    except DamagedFileError as error:
+        raise DataError(f'{ann_file} is not a readable info file ({error.reason}); {REMEDY}') from error
     check_info_file(content, ann_file)
     return content['data_list'], content['metainfo']
 

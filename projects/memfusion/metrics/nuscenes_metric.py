@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import pickle
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,12 +17,14 @@ from mmdet3d.registry import METRICS
 from mmdet3d.structures import LiDARInstance3DBoxes
 from mmengine.dist import all_gather_object, broadcast_object_list, is_main_process
 from mmengine.evaluator import BaseMetric
-from mmengine.fileio import load
+from mmengine.fileio import get, load
 from mmengine.logging import MMLogger
 from nuscenes import NuScenes
 from nuscenes.eval.common.loaders import load_prediction
 from nuscenes.eval.detection.constants import TP_METRICS
 from nuscenes.eval.detection.data_classes import DetectionBox, DetectionConfig, DetectionMetrics
+
+from projects.common.safe_pickle import DamagedFileError, UnsafeFileError, loads_pickle
 
 from .official_eval import InfoFileEval, describe_set, name_lidars, of_classes
 from .prediction_checks import check_predictions
@@ -357,9 +358,14 @@ def load_infos(ann_file: str, backend_args: dict | None, size: int | None) -> di
     """
     remedy = 'make it again with `python tools/create_data.py nuscenes --root-path DIR --version VERSION`'
     try:
-        infos = load(ann_file, backend_args=backend_args)
-    except (pickle.UnpicklingError, EOFError) as error:
-        raise ValueError(f'test_evaluator.ann_file={ann_file} is not a readable info file ({error}); {remedy}') from error
+        is_pickle = str(ann_file).endswith(('.pkl', '.pickle'))
+        infos = (loads_pickle(get(ann_file, backend_args), ann_file) if is_pickle else
+                 load(ann_file, backend_args=backend_args))  # JSON or YAML
+    except UnsafeFileError as error:
+        raise ValueError(f'test_evaluator.ann_file={error}') from error
+    except DamagedFileError as error:
+        raise ValueError(
+            f'test_evaluator.ann_file={ann_file} is not a readable info file ({error.reason}); {remedy}') from error
     if not isinstance(infos, dict) or not {'data_list', 'metainfo'} <= infos.keys():
         raise ValueError(f'test_evaluator.ann_file={ann_file} is not an mmdet3d v1.1 info file; {remedy}')
     if size is not None and size != len(infos['data_list']):

@@ -1,7 +1,8 @@
 """Runtime. In: the path of a checkpoint. Out: what torch's safe loader read, or weights in the model they belong to.
 
 A pickle can run any program when it is read. torch's `weights_only` loader builds only what is on a list; MMEngine's
-checkpoints hold a few harmless types beside weights, which are put on that list here.
+checkpoints hold a few harmless types beside weights, which are put on that list here. Torch before 2.4 has no such list: there
+our own reader has it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import difflib
 import pickle
 import re
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PosixPath
 from typing import Any, cast
 
@@ -24,6 +25,9 @@ from mmengine.logging import HistoryBuffer
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 from torch import Tensor, nn
+
+from projects.common.safe_pickle import files_are_trusted, refusal
+from projects.common.safe_tensors import load_listed
 
 from .errors import DownloadError, UserError
 
@@ -136,13 +140,16 @@ def _download(url: str, model_dir: str | None, progress: bool) -> str:
 
 
 # -- reading a file ---------------------------------------------------------------------------------------------------
-def safe_load(path: str, map_location: Any = None, trust: bool = False) -> Any:
-    """Reads a checkpoint file without letting it run anything.
+def safe_load(path: str | Path, map_location: Any = None, trust: bool = False, types: Sequence[Callable] = (),
+              mmap: bool = False) -> Any:
+    """Reads a checkpoint file, or another file of torch.save that holds a dictionary, without letting it run anything.
 
     Args:
         path: a local file; `~` is expanded.
         map_location: as torch.load's.
-        trust: read it without protection.
+        trust: read it without protection, as MEMFUSION_TRUST_FILES=1 does.
+        types: what else it may hold, for files that are no checkpoints.
+        mmap: as torch.load's.
 
     Returns:
         What was saved, as a rule a dict.
@@ -154,15 +161,21 @@ def safe_load(path: str, map_location: Any = None, trust: bool = False) -> Any:
     file = Path(path).expanduser()
     if not file.is_file():
         raise UserError(f'{path}: there is no such checkpoint file; check the path{_neighbours(file)}')
-    if _CAN_ALLOW:
-        torch.serialization.add_safe_globals(_ALLOWED)
     try:
-        checkpoint = torch.load(file, map_location=map_location, weights_only=not trust)
+        checkpoint = _load(file, map_location, trust or files_are_trusted(), types, mmap)
     except _READING_ERRORS as error:
         raise UserError(_reading_failed(file, error)) from error
     if not isinstance(checkpoint, dict) or not checkpoint:
         raise UserError(f'{file}: is not a checkpoint: it holds a {type(checkpoint).__name__} instead of a dictionary')
     return checkpoint
+
+
+def _load(file: Path, map_location: Any, trust: bool, types: Sequence[Callable], mmap: bool) -> Any:
+    if not trust and (types or not _CAN_ALLOW):
+        return load_listed(file, [*_ALLOWED, *types], map_location, mmap)
+    if _CAN_ALLOW:
+        torch.serialization.add_safe_globals(_ALLOWED)
+    return torch.load(file, map_location=map_location, weights_only=not trust, mmap=mmap or None)
 
 
 def _neighbours(file: Path) -> str:
@@ -176,12 +189,7 @@ def _reading_failed(file: Path, error: Exception) -> str:
         return f"{file}: holds CUDA tensors and there is no CUDA device here; load it with map_location='cpu'"
     found = re.search(r'(?:GLOBAL |class |function )([A-Za-z_][\w.]*\.[\w.]+)', text)
     if isinstance(error, pickle.UnpicklingError) and found:
-        if not _CAN_ALLOW and found[1].split('.')[0] in ('mmengine', 'numpy', 'builtins'):
-            return (f"{file}: holds MMEngine's log ({found[1]}), which torch {torch.__version__} cannot load safely; "
-                    'use torch 2.4 or newer, or give --trust-checkpoint if you trust whoever made the file')
-        return (f'{file}: was refused, because reading it would call {found[1]}, which is not among the types a '
-                'checkpoint needs. Nothing of it was run. If you are sure that you trust whoever made the file, give '
-                '--trust-checkpoint')
+        return refusal(file, found[1], '--trust-files (or --trust-checkpoint, for checkpoints only)')
     with file.open('rb') as stream:
         head = stream.read(4)
     if head == b'PK\x03\x04':

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,22 +10,11 @@ from typing import Any
 import numpy as np
 from mmdet3d.structures import Box3DMode, LiDARInstance3DBoxes
 
+from projects.common.safe_pickle import DamagedFileError, UnsafeFileError, load_pickle
 from projects.memfusion.visualization.image_files import read_rgb
 
 from .errors import UserError
 
-_MODULE_OF = {'__builtin__': 'builtins', 'copy_reg': 'copyreg'}  # Python 2's names, which protocol 2 writes
-_PLAIN = {
-    'builtins': {'bool', 'bytearray', 'bytes', 'complex', 'dict', 'float', 'frozenset', 'int', 'list', 'set', 'slice',
-                 'str', 'tuple'},
-    'collections': {'OrderedDict'},
-    '_codecs': {'encode'},  # how protocol 2 stores bytes
-    'numpy': {'dtype', 'ndarray'},
-    'numpy.core.multiarray': {'_reconstruct', 'scalar'},
-    'numpy._core.multiarray': {'_reconstruct', 'scalar'},  # numpy 2's name of the same
-    'numpy.core.numeric': {'_frombuffer'},
-    'numpy._core.numeric': {'_frombuffer'},
-}
 _INSTANCE_KEYS = ('bbox_3d', 'bbox_label_3d', 'num_lidar_pts')
 
 
@@ -95,27 +83,13 @@ def load_plain_pickle(path: Path) -> Any:
             run any code it likes; this one may not).
     """
     try:
-        with open(path, 'rb') as file:
-            return _PlainUnpickler(file).load()
+        return load_pickle(path)
     except OSError as error:
         raise UserError(f'{path} cannot be read ({error.strerror})') from error
-    except UserError as error:
-        raise UserError(f'{path} {error}') from error
-    except (pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError, KeyError, MemoryError,
-            OverflowError, TypeError, ValueError) as error:
-        reason = str(error) or type(error).__name__
-        raise UserError(f'{path} is not a readable pickle ({reason}): copy it again') from error
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if name not in _PLAIN.get(_MODULE_OF.get(module, module), ()):
-            raise UserError(f'holds {module}.{name}, which is not plain data: it was not loaded')
-        if module.startswith('numpy.') and not np.__version__.startswith('1.'):
-            module = module.replace('numpy.core', 'numpy._core')
-        elif module.startswith('numpy._core'):
-            module = module.replace('numpy._core', 'numpy.core')
-        return super().find_class(module, name)
+    except UnsafeFileError as error:
+        raise UserError(str(error)) from error
+    except DamagedFileError as error:
+        raise UserError(f'{error}: copy it again') from error
 
 
 def _one_info(content: Any, path: Path) -> tuple[dict[str, Any], dict[int, str]]:

@@ -23,6 +23,8 @@ from .options import check_options
 from .run_checks import check_run
 from .runner import MemFusionRunner
 
+_PICTURES_TO_FILES = 'default_hooks.visualization is {}, which writes pictures to files; use --show-dir DIR'
+
 
 def init_registry() -> None:
     """Fills mmdet3d's registries with its own and our modules and makes mmdet3d the default scope.
@@ -163,8 +165,7 @@ def apply_visualization(
         if show:
             hook.update(show=True, wait_time=wait_time_s)
     elif show or task is not None:
-        raise UserError(f"{'--show' if show else '--task'}: default_hooks.visualization is {hook.get('type')}, which writes "
-                        'pictures to files; use --show-dir DIR')
+        raise UserError(f"{'--show' if show else '--task'}: {_PICTURES_TO_FILES.format(hook.get('type'))}")
 
 
 def apply_tta(cfg: Config) -> None:
@@ -176,9 +177,7 @@ def apply_tta(cfg: Config) -> None:
     absent = [name for name in ('tta_model', 'tta_pipeline') if name not in cfg]
     if absent:
         raise UserError(f'--tta: the config has no {" and no ".join(absent)}')
-    if cfg.model.get('temporal') is not None:
-        raise UserError('--tta: cannot go with model.temporal: the memory would see every frame several times; leave '
-                        '--tta out')
+    refuse_tta_with_memory(cfg.model)
     cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
 
@@ -238,6 +237,30 @@ def _set_rendezvous(launcher: str) -> None:
         os.environ['MASTER_ADDR'] = subprocess.run(nodes, capture_output=True, text=True, check=True).stdout.split()[0]
     os.environ.setdefault('MASTER_ADDR', '127.0.0.1')
     os.environ.setdefault('MASTER_PORT', '29500')
+
+
+def complete_config(cfg: Config) -> None:
+    """What the command line has not done with the config yet: mmdet3d's own tools only read and merge it. May be called again.
+
+    Raises:
+        UserError: for `--show` and `--tta` where they cannot work, in the words of our own tools.
+    """
+    follow_alignment(cfg)
+    prepare_distributed(cfg, cfg.get('launcher', 'none'))
+    hook = (cfg.get('default_hooks') or {}).get('visualization') or {}
+    if hook.get('type') == 'BEVVisualizationHook':
+        if hook.pop('show', False):
+            raise UserError('--show: ' + _PICTURES_TO_FILES.format(hook['type']))
+        for switch in ('vis_task', 'wait_time'):  # mmdet3d's tool wants a task, and these pictures are the same for all
+            hook.pop(switch, None)
+    refuse_tta_with_memory(cfg.model.get('module') or {} if 'tta_model' in cfg else {})
+
+
+def refuse_tta_with_memory(model: Mapping[str, Any]) -> None:
+    """Raises UserError where the model that is to see every frame several times has a memory."""
+    if model.get('temporal') is not None:
+        raise UserError('--tta: cannot go with model.temporal: the memory would see every frame several times; leave '
+                        '--tta out')
 
 
 def build_runner(cfg: Config, trust_checkpoint: bool = False, phase: str | None = None) -> Runner:

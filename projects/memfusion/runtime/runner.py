@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.dist import master_only
 from mmengine.registry import LOOPS, RUNNERS
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, Runner
@@ -54,8 +54,14 @@ class MemFusionRunner(Runner):
     _phase = 'test'
 
     @classmethod
-    def from_cfg(cls, cfg: dict | Config | ConfigDict) -> Runner:
-        """As Runner.from_cfg; UserError, before any folder is made, for settings that cannot be what they are set to."""
+    def from_cfg(cls, cfg: Config) -> MemFusionRunner:
+        """As Runner.from_cfg, also where mmdet3d's own tools read the config: what ours do with it before is done here.
+
+        Raises:
+            UserError: before any folder is made, for settings that cannot be what they are set to.
+        """
+        from .launch import complete_config  # which builds this Runner
+        complete_config(cfg)
         check_values(cfg)
         return super().from_cfg(cfg)
 

@@ -9,6 +9,8 @@ import numpy as np
 from mmdet3d.datasets.transforms import ObjectSample
 from mmdet3d.registry import TRANSFORMS
 
+from .. import pickle_handler  # noqa: F401 (mmdet3d's DataBaseSampler reads the database by MMEngine's handler)
+
 # mmdet3d 1.4's sample_all says np.long, which numpy 1.24 to 1.26 do not have (and mmdet3d does not run on numpy 2).
 if not hasattr(np, 'long'):
     np.long = np.int64  # type: ignore[attr-defined]

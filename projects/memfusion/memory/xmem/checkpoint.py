@@ -7,6 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from projects.common.safe_pickle import TRUST_FLAG, files_are_trusted
+
 SHOWN = 4
 """Names of each kind that an error lists."""
 
@@ -23,12 +25,12 @@ def load_checkpoint(network: nn.Module, path: str) -> None:
         ValueError: the file is no state dict, or that of another network; the message lists names that differ.
     """
     try:
-        weights = torch.load(path, map_location='cpu', weights_only=True)
+        weights = torch.load(path, map_location='cpu', weights_only=not files_are_trusted())
     except OSError:
         raise
     except Exception as error:  # torch and pickle raise many kinds here, and none of them names the file
-        raise ValueError(f'{path} cannot be read as a checkpoint of weights only: give an official XMem checkpoint '
-                         f'({error})') from error
+        raise ValueError(f'{path} cannot be read as a checkpoint of weights only: give an official XMem checkpoint, or '
+                         f'{TRUST_FLAG} if you trust whoever made it ({error})') from error
     if not isinstance(weights, dict):
         raise ValueError(f'{path} holds a {type(weights).__name__}, not a state dict: give an official XMem checkpoint')
     own = network.state_dict()

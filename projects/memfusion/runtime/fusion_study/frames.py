@@ -22,7 +22,7 @@ from projects.memfusion.data.seeding import item_seed, seeded
 from projects.memfusion.detectors.clip_encoder import EncodedClip, EncodedImages
 from projects.memfusion.structures import CameraFrame
 
-from ..memory_study.cache import FeatureCache, encode_split
+from ..memory_study.cache import FeatureCache, encode_split, read_cache
 
 CAMERA_STEPS = ('LoadMultiViewImages', 'LoadAnnotations3D', 'ProjectImageBoxes', 'CalibrationNoise', 'ResizeImages',
                 'CropImages', 'FlipImages')
@@ -110,7 +110,7 @@ def load_or_encode(path: Path, model: Any, dataset: ConfigDict, roots: Sequence[
         partial = path.with_suffix('.partial')
         torch.save(vars(join([encode_split(model, read_world(dataset, root), variants, seed) for root in roots])), partial)
         partial.replace(path)
-    return FeatureCache(**torch.load(path, weights_only=False, mmap=True))  # our own file, made above
+    return read_cache(path)
 
 
 def join(worlds: Sequence[FeatureCache]) -> FeatureCache:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from projects.memfusion.data.files import write_text
 
+from ..checkpoint import safe_load
 from ..launch import build_runner, init_registry, prepare_config
 from ..memory_study.cache import FeatureCache
 from ..memory_study.rows import Row
@@ -77,7 +78,7 @@ def pretrain(roots: Sequence[Path], folder: Path, seed: int) -> dict[str, Tensor
         cfg.work_dir, cfg.experiment_name = str(done.parent), f'pretrain_{seed}'
         build_runner(cfg).train()
         done.write_text((done.parent / 'last_checkpoint').read_text())
-    return torch.load(done.read_text().strip(), map_location='cpu', weights_only=False)['state_dict']
+    return safe_load(done.read_text().strip(), map_location='cpu')['state_dict']
 
 
 def prepare(roots: Sequence[Path], out: Path, seed: int) -> Study:

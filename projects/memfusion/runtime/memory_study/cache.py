@@ -14,15 +14,20 @@ from typing import Any
 import numpy as np
 import torch
 from mmdet3d.registry import DATASETS
-from mmdet3d.structures import Det3DDataSample
+from mmdet3d.structures import Box3DMode, Det3DDataSample, LiDARInstance3DBoxes, PointData
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.logging import print_log
+from mmengine.structures import InstanceData
 from torch import Tensor
 
 from projects.memfusion.data.seeding import item_seed, seeded
 from projects.memfusion.detectors.temporal_fusion_detector import EncodedClip
 
+from ..checkpoint import safe_load
+from ..errors import UserError
+
+_SAMPLE_TYPES = (Det3DDataSample, InstanceData, PointData, LiDARInstance3DBoxes, Box3DMode)
 
 @dataclass
 class FeatureCache:
@@ -118,4 +123,16 @@ def load_or_encode(path: Path, model: Any, dataset_cfg: Config, variants: int, s
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(vars(cache), path.with_suffix('.partial'))
         path.with_suffix('.partial').replace(path)
-    return FeatureCache(**torch.load(path, weights_only=False, mmap=True))  # our own file, made above
+    return read_cache(path)
+
+
+def read_cache(path: Path) -> FeatureCache:
+    """The cache in `path`; its features stay on disk until they are used.
+
+    Raises:
+        UserError: naming the file, if it is damaged, or holds anything but features and frames.
+    """
+    try:
+        return FeatureCache(**safe_load(path, types=_SAMPLE_TYPES, mmap=True))
+    except UserError as error:
+        raise UserError(f'{error}. Features are stored anew where the file is missing: remove it') from error

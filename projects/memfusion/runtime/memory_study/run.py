@@ -17,6 +17,7 @@ from mmengine.runner.checkpoint import weights_to_cpu
 
 from projects.memfusion.data.files import write_text
 
+from ..checkpoint import safe_load
 from ..run_checks import check_run
 from .cache import FeatureCache, load_or_encode
 from .rows import PLAIN, ROWS, Budget, Row
@@ -61,7 +62,7 @@ def train_plain(data_root: Path, folder: Path, seed: int) -> dict[str, torch.Ten
                  f'train_dataloader.dataset.seed={seed}', f'val_dataloader.dataset.data_root={root}',
                  'val_evaluator=None', 'val_dataloader=None', 'val_cfg=None')
         done.write_text(last.read_text())
-    return torch.load(last.read_text().strip(), map_location='cpu', weights_only=False)['state_dict']
+    return safe_load(last.read_text().strip(), map_location='cpu')['state_dict']
 
 
 def run_seed(data_root: Path, out: Path, seed: int, rows: Sequence[Row] = ROWS) -> None:

@@ -1,0 +1,48 @@
+"""Operations against a count by hand; what browsing draws is what the pipeline feeds."""
+
+from collections import Counter
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from projects.memfusion.runtime import UserError, prepare_config
+from projects.memfusion.runtime.browse import browse
+from projects.memfusion.runtime.flops import BETWEEN, _count
+
+
+class Detector(nn.Module):
+    """Two slots with layers, one product between them, and one layer that does not run."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.BatchNorm2d(5), nn.ReLU())
+        self.head = nn.ModuleDict(dict(used=nn.Linear(5, 7), unused=nn.Linear(5, 7)))
+
+    def test_step(self, data):
+        cells = self.backbone(data).flatten(2).transpose(1, 2)  # (1, 20, 5)
+        return self.head['used'](cells @ cells.transpose(1, 2) @ cells)
+
+
+def test_operations_by_hand():
+    flops = _count(Detector().eval(), torch.ones(1, 3, 4, 5))
+    conv, linear, products = 2 * 20 * 5 * 3 * 9, 2 * 20 * 5 * 7, 2 * 20 * 20 * 5 * 2
+    assert flops == Counter({'backbone': conv, 'head': linear, BETWEEN: products})
+
+
+def test_browsing_draws_the_last_frames_of_the_clips(repo, nano_infos_root, tmp_path):
+    root = f'{nano_infos_root}/'
+    cfg = prepare_config(repo / 'configs/fusion/futrpp_r18_pillar04_second_secfpn_tiny-synthetic.py', {
+        'train_dataloader.dataset.data_root': root, 'val_dataloader.dataset.data_root': root})
+    cfg.test_dataloader = None
+    drawn = [*browse(cfg, 'train', tmp_path, 1), *browse(cfg, 'val', tmp_path, 1)]
+    assert [path.name for path in drawn] == [
+        f'{split}_0000_{view}.png' for split in ('train', 'val') for view in ('bev', 'cameras')]
+    for path in drawn:
+        picture = cv2.imread(str(path)).reshape(-1, 3).astype(int)
+        # Truth is drawn in green, in testing too, where the pipeline packs none.
+        assert np.sum((picture[:, 1] > 180) & (picture[:, 0] < 120) & (picture[:, 2] < 120)) > 500, path.name
+    with pytest.raises(UserError, match='--split test: the config has no test_dataloader'):
+        next(browse(cfg, 'test', tmp_path, 1))
