@@ -27,9 +27,9 @@ model = dict(
             sizes=[size for size, _, _ in anchors.values()], custom_values=[0, 0], rotations=[0, 1.57], reshape_out=False),
         dir_offset=-0.7854,
         bbox_coder=dict(type='DeltaXYZWLHRBBoxCoder', code_size=9),
-        loss_cls=dict(type='mmdet.FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=4.0),
-        loss_bbox=dict(type='mmdet.SmoothL1Loss', beta=1.0 / 9.0, loss_weight=1.0),
-        loss_dir=dict(type='mmdet.CrossEntropyLoss', use_sigmoid=False, loss_weight=0.4)),
+        loss_cls=dict(type='mmdet.FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=12.0),
+        loss_bbox=dict(type='mmdet.SmoothL1Loss', beta=1.0 / 9.0, loss_weight=3.0),
+        loss_dir=dict(type='mmdet.CrossEntropyLoss', use_sigmoid=False, loss_weight=1.2)),
     train_cfg=dict(pts=dict(
         _delete_=True,
         assigner=[

@@ -28,6 +28,9 @@ def fill_anchor_ranges(grid: BEVGrid, generator: MutableMapping[str, Any]) -> No
     if not isinstance(ranges, (list, tuple)) or any(not isinstance(r, (list, tuple)) or len(r) != 6 for r in ranges):
         raise ValueError(f'{key} must be [[None, None, z_m, None, None, z_m], ...], one for each of sizes, whose x and y '
                          f'model.grid fills in; got {ranges}')
+    count = len(generator.get('sizes') or [])
+    if generator.get('size_per_range', True) and count and len(ranges) not in (1, count):
+        raise ValueError(f'{key} has {len(ranges)} entries for {count} of sizes: write one for each, or one for all')
     filled = []
     for number, given in enumerate(ranges):
         span = list(given)

@@ -38,6 +38,21 @@ class SyncAnchor3DHead(Anchor3DHead):
         if values != self.box_code_size:
             raise ValueError(f'model.pts_bbox_head: anchors of {values} values (7 and custom_values), but bbox_coder.code_size='
                              f'{self.box_code_size}: with velocities write custom_values=[0, 0] and code_size=9')
+        self._check_assigners(num_classes)
+
+    def _check_assigners(self, num_classes: int) -> None:
+        assigners = getattr(self, 'bbox_assigner', None)  # there is none without train_cfg
+        sizes = len(self.prior_generator.sizes)
+        if isinstance(assigners, list):
+            if self.prior_generator.reshape_out or len(assigners) != sizes:
+                raise ValueError(f'model.train_cfg.pts.assigner is a list of {len(assigners)}, one for each of the {sizes} '
+                                 'entries of model.pts_bbox_head.anchor_generator.sizes, which also needs reshape_out=False')
+            if self.assign_per_class and sizes != num_classes:
+                raise ValueError(f'model.pts_bbox_head: assign_per_class=True with {sizes} anchor sizes and {num_classes=}: '
+                                 "give one of sizes for each class, in the order of the data set's classes")
+        elif assigners is not None and self.assign_per_class:
+            raise ValueError('model.pts_bbox_head.assign_per_class=True needs a list of assigners in '
+                             'model.train_cfg.pts.assigner, one for each class')
 
     def anchor_target_3d(self, anchor_list: list, batch_gt_instances_3d: list, batch_input_metas: list[Mapping[str, Any]],
                          **settings: Any) -> tuple | None:

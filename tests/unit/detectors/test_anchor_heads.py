@@ -9,6 +9,9 @@ from mmdet3d.registry import MODELS
 from mmengine.config import ConfigDict
 from mmengine.dataset import pseudo_collate
 
+ASSIGNER = dict(type='Max3DIoUAssigner', iou_calculator=dict(type='BboxOverlapsNearest3D'), pos_iou_thr=0.6, neg_iou_thr=0.3,
+                min_pos_iou=0.3, ignore_iof_thr=-1)
+
 
 @pytest.fixture
 def scene(make_frame):
@@ -161,7 +164,7 @@ def test_a_missing_part_of_the_grid_is_filled_and_a_contradiction_named(anchor_m
 
     def ranges(*values):
         changed = copy.deepcopy(anchor_model)
-        changed.pts_bbox_head.anchor_generator.ranges = [list(values)] * 7
+        changed.pts_bbox_head.anchor_generator.ranges = [list(values)] * 10
         return MODELS.build(changed)
 
     ranges(-25.0, -25.6, -1.8, 25.0, 25.6, -1.8)  # less than a cell, as mmdet3d's 49.6 m on 50 m
@@ -178,7 +181,12 @@ def test_a_missing_part_of_the_grid_is_filled_and_a_contradiction_named(anchor_m
     (dict(pts_bbox_head=dict(anchor_generator=dict(scales=[1, 2, 4]))), 'scales=.*one BEV map'),
     (dict(pts_bbox_head=dict(in_channels=48)), 'in_channels=48 and feat_channels=24'),
     (dict(pts_bbox_head=dict(use_direction_classifier=False)), 'direction'),
-    (dict(pts_bbox_head=dict(anchor_generator=dict(custom_values=[]))), 'code_size=9')])
+    (dict(pts_bbox_head=dict(anchor_generator=dict(custom_values=[]))), 'code_size=9'),
+    (dict(pts_bbox_head=dict(anchor_generator=dict(sizes=[[4.6, 1.9, 1.7]] * 3))), '10 entries for 3 of sizes'),
+    (dict(pts_bbox_head=dict(anchor_generator=dict(reshape_out=True))), 'reshape_out=False'),
+    (dict(pts_bbox_head=dict(num_classes=3)), '10 anchor sizes and num_classes=3'),
+    (dict(train_cfg=dict(pts=dict(assigner=dict(ASSIGNER, _delete_=True)))), 'needs a list of assigners'),
+    (dict(train_cfg=dict(pts=dict(assigner=[ASSIGNER] * 3))), 'list of 3, one for each of the 10')])
 def test_settings_that_cannot_work_are_named_when_the_model_is_built(anchor_model, change, words):
     from mmengine.config import Config
     cfg = Config(dict(model=copy.deepcopy(anchor_model)))
