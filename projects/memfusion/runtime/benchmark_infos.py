@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import pickle
 import tempfile
 from pathlib import Path
@@ -39,6 +38,5 @@ def _load(path: Path) -> None:
 
 
 def _use(content: Any) -> None:
-    """Frees the content before the next is read."""
+    """Frees the content before the next is read; no cycle keeps any of it."""
     del content
-    gc.collect()

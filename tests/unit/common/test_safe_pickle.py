@@ -2,6 +2,7 @@
 
 import argparse
 import copyreg
+import gc
 import io
 import os
 import pathlib
@@ -140,6 +141,19 @@ def test_trusted_files_load_with_whatever_they_hold(tmp_path, monkeypatch):
     parser.parse_args(['--trust-files'])
     loads_pickle(data, 'evil.pkl')
     assert marker.exists(), 'the payload works, so its absence elsewhere means something'
+
+
+@pytest.mark.parametrize('enabled', [True, False])
+def test_garbage_is_collected_afterwards_as_before(enabled):
+    was_enabled = gc.isenabled()
+    (gc.enable if enabled else gc.disable)()
+    try:
+        loads_pickle(pickle.dumps(PLAIN), 'a.pkl')
+        with pytest.raises(DamagedFileError):
+            loads_pickle(b'', 'a.pkl')
+        assert gc.isenabled() is enabled
+    finally:
+        (gc.enable if was_enabled else gc.disable)()
 
 
 def test_the_reader_needs_no_other_library():

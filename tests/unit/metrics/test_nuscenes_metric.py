@@ -156,7 +156,7 @@ def test_submission_is_what_the_devkit_reads(metric, infos, tmp_path):
 
 def test_split_without_truth_is_told(metric, infos, tmp_path, monkeypatch):
     made = metric()
-    monkeypatch.setattr(module, 'load', lambda *_, **__: dict(
+    monkeypatch.setattr(module, 'loads_pickle', lambda *_: dict(
         metainfo=dict(version='v1.0-test'), data_list=infos['data_list']))
     with pytest.raises(ValueError, match=r'v1\.0-test.*format_only=True'):
         score(made, truth_as_predictions(infos))
