@@ -22,10 +22,11 @@ import numpy as np
 
 TRUST_VARIABLE = 'MEMFUSION_TRUST_FILES'
 TRUST_FLAG = '--trust-files'
-READING_ERRORS = (pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError, KeyError, MemoryError,
-                  OverflowError, TypeError, ValueError)
+READING_ERRORS = (pickle.UnpicklingError, EOFError, AttributeError, ImportError, LookupError, MemoryError, OverflowError,
+                  RuntimeError, TypeError, ValueError)
 """What reading a damaged pickle raises."""
-_DTYPE_CODE = re.compile(r'[biufcOSUMm]\d*')  # not V: structured arrays are no part of infos
+_DTYPE_CODE = re.compile(r'[biufcSUMm]\d*')
+"""Numbers, text and times. Not O: its bytes are pointers, and the file would say where to. Not V: never needed."""
 
 
 class UnsafeFileError(ValueError):
@@ -99,7 +100,7 @@ def read_pickle(file: IO[bytes], name: object) -> Any:
     try:
         with _no_collection():
             return pickle.load(file) if files_are_trusted() else _PlainUnpickler(file).load_checked()
-    except _RefusedError as error:
+    except RefusedError as error:
         raise UnsafeFileError(refusal(name, str(error))) from None
     except READING_ERRORS as error:
         raise DamagedFileError(name, str(error) or type(error).__name__) from error
@@ -117,8 +118,19 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-class _RefusedError(Exception):
+class RefusedError(Exception):
     """The dotted name of what was refused; no UnpicklingError, so that nothing takes it for a damaged file."""
+
+
+_SCALAR: Any = np.float64(0).__reduce__()[0]
+
+
+def check_plain(dtype: Any) -> None:
+    """Refuses a numpy type that was declared other than it is: raw bytes would be taken for pointers, or for parts."""
+    if not isinstance(dtype, np.dtype) or not _DTYPE_CODE.fullmatch(dtype.str[1:].split('[')[0]):
+        raise RefusedError(f'numpy.dtype of {dtype!r}')
+    if dtype.fields is not None or dtype.subdtype is not None or dtype.flags != np.dtype(dtype.str).flags:
+        raise RefusedError('numpy.dtype with false flags')
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -130,35 +142,49 @@ class _PlainUnpickler(pickle.Unpickler):
     def __init__(self, file: IO[bytes]) -> None:
         super().__init__(file)
         self._dtypes: list[np.dtype] = []
-        self._own = {'dtype': self._dtype, '_frombuffer': self._frombuffer, 'encode': self._encode, 'path': self._path}
+        self._own = {'dtype': self._dtype, 'ndarray': self._ndarray, 'reconstruct': self._reconstruct, 'scalar': self._scalar,
+                     '_frombuffer': self._frombuffer, 'encode': self._encode, 'path': self._path}
 
     def load_checked(self) -> Any:
         """`load`, and no array whose type was declared other than it is: its bytes would be taken for pointers."""
         content = self.load()
-        if any(dtype.flags != np.dtype(dtype.str).flags for dtype in self._dtypes):
-            raise _RefusedError('numpy.dtype with false flags')
+        for dtype in self._dtypes:
+            check_plain(dtype)
         return content
 
     def find_class(self, module: str, name: str) -> Any:
-        """What the pickle names, if it is plain; `_RefusedError` otherwise."""
+        """What the pickle names, if it is plain; `RefusedError` otherwise."""
         found = _PLAIN.get((module, name))
         if found is None:
-            raise _RefusedError(f'{module}.{name}')
+            raise RefusedError(f'{module}.{name}')
         return self._own[found] if isinstance(found, str) else found
 
     def _dtype(self, code: str, align: bool = False, copy: bool = False) -> np.dtype:
         if not isinstance(code, str) or not _DTYPE_CODE.fullmatch(code):
-            raise _RefusedError(f'numpy.dtype of {code!r}')
+            raise RefusedError(f'numpy.dtype of {code!r}')
         self._dtypes.append(np.dtype(code, False, True))  # type: ignore[call-overload]
         return self._dtypes[-1]
 
+    def _ndarray(self, *args: Any) -> Any:
+        """Stands for the class, which a pickle names but has no need to call."""
+        raise RefusedError('numpy.ndarray')
+
+    def _reconstruct(self, kind: Any, shape: Any, code: Any) -> np.ndarray:
+        """An empty array, which the pickle then fills."""
+        return np.empty(0, dtype='i1')
+
+    def _scalar(self, dtype: np.dtype, data: Any = b'') -> Any:
+        check_plain(dtype)
+        return _SCALAR(dtype, data)
+
     def _frombuffer(self, buffer: Any, dtype: np.dtype, shape: Any, order: str) -> np.ndarray:
+        check_plain(dtype)
         return np.frombuffer(buffer, dtype=dtype).reshape(shape, order='F' if order == 'F' else 'C')
 
     def _encode(self, text: str, encoding: str) -> bytes:
         """How protocol 2 stores bytes; other codecs would be looked up among modules."""
         if encoding not in ('latin1', 'latin-1'):
-            raise _RefusedError(f'_codecs.encode to {encoding!r}')
+            raise RefusedError(f'_codecs.encode to {encoding!r}')
         return text.encode('latin1')
 
     def _path(self, *parts: str) -> Path:
@@ -169,15 +195,15 @@ def _plain() -> dict[tuple[str, str], Any]:
     """What may be named: the thing itself, or the key of the method that stands in for it."""
     table: dict[tuple[str, str], Any] = {
         ('collections', 'OrderedDict'): collections.OrderedDict, ('collections', 'defaultdict'): collections.defaultdict,
-        ('numpy', 'ndarray'): np.ndarray, ('numpy', 'dtype'): 'dtype', ('_codecs', 'encode'): 'encode'}
+        ('numpy', 'ndarray'): 'ndarray', ('numpy', 'dtype'): 'dtype', ('_codecs', 'encode'): 'encode'}
     for kind in (bool, bytearray, bytes, complex, dict, float, frozenset, int, list, set, slice, str, tuple):
         for module in ('builtins', '__builtin__'):  # Python 3's name, and Python 2's, which protocol 2 writes
             table[module, kind.__name__] = kind
     for name in ('PosixPath', 'WindowsPath', 'PurePosixPath', 'PureWindowsPath'):
         table['pathlib', name] = 'path'
     for package in ('numpy.core', 'numpy._core'):  # numpy 1 and numpy 2
-        table[f'{package}.multiarray', '_reconstruct'] = np.zeros(1).__reduce__()[0]
-        table[f'{package}.multiarray', 'scalar'] = np.float64(0).__reduce__()[0]
+        table[f'{package}.multiarray', '_reconstruct'] = 'reconstruct'
+        table[f'{package}.multiarray', 'scalar'] = 'scalar'
         table[f'{package}.numeric', '_frombuffer'] = '_frombuffer'
     return table
 

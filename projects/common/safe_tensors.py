@@ -36,9 +36,14 @@ def load_listed(path: str | Path, types: Iterable[Callable], map_location: Any =
     return torch.load(path, map_location=map_location, weights_only=False, mmap=mmap or None, pickle_module=_module_of(types))
 
 
+def _entry(kind: Any) -> tuple[str, Any]:
+    """(name, thing): a type or function under its own name, or a (thing, name)."""
+    return (kind[1], kind[0]) if isinstance(kind, tuple) else (f'{kind.__module__}.{kind.__qualname__}', kind)
+
+
 def _module_of(types: Iterable[Callable]) -> Any:
     """What torch.load uses of the module pickle."""
-    allowed = {**_get_allowed_globals(), **_PLAIN, **{f'{kind.__module__}.{kind.__qualname__}': kind for kind in types}}
+    allowed = {**_get_allowed_globals(), **_PLAIN, **dict(map(_entry, types))}
 
     class Unpickler(_ListedUnpickler):
         table = allowed

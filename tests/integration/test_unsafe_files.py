@@ -76,6 +76,8 @@ def test_training_and_testing(repo, nano_config, planted, tmp_path, capsys, name
     arguments = [str(nano_config), *checkpoint, '--work-dir', str(tmp_path / 'out'), '--cfg-options',
                  f'{loader}.dataset.data_root={root}/', f'{loader}.num_workers=0',
                  f'{loader}.persistent_workers=False']
+    if name == 'test':
+        arguments += [f'test_evaluator.data_root={root}/', f'test_evaluator.ann_file={root}/nuscenes_infos_val.pkl']
     with pytest.raises(SystemExit) as stopped:
         run_cli(lambda: command(repo, name).main(arguments))
     said = capsys.readouterr().err

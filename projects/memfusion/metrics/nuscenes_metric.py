@@ -358,14 +358,15 @@ def load_infos(ann_file: str, backend_args: dict | None, size: int | None) -> di
     """
     remedy = 'make it again with `python tools/create_data.py nuscenes --root-path DIR --version VERSION`'
     try:
-        is_pickle = str(ann_file).endswith(('.pkl', '.pickle'))
-        infos = (loads_pickle(get(ann_file, backend_args), ann_file) if is_pickle else
-                 load(ann_file, backend_args=backend_args))  # JSON or YAML
+        infos = (load(ann_file, backend_args=backend_args) if str(ann_file).endswith('.json') else
+                 loads_pickle(get(ann_file, backend_args), ann_file))
     except UnsafeFileError as error:
         raise ValueError(f'test_evaluator.ann_file={error}') from error
     except DamagedFileError as error:
         raise ValueError(
             f'test_evaluator.ann_file={ann_file} is not a readable info file ({error.reason}); {remedy}') from error
+    except ValueError as error:
+        raise ValueError(f'test_evaluator.ann_file={ann_file} is not a readable info file ({error}); {remedy}') from error
     if not isinstance(infos, dict) or not {'data_list', 'metainfo'} <= infos.keys():
         raise ValueError(f'test_evaluator.ann_file={ann_file} is not an mmdet3d v1.1 info file; {remedy}')
     if size is not None and size != len(infos['data_list']):

@@ -8,8 +8,10 @@ our own reader has it.
 from __future__ import annotations
 
 import difflib
+import inspect
 import pickle
 import re
+import uuid
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PosixPath
@@ -26,12 +28,19 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 from torch import Tensor, nn
 
-from projects.common.safe_pickle import files_are_trusted, refusal
+from projects.common.safe_pickle import RefusedError, check_plain, files_are_trusted, refusal
 from projects.common.safe_tensors import load_listed
 
 from .errors import DownloadError, UserError
 
-_CAN_ALLOW = hasattr(torch.serialization, 'add_safe_globals')  # torch 2.4 and newer
+
+def _takes_names() -> bool:
+    """Whether torch has a list of safe globals that may be under other names than their own (2.6 and newer)."""
+    add = getattr(torch.serialization, 'add_safe_globals', None)
+    return add is not None and 'uple' in str(inspect.signature(add))
+
+
+_CAN_ALLOW = _takes_names()
 _SHOWN_KEYS = 4
 # What torch.load and pickle raise for files that are damaged, not checkpoints, or refused.
 _READING_ERRORS = (
@@ -71,15 +80,51 @@ def _named(function: Callable, name: str) -> Callable:
 _ONE_CYCLE = _named(_no_instance, f'{OneCycleParamScheduler.__module__}.OneCycleParamScheduler')
 
 
+def _no_array(*args: Any) -> Any:
+    """Stands for numpy.ndarray, which a checkpoint names but has no need to call: it takes raw bytes for pointers."""
+    raise pickle.UnpicklingError('Unsupported global: GLOBAL numpy.ndarray called')
+
+
+def _empty_array(kind: Any, shape: Any, code: Any) -> np.ndarray:
+    """Stands for numpy's _reconstruct: an array that its state then fills."""
+    return np.empty(0, dtype='i1')
+
+
+def _dtype(code: Any, align: bool = False, copy: bool = False) -> np.dtype:
+    """Stands for numpy.dtype: numbers, text and times, always a copy."""
+    made = np.dtype(str(code), False, True)  # type: ignore[call-overload]  # numpy's stubs leave positional flags out
+    _check_dtype(made)
+    return made
+
+
+def _scalar(dtype: Any, data: Any = b'') -> Any:
+    """Stands for numpy's scalar, of types that are what they say."""
+    _check_dtype(dtype)
+    return _SCALAR(dtype, data)
+
+
+def _check_dtype(dtype: Any) -> None:
+    try:
+        check_plain(dtype)
+    except RefusedError as error:
+        raise pickle.UnpicklingError(f'Unsupported global: GLOBAL {error}') from None
+
+
+_SCALAR = cast(Callable, np.float64(0).__reduce__()[0])
+
+
 def _harmless_types() -> list[Any]:
-    reconstruct, scalar = cast(Callable, np.zeros(1).__reduce__()[0]), cast(Callable, np.float64(0).__reduce__()[0])
-    aliases = [_named(_method, 'builtins.getattr'), _ONE_CYCLE]
+    aliases = [_ONE_CYCLE, *(_named(function, name) for function, name in (
+        (_method, 'builtins.getattr'), (_no_array, 'numpy.ndarray'), (_dtype, 'numpy.dtype')))]
     for package in ('numpy.core', 'numpy._core'):  # numpy 1 and numpy 2
-        aliases.append(_named(reconstruct, f'{package}.multiarray._reconstruct'))
-        aliases.append(_named(scalar, f'{package}.multiarray.scalar'))
-    dtypes = {type(np.dtype(code)) for code in '?bhilqBHILQefdgFDSUMm'}
-    plain = [HistoryBuffer, ConfigDict, np.ndarray, np.dtype, PosixPath]
-    return [*aliases, *dtypes, *plain, defaultdict, deque, list, dict, tuple, frozenset]
+        aliases.append(_named(_empty_array, f'{package}.multiarray._reconstruct'))
+        aliases.append(_named(_scalar, f'{package}.multiarray.scalar'))
+    # Their instances get a state, so torch's loader must know them; by a name that no file knows, it cannot call them.
+    secret = uuid.uuid4().hex
+    stateful = {np.ndarray, *(type(np.dtype(code)) for code in '?bhilqBHILQefdgFDSUMm')}
+    hidden = [(kind, f'{secret}.{number}') for number, kind in enumerate(sorted(stateful, key=str))]
+    plain = [HistoryBuffer, ConfigDict, PosixPath]
+    return [*aliases, *hidden, *plain, defaultdict, deque, list, dict, tuple, frozenset]
 
 
 def install_safe_loading(trust: bool = False) -> None:

@@ -61,7 +61,7 @@ def prepare_config(path: str | Path, cfg_options: Mapping[str, Any] | None = Non
         check_options(cfg, cfg_options)
         try:
             cfg.merge_from_dict(dict(cfg_options))
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise UserError(f'--cfg-options {" ".join(cfg_options)}: cannot be merged into {path}: {error}') from error
     follow_alignment(cfg)
     return cfg
@@ -73,7 +73,9 @@ def follow_alignment(cfg: Config) -> None:
     So that ego motion is one line of a config. A data set that already says something keeps it; the detector refuses a
     contradiction.
     """
-    model = cfg.get('model') or {}
+    model = cfg.get('model')
+    if not isinstance(model, Mapping):  # built already
+        return
     if (model.get('temporal') or {}).get('align') != 'loader':
         return
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):

@@ -151,6 +151,8 @@ def _nearest(parts: list[str], depth: int, node: Mapping[str, Any]) -> str:
 def _check_kind(key: str, old: Any, value: Any) -> None:
     """A part stays a part, a list of parts such a list, text text, a number a number; None switches off what may be off."""
     wanted = None if value is None or old is None else _wanted(key, old, value)
+    if value is None and key.rsplit('.', 1)[-1].lstrip('-').isdigit() and isinstance(old, Mapping):
+        wanted = 'is one of a list of parts, which cannot be None: set the list anew in a config file'
     if wanted:
         raise UserError(f'--cfg-options {key}={value!r}: {key} {wanted}')
 
@@ -158,7 +160,8 @@ def _check_kind(key: str, old: Any, value: Any) -> None:
 def _wanted(key: str, old: Any, value: Any) -> str | None:
     """What may stand for `old`, in words, where `value` may not."""
     if isinstance(old, Mapping):
-        return f'is a part of the config with keys of its own ({_first(old)}): give {key}.KEY=VALUE, or None to leave it out'
+        return None if isinstance(value, Mapping) else (
+            f'is a part of the config with keys of its own ({_first(old)}): give {key}.KEY=VALUE, or None to leave it out')
     if isinstance(old, (list, tuple)):
         return _wanted_list(key, old, value)
     if isinstance(old, str):

@@ -21,8 +21,11 @@ PLAIN = dict(
     ordered=OrderedDict(b=1, a=2), counted=defaultdict(list, {1: [2]}), path=pathlib.PurePosixPath('a/b'),
     matrix=np.arange(6.0).reshape(2, 3), column_major=np.asfortranarray(np.arange(6).reshape(2, 3)), empty=np.zeros((0, 9)),
     mask=np.array([True, False]), swapped=np.array([1, 2], dtype='>i4'), names=np.array(['ab', 'c']), raw=np.array([b'ab']),
-    objects=np.array([None, {'a': (1,)}], dtype=object), stamp=np.datetime64('2020-01-01T00:00:01'),
+    stamp=np.datetime64('2020-01-01T00:00:01'),
     scalars=[np.float32(2), np.int64(3), np.bool_(True), np.str_('q')])
+
+
+SCALAR = np.float64(0).__reduce__()[0]
 
 
 class Call:
@@ -104,10 +107,23 @@ def test_extension_codes_and_persistent_ids():
 
 
 def test_arrays_whose_type_lies_about_pointers_are_refused():
-    for code, flags in (('O8', 0), ('f8', 63)):
-        dtype = Call(np.dtype, (code, False, True), (3, '|', None, None, None, -1, -1, flags))
-        with pytest.raises(UnsafeFileError, match='false flags'):
-            loads_pickle(pickle.dumps([dtype], protocol=2), 'evil.pkl')
+    for flags, fields in ((63, None), (0, {'a': (np.dtype('f8'), 0)})):
+        dtype = Call(np.dtype, ('f8', False, True), (3, '<', None, fields and ('a',), fields, -1, -1, flags))
+        for made in ([dtype], [Call(SCALAR, (dtype, b'12345678'))]):
+            with pytest.raises(UnsafeFileError, match=r'numpy\.dtype'):
+                loads_pickle(pickle.dumps(made, protocol=2), 'evil.pkl')
+
+
+def test_bytes_are_never_taken_for_pointers():
+    """Eight bytes as an object are the address of whatever the file's maker wants called."""
+    objects = Call(np.dtype, ('O8', False, True), (3, '|', None, None, None, -1, -1, 0))
+    for made in (Call(np.ndarray, ((1,), 'O', bytearray(8))), Call(np.ndarray, ((1,), 'f8', bytearray(8))),
+                 Call(SCALAR, (objects, bytes(8))), objects, np.array([None], dtype=object)):
+        with pytest.raises(UnsafeFileError, match=r'numpy\.(ndarray|dtype)'):
+            loads_pickle(pickle.dumps([made], protocol=2), 'evil.pkl')
+
+
+def test_records_are_refused():
     with pytest.raises(UnsafeFileError, match="numpy.dtype of 'V4'"):
         loads_pickle(pickle.dumps(np.zeros(2, dtype=[('a', 'f4')])), 'records.pkl')
 
