@@ -93,7 +93,7 @@ def _fill_reach(path: str, part: Config | None, key: str, grid: BEVGrid) -> None
     if said is None:
         part[key] = [low[0] - _REACH_M, low[1] - _REACH_M, min(low[2], -_HEIGHT_M),
                      high[0] + _REACH_M, high[1] + _REACH_M, max(high[2], _HEIGHT_M)]
-    elif len(said) and (any(said[axis] > low[axis] for axis in (0, 1)) or any(said[3 + axis] < high[axis] for axis in (0, 1))):
+    elif len(said) and (any(said[axis] > low[axis] or said[3 + axis] < high[axis] for axis in range(3))):
         raise ValueError(f'model.{path}.{key}={list(said)} is narrower than model.grid.point_cloud_range='
                          f'{list(grid.point_cloud_range)}: boxes beyond it would be found and thrown away. Leave it out: '
                          'it is filled from model.grid')

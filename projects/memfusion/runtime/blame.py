@@ -20,6 +20,7 @@ _VALUE_ERRORS = (TypeError, ValueError, AssertionError, LookupError, AttributeEr
 _SHAPES = re.compile(r'\b(size|sizes|shape|shapes|channels|dimension|dimensions)\b')
 _BUILDING = '__init__'
 _SHOWN = 300
+_CONTAINERS = ('BaseLoop', 'BaseDataset', 'ConcatDataset', 'OptimWrapper', 'BaseModel', 'BaseRunner', 'Runner', 'Hook')
 _WORKER_FRAME = re.compile(r'^  File "(.+?)", line \d+, in (\S+)', re.MULTILINE)
 
 
@@ -53,7 +54,7 @@ def blamed_option(error: BaseException, cfg: Config, options: Mapping[str, Any])
     """The line that names the option which an error comes from, or None. The option of the innermost part counts."""
     frames = list(_frames(error))
     link = list(links_of(error))[-1]
-    for key in sorted(options, key=lambda one: -one.count('.')):
+    for key in sorted(options, key=lambda one: (one.rsplit('.', 1)[-1] not in str(link), -one.count('.'))):
         owner = _owner(cfg, key)
         if owner is None:
             continue
@@ -61,12 +62,19 @@ def blamed_option(error: BaseException, cfg: Config, options: Mapping[str, Any])
             if inspect.isclass(owner) else {inspect.getsourcefile(owner)}
         about_value = isinstance(link, _VALUE_ERRORS) or bool(_SHAPES.search(str(link)))
         ours = inspect.getsourcefile(owner) if is_ours(owner) else None  # held to its kinds before: the rest are defects
-        if any(file in files and (function == _BUILDING or (about_value and file != ours)) for file, function in frames):
+        # Every traceback of a run leads through these: they count where they raise, not where they call.
+        within = frames[-1:] if _runs_others(owner) else frames
+        if any(file in files and function == _BUILDING for file, function in frames) or (
+                about_value and any(file in files and file != ours for file, _ in within)):
             return f'--cfg-options {key}={options[key]!r}: {owner.__name__} cannot be used with it: {_reason(link)}'
     if options and any(_builds(file, function) for file, function in frames):
         given = ' '.join(f'{key}={value!r}' for key, value in options.items())
         return f'--cfg-options {given}: the run cannot be built with that: {_reason(link)}'
     return None
+
+
+def _runs_others(owner: Any) -> bool:
+    return any(base.__name__ in _CONTAINERS for base in getattr(owner, '__mro__', ()))
 
 
 def _reason(error: BaseException) -> str:

@@ -300,10 +300,10 @@ def check_architecture(
         missing = [key for key in missing if key.split('.')[0] in present]
     if misfits or missing or unexpected:
         raise UserError(_architecture_message(path, misfits, missing, list(unexpected), allow_missing_slots))
-    _check_finite(state_dict, path)
+    check_finite(state_dict, path)
 
 
-def _check_finite(state_dict: dict[str, Tensor], path: str) -> None:
+def check_finite(state_dict: dict[str, Tensor], path: str) -> None:
     """UserError, naming the first parameters, where weights are NaN or infinite: they would predict nothing, in silence."""
     broken = [key for key, value in state_dict.items()
               if isinstance(value, Tensor) and value.is_floating_point() and not bool(torch.isfinite(value).all())]

@@ -123,7 +123,7 @@ def _find(cfg: Config, key: str) -> tuple[bool, Any]:
     parts = key.split('.')
     for depth, part in enumerate(parts):
         if isinstance(node, (list, tuple)):
-            if not part.lstrip('-').isdigit() or not -len(node) <= int(part) < len(node):
+            if not part.isdigit() or int(part) >= len(node):
                 raise UserError(f'--cfg-options {key}: "{".".join(parts[:depth])}" is a list of {len(node)}: "{part}" '
                                 'is not an index into it')
             node = node[int(part)]

@@ -159,6 +159,10 @@ class MemFusionRunner(Runner):
             raise UserError(f'{filename}: has weights but not the state of a training run, so it cannot be resumed '
                             f'(no {", ".join(sorted(wanted - checkpoint.keys())) or "meta.epoch"}); start from its weights '
                             'instead: --cfg-options load_from=FILE')
+        if checkpoint.get('param_schedulers') and not self.param_schedulers:
+            raise UserError(f'{filename}: is of a run with schedules, and param_scheduler is None here: the learning rate '
+                            'would stay where it was saved; keep the schedule, or start from the weights: --cfg-options '
+                            'load_from=FILE')
 
     @master_only
     def save_checkpoint(

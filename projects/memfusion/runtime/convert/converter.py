@@ -13,7 +13,7 @@ from mmdet3d.registry import MODELS
 from torch import Tensor, nn
 
 from projects.memfusion.data.files import partial_path
-from projects.memfusion.runtime.checkpoint import safe_load
+from projects.memfusion.runtime.checkpoint import check_finite, safe_load
 from projects.memfusion.runtime.errors import UserError
 from projects.memfusion.runtime.launch import init_registry, prepare_config
 
@@ -79,6 +79,7 @@ def convert_checkpoint(name: str, source: str | Path, target: str | Path, config
         weights = converter.weights(official)
     except ValueError as error:
         raise UserError(f'{source}: is not a checkpoint of {name}: it has {error}') from error
+    check_finite(weights, str(source))
     init_registry()
     model = MODELS.build(cfg.model)
     _check_fit(model, weights, f'{source}: does not fit {config or converter.config}')

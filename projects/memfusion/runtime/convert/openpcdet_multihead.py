@@ -47,6 +47,9 @@ def convert(weights: Mapping[str, Any]) -> dict[str, Tensor]:
         ValueError: naming the entries, where one is unknown or the groups do not list the classes in order.
     """
     labels = sorted((int(match[1]), value) for name, value in weights.items() if (match := _LABELS.fullmatch(name)))
+    groups = {int(match[1]) for match in map(re.compile(_GROUP).match, weights) if match}
+    if nameless := groups - {group for group, _ in labels}:
+        raise ValueError(f'no head_label_indices of the groups {sorted(nameless)}: the order of their classes is not known')
     order = [int(label) for _, group in labels for label in group.flatten()]
     if order != list(range(1, len(order) + 1)):
         raise ValueError(f'head_label_indices are {order}: groups that do not list the classes in order cannot be converted')

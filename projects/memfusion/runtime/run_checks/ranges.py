@@ -29,9 +29,8 @@ def check_ranges(cfg: Mapping[str, Any], phase: str) -> list[str]:
         if problem:
             raise UserError(_message(path, key, said, covered, problem))
     for path, said in _decoding_ranges(cfg):
-        low, high = _PLANE[:2], _PLANE[2:]
-        if (any(said[axis] > covered[1][axis] + _TOLERANCE_M for axis in low)
-                or any(said[axis] < covered[1][axis] - _TOLERANCE_M for axis in high)):
+        if (any(said[axis] > covered[1][axis] + _TOLERANCE_M for axis in (0, 1, 2))
+                or any(said[axis] < covered[1][axis] - _TOLERANCE_M for axis in (3, 4, 5))):
             raise UserError(f'{path}={_show(said)} is narrower than {covered[0]}={_show(covered[1])}: objects beyond it would '
                             'be found and thrown away. Leave it out (model.grid fills it), or widen it')
     warnings = []
@@ -57,11 +56,11 @@ def model_range(cfg: Mapping[str, Any]) -> tuple[str, Sequence[float]] | None:
 
 def _ranges_of(cfg: Mapping[str, Any], phase: str) -> Iterator[tuple[str, str, Sequence[float]]]:
     for path, step, _ in steps(cfg, phase):
-        if _is_range(step.get('point_cloud_range')):
-            yield path, str(step['type']), step['point_cloud_range']
+        if 'point_cloud_range' in step:
+            yield path, str(step['type']), _six(f'{path}.point_cloud_range', step['point_cloud_range'])
     for path, evaluator in evaluators(cfg, phase):
-        if _is_range(evaluator.get('point_cloud_range')):
-            yield path, str(evaluator.get('type')), evaluator['point_cloud_range']
+        if evaluator.get('point_cloud_range') is not None:
+            yield path, str(evaluator.get('type')), _six(f'{path}.point_cloud_range', evaluator['point_cloud_range'])
 
 
 def _decoding_ranges(cfg: Mapping[str, Any]) -> Iterator[tuple[str, Sequence[float]]]:
@@ -69,12 +68,18 @@ def _decoding_ranges(cfg: Mapping[str, Any]) -> Iterator[tuple[str, Sequence[flo
     for name in ('pts_bbox_head.bbox_coder.post_center_range', 'test_cfg.pts.post_center_limit_range',
                  'bbox_head.bbox_coder.post_center_range'):
         said = at(found[1], name) if found else None
-        if found and said is not None and _is_range(said):
-            yield f'{found[0]}.{name}', said
+        if found and said is not None:
+            yield f'{found[0]}.{name}', _six(f'{found[0]}.{name}', said)
 
 
 def _is_range(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and len(value) == 6 and all(isinstance(one, (int, float)) for one in value)
+
+
+def _six(path: str, value: Any) -> Sequence[float]:
+    if not _is_range(value):
+        raise UserError(f'{path}={value!r}: takes 6 numbers, the lowest x, y, z and then the highest')
+    return value
 
 
 def _problem(said: Sequence[float], covered: Sequence[float]) -> str | None:

@@ -101,6 +101,8 @@ def _unit(part: Mapping[str, Any], run: RunLength) -> int:
 def _end(part: Mapping[str, Any], unit: int) -> float | None:
     """Steps at which a scheduler ends."""
     if is_kind(part, _ONE_CYCLE) and part.get('total_steps') is not None:
+        if part.get('end') not in (None, part.get('begin', 0) + part['total_steps']):
+            raise UserError(f'OneCycleLR: end={part["end"]} cuts a cycle of total_steps={part["total_steps"]}: leave end out')
         return float(part.get('begin', 0) + part['total_steps']) * unit
     if is_kind(part, _RESTARTS) and 'periods' in part and 'end' not in part:
         return float(part.get('begin', 0) + sum(part['periods'])) * unit
