@@ -1,6 +1,7 @@
 # A narrow PointPillars with anchors for a CPU and the near range; encoder, backbone and neck are pillar_centerhead_tiny's.
-# What mmdet3d's settings for full training and cells of 0.5 m lack here: an anchor and an assigner for each class, thresholds
-# that anchors can reach on cells of 0.8 m, which are larger than a person, and more weight for classes within a few hundred steps.
+# What mmdet3d's settings, made for long training and cells of 0.5 m, lack here: an anchor and an assigner for each class,
+# thresholds that anchors reach on cells of 0.8 m, which are larger than a person, and losses as large as CenterHead's, so
+# that the occupancy loss beside them does not rule the shared layers.
 _base_ = './pillar_centerhead_tiny.py'
 iou = dict(type='BboxOverlapsNearest3D')
 anchors = dict(  # in the order of the data set's class_names: length, width, height in m; overlap to be positive, negative
