@@ -16,7 +16,7 @@ from torch import nn
 
 from .checkpoint import load_weights
 from .errors import UserError
-from .resume import POSITION_KEY, ResumableTrainLoop, position_of, resume_position, to_meta
+from .resume import POSITION_KEY, Position, ResumableTrainLoop, position_of, resume_position, to_meta
 from .run_checks import check_checkpoint, check_run, check_values
 from .run_checks.schedules import RunLength, check_resumed_length, follow_run
 
@@ -150,7 +150,16 @@ class MemFusionRunner(Runner):
                 was = checkpoint['message_hub'].get('runtime_info', {})
                 check_resumed_length(was, length, by_epoch, str(filename), self.cfg.get('param_scheduler'))
             resume_position(self.train_loop, self.optim_wrapper, checkpoint, str(filename), self.seed)
+            self._check_schedule(checkpoint, str(filename))
         return checkpoint
+
+    def _check_schedule(self, checkpoint: dict, filename: str) -> None:
+        """Raises UserError where a schedule ends in the middle of an epoch; between epochs it may be switched off."""
+        inside = POSITION_KEY in checkpoint['meta'] and Position.from_meta(checkpoint['meta'][POSITION_KEY]).inside
+        if inside and checkpoint.get('param_schedulers') and not self.param_schedulers:
+            raise UserError(f'{filename}: is of a run with schedules, and param_scheduler is None here: the learning rate '
+                            'would stay where it was saved; keep the schedule, or start from the weights: --cfg-options '
+                            'load_from=FILE')
 
     def _check_state(self, checkpoint: dict, filename: str) -> None:
         """Raises UserError where a checkpoint lacks what a resumed run needs beside weights."""
@@ -159,10 +168,6 @@ class MemFusionRunner(Runner):
             raise UserError(f'{filename}: has weights but not the state of a training run, so it cannot be resumed '
                             f'(no {", ".join(sorted(wanted - checkpoint.keys())) or "meta.epoch"}); start from its weights '
                             'instead: --cfg-options load_from=FILE')
-        if checkpoint.get('param_schedulers') and not self.param_schedulers:
-            raise UserError(f'{filename}: is of a run with schedules, and param_scheduler is None here: the learning rate '
-                            'would stay where it was saved; keep the schedule, or start from the weights: --cfg-options '
-                            'load_from=FILE')
 
     @master_only
     def save_checkpoint(
