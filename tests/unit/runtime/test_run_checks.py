@@ -97,6 +97,14 @@ def test_a_head_that_only_counts(cfg):
         check_run(cfg('cameras', model__task_heads__img_boxes__num_classes=9), 'test')
 
 
+def test_a_head_without_names_means_what_it_was_trained_with(cfg):
+    names = list(cfg('anchor').train_dataloader.dataset.metainfo.classes)
+    made = cfg('anchor', test_dataloader__dataset__metainfo__classes=names[::-1])
+    with pytest.raises(UserError, match='train_dataloader.dataset.metainfo.classes has 10.*test_dataloader.dataset.metainfo.'
+                                        'classes has the same classes in another order'):
+        check_run(made, 'test')
+
+
 def test_what_stands_beside_means_the_same(cfg):
     made = cfg('center')
     step = next(s for s in innermost(made.train_dataloader.dataset).pipeline if s['type'] == 'SeededObjectSample')

@@ -34,7 +34,9 @@ def check_classes(cfg: Mapping[str, Any], phase: str) -> None:
     """
     read = dict(dataset_classes(cfg, phase))
     head = head_classes(cfg)
-    lists = [*([head] if head else []), *read.values()]
+    # A head that names none means what it was trained with.
+    trained = [] if head else [one for path, one in dataset_classes(cfg, 'train') if path.startswith('train_dataloader.')]
+    lists = [*([head] if head else trained), *read.values()]
     for other in lists[1:]:
         _compare(lists[0], other)
     _check_counts(cfg, read)
