@@ -9,12 +9,12 @@ import torch
 from mmengine.config import ConfigDict
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from projects.memfusion import geometry
+from projects import geometry
+from projects.geometry.projection import apply_homography, project_to_image
 from projects.memfusion.fusion import FuTrPlusPlus
 from projects.memfusion.fusion.calib_refine import rigid_from_twist
 from projects.memfusion.fusion.film import modulate
 from projects.memfusion.fusion.token_grid import _pool
-from projects.memfusion.geometry.projection import apply_homography, project_to_image
 from projects.memfusion.memory.bev_network import BEVMemoryNetwork
 from projects.memfusion.memory.consolidation import consolidate
 from projects.memfusion.memory.similarity import affinity_of, read_memory

@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from projects.memfusion.geometry import transform_points, warp_bev
-from projects.memfusion.geometry.projection import apply_homography
-from projects.memfusion.geometry.resampling import _pool_in_order, _sample_in_order
+from projects.geometry import transform_points, warp_bev
+from projects.geometry.projection import apply_homography
+from projects.geometry.resampling import _pool_in_order, _sample_in_order
 from projects.memfusion.memory.similarity import (
     _chunked_read,
     _fused_read,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import MutableMapping
 from typing import Any
 
-from projects.memfusion.geometry import BEVGrid
+from projects.geometry import BEVGrid
 
 AXES = {0: 'x', 1: 'y', 3: 'x', 4: 'y'}
 """Places of a range [x, y, z, x, y, z] that the grid knows; z is the height of the anchors."""

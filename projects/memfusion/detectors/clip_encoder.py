@@ -19,7 +19,7 @@ from mmdet3d.models.detectors import MVXTwoStageDetector
 from mmdet3d.registry import MODELS
 from torch import Tensor, nn
 
-from projects.memfusion.geometry import BEVGrid
+from projects.geometry import BEVGrid
 from projects.memfusion.parallel import zero_from, zero_of
 from projects.memfusion.structures import Calibration
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import MutableMapping
 from typing import Any
 
-from projects.memfusion.geometry import BEVGrid
+from projects.geometry import BEVGrid
 
 from .anchor_ranges import fill_anchor_ranges
 

@@ -6,7 +6,7 @@ import torch
 from mmdet3d.models.utils import draw_heatmap_gaussian, gaussian_radius
 from torch import Tensor
 
-from projects.memfusion.geometry import BEVGrid
+from projects.geometry import BEVGrid
 
 MIN_OVERLAP, MIN_RADIUS = 0.1, 2
 """As CenterHead's own targets: gaussian_overlap and min_radius, in cells."""

@@ -22,8 +22,8 @@ from mmengine.model import ModuleDict
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from projects.geometry import BEVGrid, rasterize_boxes
 from projects.memfusion.fusion import FusionTruth
-from projects.memfusion.geometry import BEVGrid, rasterize_boxes
 from projects.memfusion.parallel import zero_from, zero_of
 from projects.memfusion.structures import Calibration, FrameBatch, FrameMeta
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from projects.memfusion.geometry import full_precision, sample_bilinear
+from projects.geometry import full_precision, sample_bilinear
 from projects.memfusion.parallel import mean_over_ranks
 from projects.memfusion.structures import Calibration
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from projects.memfusion.geometry import cell_positions
+from projects.geometry import cell_positions
 
 from .fusion_state import ActiveCells, FusionState
 

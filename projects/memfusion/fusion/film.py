@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from projects.memfusion.geometry import cell_positions, full_precision
+from projects.geometry import cell_positions, full_precision
 from projects.memfusion.structures import Calibration
 
 from .fusion_state import FusionState, check_kind

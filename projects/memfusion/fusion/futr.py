@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from mmdet3d.registry import MODELS
 from torch import Tensor, nn
 
-from projects.memfusion.geometry import pool_adaptive
+from projects.geometry import pool_adaptive
 from projects.memfusion.structures import Calibration
 
 from .attention import CrossAttention

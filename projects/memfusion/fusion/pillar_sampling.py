@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from projects.memfusion.geometry import sample_bilinear
-from projects.memfusion.geometry.projection import inside_image
+from projects.geometry import sample_bilinear
+from projects.geometry.projection import inside_image
 
 from .fusion_state import FusionState, Reading
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from projects.memfusion.geometry import full_precision, window_bounds, window_shares
+from projects.geometry import full_precision, window_bounds, window_shares
 from projects.memfusion.structures import Calibration
 
 from .fusion_state import CameraTokens

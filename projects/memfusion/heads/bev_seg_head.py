@@ -10,7 +10,7 @@ from mmdet3d.structures import Det3DDataSample
 from mmengine.model import bias_init_with_prob
 from torch import Tensor, nn
 
-from projects.memfusion.geometry import BEVGrid, rasterize_boxes
+from projects.geometry import BEVGrid, rasterize_boxes
 from projects.memfusion.structures import Calibration
 
 from .task_head import TaskHead

@@ -21,7 +21,7 @@ from mmdet.models.utils import (
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from projects.memfusion.geometry import full_precision
+from projects.geometry import full_precision
 from projects.memfusion.structures import Calibration
 from projects.memfusion.structures.image_labels import ImageLabels
 

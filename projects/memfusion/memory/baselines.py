@@ -15,7 +15,7 @@ from mmdet3d.registry import MODELS
 from mmengine.model import constant_init
 from torch import Tensor, nn
 
-from projects.memfusion.geometry import warp_bev
+from projects.geometry import warp_bev
 from projects.memfusion.structures import FrameBatch, TemporalState, empty_clock
 
 from .channel_norm import LOCAL_NORM

@@ -16,7 +16,7 @@ from mmdet3d.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from projects.memfusion.geometry import full_precision
+from projects.geometry import full_precision
 
 from .channel_norm import LOCAL_NORM
 

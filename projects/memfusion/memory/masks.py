@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from projects.memfusion.geometry import BEVGrid, rasterize_boxes
+from projects.geometry import BEVGrid, rasterize_boxes
 
 SOURCES = ('truth', 'detections', 'previous_detections', 'occupancy', 'none')
 

@@ -8,7 +8,7 @@ import torch
 from mmengine.model import BaseModule, constant_init
 from torch import Tensor, nn
 
-from projects.memfusion.geometry import ego_motion
+from projects.geometry import ego_motion
 from projects.memfusion.structures import FrameBatch, TemporalState
 
 NUM_EGO_CHANNELS = 4

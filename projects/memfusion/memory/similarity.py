@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from projects.memfusion.geometry import full_precision
+from projects.geometry import full_precision
 
 QUERY_CHUNK = 128
 """Queries handled at once: keeps the affinity at chunk x N instead of M x N, and small enough to be reused from cache."""

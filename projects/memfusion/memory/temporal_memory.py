@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from mmdet3d.registry import MODELS
 from torch import Tensor, nn
 
-from projects.memfusion.geometry import cell_positions, move_positions, transform_points, warp_bev
+from projects.geometry import cell_positions, move_positions, transform_points, warp_bev
 from projects.memfusion.structures import FrameBatch, MemorySizes, MemoryState
 
 from .bev_network import MemoryQuery, union_logits

@@ -12,7 +12,7 @@ from mmdet3d.registry import METRICS
 from mmengine.logging import MMLogger
 from torch import Tensor
 
-from projects.memfusion.geometry import BEVGrid, rasterize_boxes
+from projects.geometry import BEVGrid, rasterize_boxes
 from projects.memfusion.structures.image_labels import IGNORED, semantic_classes
 
 from .box_tables import Floats, Ints

@@ -21,10 +21,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from projects.geometry.distortion import parse_distortion
+from projects.geometry.undistortion import undistort_image, undistorted_intrinsics
 from projects.memfusion.data.files import map_in_order, write_pickles
 from projects.memfusion.data.image_files import read_image
-from projects.memfusion.geometry.distortion import parse_distortion
-from projects.memfusion.geometry.undistortion import undistort_image, undistorted_intrinsics
 
 from .errors import UserError
 from .keyframe_input import load_plain_pickle

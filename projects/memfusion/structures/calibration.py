@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from projects.memfusion.geometry.distortion import NUM_COEFFICIENTS, PINHOLE, parse_distortion
-from projects.memfusion.geometry.precision import full_precision
-from projects.memfusion.geometry.projection import (
+from projects.geometry.distortion import NUM_COEFFICIENTS, PINHOLE, parse_distortion
+from projects.geometry.precision import full_precision
+from projects.geometry.projection import (
     MIN_DEPTH_M,
     apply_homography,
     inside_image,
@@ -22,8 +22,8 @@ from projects.memfusion.geometry.projection import (
     project_to_image,
     whole_window,
 )
-from projects.memfusion.geometry.rigid import check_rigid, invert_rigid, transform_points
-from projects.memfusion.geometry.undistortion import undistort_points, undistorted_intrinsics
+from projects.geometry.rigid import check_rigid, invert_rigid, transform_points
+from projects.geometry.undistortion import undistort_points, undistorted_intrinsics
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from projects.memfusion.geometry.rigid import check_rigid
+from projects.geometry.rigid import check_rigid
 
 META_KEYS = (
     'sample_idx',

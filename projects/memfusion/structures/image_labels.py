@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from projects.memfusion.geometry.distortion import PINHOLE
+from projects.geometry.distortion import PINHOLE
 
 IGNORED = 255
 """Semantic id of a pixel that is not labelled; it counts neither in a loss nor in a metric."""

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from projects.memfusion.geometry.projection import clip_segments
+from projects.geometry.projection import clip_segments
 from projects.memfusion.structures.calibration import Calibration
 
 from .box_set import EDGES, BoxSet

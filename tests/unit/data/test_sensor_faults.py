@@ -12,6 +12,7 @@ import torch
 from mmdet3d.structures.points import LiDARPoints
 from mmengine.dataset import pseudo_collate
 
+from projects.geometry.calib_noise import measure_noise
 from projects.memfusion.data.clip_preprocessor import ClipDataPreprocessor
 from projects.memfusion.data.nuscenes_tables import CAMERAS
 from projects.memfusion.data.transforms import (
@@ -24,7 +25,6 @@ from projects.memfusion.data.transforms import (
     ReplaceImages,
     ResizeImages,
 )
-from projects.memfusion.geometry.calib_noise import measure_noise
 
 from .multiview import frame, nano_frames, rig
 

@@ -398,7 +398,7 @@ def test_the_list_of_torch_is_the_one_looked_at():
 @pytest.mark.parametrize('ordered', [False, True])
 def test_operations_without_a_deterministic_algorithm_are_listed(fused, collated, make_camera_frame, monkeypatch, ordered):
     """A training step of the gated detector with FuTr++ and with FuTr, and of all further heads."""
-    monkeypatch.setattr('projects.memfusion.geometry.resampling._wants_order', lambda maps: ordered)
+    monkeypatch.setattr('projects.geometry.resampling._wants_order', lambda maps: ordered)
     plus = {**SMALL['fusion_layer'], 'type': 'FuTrPlusPlus', 'strides': (8,), 'calib_refine': dict(kind='pose')}
     mean = dict(type='FuTr', bev_channels=24, img_channels=16, strides=(8,), dim=16, num_heads=2)
     clips, losses = [[make_camera_frame('a', i) for i in range(2)]], []

@@ -6,8 +6,8 @@ import pytest
 import torch
 from mmdet3d.models.task_modules.coders import CenterPointBBoxCoder
 
+from projects.geometry import BEVGrid
 from projects.memfusion.detectors.grid_config import fill_grid
-from projects.memfusion.geometry import BEVGrid
 
 KEYS = dict(pts_bbox_head=('bbox_coder', 'post_center_range'), test_cfg=('pts', 'post_center_limit_range'))
 

@@ -8,7 +8,7 @@ import torch
 from mmdet3d.structures import LiDARInstance3DBoxes
 from shapely.geometry import Point, Polygon
 
-from projects.memfusion.geometry import BEVGrid, check_rigid, invert_rigid, rasterize_boxes, transform_points
+from projects.geometry import BEVGrid, check_rigid, invert_rigid, rasterize_boxes, transform_points
 
 GRID = BEVGrid((-8.0, -4.0, -5.0, 8.0, 4.0, 3.0), (0.25, 0.5, 8.0), 2)  # anisotropic: cells of 0.5 x 1.0 m
 

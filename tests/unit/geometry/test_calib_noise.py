@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from projects.memfusion.geometry.calib_noise import (
+from projects.geometry.calib_noise import (
     fixed_rotation_noise,
     measure_noise,
     offset_camera_stamp,
     sample_rigid_noise,
     whole_rig_noise,
 )
-from projects.memfusion.geometry.rigid import check_rigid, interpolate_pose, invert_rigid
+from projects.geometry.rigid import check_rigid, interpolate_pose, invert_rigid
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from projects.memfusion.geometry import ego_motion
+from projects.geometry import ego_motion
 
 
 def pose(yaw=0.0, x=0.0, y=0.0, z=0.0):

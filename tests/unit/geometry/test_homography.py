@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from projects.memfusion.geometry.homography import (
+from projects.geometry.homography import (
     crop_homography,
     flip_homography,
     resize_homography,
     rotation_homography,
 )
-from projects.memfusion.geometry.projection import apply_homography
+from projects.geometry.projection import apply_homography
 
 
 def move(homography: torch.Tensor, *uv: float) -> list[float]:

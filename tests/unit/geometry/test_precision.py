@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from projects.memfusion.geometry import full_precision, transform_points, warp_bev
-from projects.memfusion.geometry.precision import _SWITCH, _passes
+from projects.geometry import full_precision, transform_points, warp_bev
+from projects.geometry.precision import _SWITCH, _passes
 from projects.memfusion.memory.similarity import read_memory
 
 PER_OPERATION = hasattr(torch._C, '_get_fp32_precision_getter')
@@ -142,7 +142,7 @@ def test_nothing_is_rounded_inside_and_the_users_choice_is_back_outside(choice):
 @pytest.mark.parametrize('old_torch', [False, True])
 def test_the_old_switches_read_false_inside(choice, old_torch, monkeypatch):
     if old_torch:
-        monkeypatch.setattr('projects.memfusion.geometry.precision._HAS_PRECISION_PER_OPERATION', False)
+        monkeypatch.setattr('projects.geometry.precision._HAS_PRECISION_PER_OPERATION', False)
     CHOICES[choice]()
     before = (*switches(), torch.get_float32_matmul_precision())
     inside = full_precision(lambda: (*switches(), torch.get_float32_matmul_precision()))()

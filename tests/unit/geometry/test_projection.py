@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from projects.memfusion.geometry.distortion import parse_distortion
-from projects.memfusion.geometry.projection import apply_homography, clip_segments, inside_image, project_to_image
+from projects.geometry.distortion import parse_distortion
+from projects.geometry.projection import apply_homography, clip_segments, inside_image, project_to_image
 
 K = np.array([[1266.4, 0.0, 816.3], [0.0, 1250.1, 491.5], [0.0, 0.0, 1.0]])
 RADTAN = (-0.12, 0.03, 0.0006, -0.0004, -0.002)

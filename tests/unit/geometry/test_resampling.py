@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from projects.memfusion.geometry import pool_adaptive, sample_bilinear
-from projects.memfusion.geometry.resampling import _pool_in_order, _sample_in_order
+from projects.geometry import pool_adaptive, sample_bilinear
+from projects.geometry.resampling import _pool_in_order, _sample_in_order
 
 
 def draw(*shape, seed=0):

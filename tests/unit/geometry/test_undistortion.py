@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from projects.memfusion.geometry.distortion import distort, max_radius_of, parse_distortion
-from projects.memfusion.geometry.undistortion import (
+from projects.geometry.distortion import distort, max_radius_of, parse_distortion
+from projects.geometry.undistortion import (
     undistort_image,
     undistort_points,
     undistorted_intrinsics,

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from projects.memfusion.geometry import cell_positions, move_positions, warp_bev
+from projects.geometry import cell_positions, move_positions, warp_bev
 
 # (range, (H, W)): square; H != W; cells of 0.5 x 2 m; a range that is not centred on the sensor.
 GRIDS = [

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from projects.memfusion.geometry import warp_bev
+from projects.geometry import warp_bev
 from projects.memfusion.memory import baselines
 
 RANGE = (-6.0, -4.0, -5.0, 6.0, 4.0, 3.0)

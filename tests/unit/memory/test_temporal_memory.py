@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from projects.memfusion.geometry import warp_bev
+from projects.geometry import warp_bev
 from projects.memfusion.memory import temporal_memory
 from projects.memfusion.structures import MemoryState
 

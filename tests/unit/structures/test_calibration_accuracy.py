@@ -14,15 +14,15 @@ from mmdet3d.structures import LiDARInstance3DBoxes, LiDARPoints
 from nuscenes import nuscenes as devkit
 from pyquaternion import Quaternion
 
-from projects.memfusion.data.transforms.clip_augmentation import ClipBEVAugmentation
-from projects.memfusion.geometry.calib_noise import fixed_rotation_noise
-from projects.memfusion.geometry.homography import (
+from projects.geometry.calib_noise import fixed_rotation_noise
+from projects.geometry.homography import (
     crop_homography,
     flip_homography,
     resize_homography,
     rotation_homography,
 )
-from projects.memfusion.geometry.undistortion import undistort_image
+from projects.geometry.undistortion import undistort_image
+from projects.memfusion.data.transforms.clip_augmentation import ClipBEVAugmentation
 from projects.memfusion.structures.calibration import Calibration
 
 LENSES = dict(pinhole=(), radtan=(-0.12, 0.03, 0.0006, -0.0004, -0.002), fisheye=(-0.03, 0.008, -0.004, 0.0006))

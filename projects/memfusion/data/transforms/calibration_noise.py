@@ -11,8 +11,8 @@ from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
 from torch import Tensor
 
-from projects.memfusion.geometry.calib_noise import offset_camera_stamp, sample_rigid_noise, whole_rig_noise
-from projects.memfusion.geometry.rigid import invert_rigid
+from projects.geometry.calib_noise import offset_camera_stamp, sample_rigid_noise, whole_rig_noise
+from projects.geometry.rigid import invert_rigid
 from projects.memfusion.structures.calibration import Calibration
 
 from ..errors import DataError

@@ -18,8 +18,8 @@ from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
 from torch import Tensor
 
-from projects.memfusion.geometry.distortion import MODELS
-from projects.memfusion.geometry.projection import apply_homography
+from projects.geometry.distortion import MODELS
+from projects.geometry.projection import apply_homography
 from projects.memfusion.structures.calibration import Calibration
 from projects.memfusion.structures.image_labels import IGNORED, ImageLabels, semantic_classes
 

@@ -14,7 +14,7 @@ import torch
 from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
 
-from projects.memfusion.geometry.distortion import MODELS
+from projects.geometry.distortion import MODELS
 from projects.memfusion.structures.calibration import Calibration
 
 from ..errors import BadFrameError, DataError

@@ -17,7 +17,7 @@ from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
 from torch import Tensor
 
-from projects.memfusion.geometry.homography import (
+from projects.geometry.homography import (
     crop_homography,
     flip_homography,
     resize_homography,

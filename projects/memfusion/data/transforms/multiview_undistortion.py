@@ -7,8 +7,8 @@ from typing import Any
 from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
 
-from projects.memfusion.geometry.distortion import PINHOLE
-from projects.memfusion.geometry.undistortion import undistort_image
+from projects.geometry.distortion import PINHOLE
+from projects.geometry.undistortion import undistort_image
 
 from .image_labels import calibration_of, images_of, require_raw_images
 

@@ -17,7 +17,7 @@ from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
 from torch import Tensor
 
-from projects.memfusion.geometry.projection import MIN_DEPTH_M, clip_segments, whole_window
+from projects.geometry.projection import MIN_DEPTH_M, clip_segments, whole_window
 from projects.memfusion.structures.calibration import Calibration
 from projects.memfusion.structures.image_labels import IGNORED, ImageLabels, semantic_classes
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from projects.memfusion.geometry import full_precision
+from projects.geometry import full_precision
 
 from ..bev_network import SensoryUpdate, join_agents, others_of
 from .blocks import DecoderSensoryUpdate, FeatureFusion, Upsample
