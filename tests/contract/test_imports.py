@@ -70,7 +70,8 @@ def test_contracts_and_geometry_stand_below_everything(path):
     assert others <= {'structures'}
 
 
-@pytest.mark.parametrize('path', files('geometry', 'memfusion/fusion', 'memfusion/memory'), ids=lambda p: str(p.relative_to(REPO)))
+@pytest.mark.parametrize('path', files('geometry', 'memfusion/fusion', 'memfusion/memory'),
+                         ids=lambda p: str(p.relative_to(REPO)))
 def test_blocks_do_without_compiled_ops(path):
     allowed = ('torch', 'mmengine', 'mmcv.cnn', 'mmdet3d.registry', 'projects.memfusion', '__future__', 'math', 'dataclasses',
                'collections', 'typing', 'numpy', 'functools', 'itertools', 'contextlib', 'threading', 'weakref',

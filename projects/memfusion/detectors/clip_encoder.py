@@ -20,7 +20,7 @@ from mmdet3d.registry import MODELS
 from torch import Tensor, nn
 
 from projects.geometry import BEVGrid
-from projects.memfusion.parallel import zero_from, zero_of
+from projects.memfusion.losses.ranks import zero_from, zero_of
 from projects.memfusion.structures import Calibration
 
 from .modes import choose_voxels, evaluating

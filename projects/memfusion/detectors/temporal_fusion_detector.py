@@ -24,7 +24,7 @@ from torch import Tensor
 
 from projects.geometry import BEVGrid, rasterize_boxes
 from projects.memfusion.fusion import FusionTruth
-from projects.memfusion.parallel import zero_from, zero_of
+from projects.memfusion.losses.ranks import zero_from, zero_of
 from projects.memfusion.structures import Calibration, FrameBatch, FrameMeta
 
 from .clip_encoder import ClipEncoder, EncodedClip, EncodedImages

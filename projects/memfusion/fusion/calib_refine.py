@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from projects.geometry import full_precision, sample_bilinear
-from projects.memfusion.parallel import mean_over_ranks
+from projects.memfusion.losses.fusion_losses import calibration_error
+from projects.memfusion.losses.ranks import mean_over_ranks
 from projects.memfusion.structures import Calibration
 
 from .fusion_layer import FusionTruth
-from .fusion_losses import calibration_error
 from .fusion_state import FusionState, check_kind
 from .token_geometry import unproject
 from .token_grid import TokenGrid

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from projects.memfusion.losses.fusion_losses import center_focal_loss
+
 from .fusion_layer import FusionTruth
-from .fusion_losses import center_focal_loss
 from .fusion_state import ActiveCells, FusionState, check_kind
 
 KINDS = ('all', 'random', 'heatmap', 'occupancy', 'learned')

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from projects.memfusion.parallel import zero_of
+from projects.memfusion.losses.ranks import zero_of
 from projects.memfusion.structures import Calibration
 
 _MOST_PADDING_PX = 32

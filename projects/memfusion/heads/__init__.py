@@ -1,16 +1,14 @@
-"""Heads and losses that mmdet3d lacks."""
+"""Heads that mmdet3d lacks."""
 
 from .anchor_head import SyncAnchor3DHead
 from .anchor_multi import AnchorHeadMulti
 from .bev_seg_head import BEVSegHead
 from .center_head import InitCenterHead
-from .center_losses import SyncGaussianFocalLoss, SyncL1Loss
 from .image_center_head import ImageCenterHead
 from .image_seg_head import ImageSegHead
-from .occupancy_loss import OccupancyLoss
 from .task_head import TaskHead
 
 __all__ = [
-    'AnchorHeadMulti', 'BEVSegHead', 'ImageCenterHead', 'ImageSegHead', 'InitCenterHead', 'OccupancyLoss',
-    'SyncAnchor3DHead', 'SyncGaussianFocalLoss', 'SyncL1Loss', 'TaskHead',
+    'AnchorHeadMulti', 'BEVSegHead', 'ImageCenterHead', 'ImageSegHead', 'InitCenterHead',
+    'SyncAnchor3DHead', 'TaskHead',
 ]

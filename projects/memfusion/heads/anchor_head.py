@@ -10,7 +10,7 @@ from mmdet3d.models.dense_heads import Anchor3DHead
 from mmdet3d.registry import MODELS
 from mmengine.dist import get_world_size
 
-from projects.memfusion.parallel import mean_over_ranks
+from projects.memfusion.losses.ranks import mean_over_ranks
 
 
 @MODELS.register_module()

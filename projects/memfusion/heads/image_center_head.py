@@ -12,9 +12,9 @@ from mmdet3d.structures import Det3DDataSample
 from mmengine.model import bias_init_with_prob
 from torch import Tensor, nn
 
+from projects.memfusion.losses.center_losses import SyncGaussianFocalLoss, SyncL1Loss
 from projects.memfusion.structures import Calibration
 
-from .center_losses import SyncGaussianFocalLoss, SyncL1Loss
 from .image_center_targets import CenterMaps, CenterTargets, cells_inside, center_targets, decode_centers, focal_px
 from .task_head import TaskHead, camera_labels, pick_level
 

@@ -12,7 +12,7 @@ from mmdet3d.registry import MODELS
 from mmdet3d.structures import Det3DDataSample
 from torch import Tensor, nn
 
-from projects.memfusion.parallel import mean_over_ranks
+from projects.memfusion.losses.ranks import mean_over_ranks
 from projects.memfusion.structures import Calibration
 from projects.memfusion.structures.image_labels import IGNORED, ImageLabels
 

@@ -7,7 +7,7 @@ import torch
 from mmengine.runner.checkpoint import load_state_dict
 from torch import nn
 
-from projects.memfusion.parallel import zero_of
+from projects.memfusion.losses.ranks import zero_of
 
 
 @pytest.fixture

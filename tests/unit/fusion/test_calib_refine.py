@@ -9,8 +9,8 @@ import torch
 
 from projects.memfusion.fusion import FusionTruth
 from projects.memfusion.fusion.calib_refine import CalibRefine, rigid_from_twist, shift_images
-from projects.memfusion.fusion.fusion_losses import calibration_error
 from projects.memfusion.fusion.fusion_state import CameraTokens, FusionState
+from projects.memfusion.losses.fusion_losses import calibration_error
 
 from .conftest import BEV_CHANNELS, IMG_CHANNELS, RANGE, STRIDE, inputs, ring
 

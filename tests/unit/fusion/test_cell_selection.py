@@ -9,8 +9,8 @@ import torch
 
 from projects.memfusion.fusion import FusionTruth
 from projects.memfusion.fusion.cell_selection import CellSelection
-from projects.memfusion.fusion.fusion_losses import center_focal_loss
 from projects.memfusion.fusion.fusion_state import CameraTokens, FusionState
+from projects.memfusion.losses.fusion_losses import center_focal_loss
 
 from .conftest import ring
 

@@ -10,8 +10,7 @@ import torch
 from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
 from mmengine.structures import InstanceData
 
-from projects.memfusion import parallel
-from projects.memfusion.heads import center_losses
+from projects.memfusion.losses import center_losses
 from projects.memfusion.structures import Calibration
 from projects.memfusion.structures.image_labels import ImageLabels
 
@@ -59,14 +58,14 @@ def make_sample():
 def on_two_ranks(monkeypatch):
     """on_two_ranks(a, b): what two ranks would get from the functions, the collectives meeting in order of their calls."""
 
-    def run(*ranks: Callable[[], dict[str, torch.Tensor]]) -> list[dict[str, torch.Tensor]]:
+    def run(*functions: Callable[[], dict[str, torch.Tensor]]) -> list[dict[str, torch.Tensor]]:
         seen: list[list[torch.Tensor]] = [[], []]
-        for module in (parallel, center_losses):
+        for module in (ranks, center_losses):
             monkeypatch.setattr(module, 'get_world_size', lambda: 2)
         results = []
         for meeting in (False, True):
             results = []
-            for rank, function in enumerate(ranks):
+            for rank, function in enumerate(functions):
                 calls = [0]
 
                 def all_reduce(value, op, rank=rank, calls=calls, meeting=meeting):
@@ -77,7 +76,7 @@ def on_two_ranks(monkeypatch):
                         seen[rank].append(value.clone())
                     calls[0] += 1
 
-                monkeypatch.setattr(parallel, 'all_reduce', all_reduce)
+                monkeypatch.setattr(ranks, 'all_reduce', all_reduce)
                 results.append(function())
             assert len(seen[0]) == len(seen[1]) > 0
         monkeypatch.undo()

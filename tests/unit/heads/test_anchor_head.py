@@ -9,8 +9,8 @@ from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 
-from projects.memfusion import parallel
 from projects.memfusion.heads import anchor_head
+from projects.memfusion.losses import ranks
 
 HEAD = dict(
     type='SyncAnchor3DHead', num_classes=3, in_channels=8, feat_channels=8,
@@ -61,16 +61,16 @@ def test_ranks_average_to_one_process_with_all_frames(head, second, monkeypatch)
     mine, other = frame(1, 9), frame(2, second or 0, is_labelled=not idle)
     whole = losses(head, mine) if idle else losses(head, mine, other)
     counted = []
-    for module in (parallel, anchor_head):
+    for module in (ranks, anchor_head):
         monkeypatch.setattr(module, 'get_world_size', lambda: 2)
     monkeypatch.setattr(anchor_head, 'mean_over_ranks', lambda value: counted.append(value) or value)
     for one in (mine, other):
         losses(head, one)
     shared = sum(counted) / 2  # what the ranks agree on
     monkeypatch.setattr(anchor_head, 'mean_over_ranks', lambda value: shared)
-    ranks = [losses(head, mine), {name: (0.0 if idle else 1.0) * value for name, value in losses(head, other).items()}]
+    shares = [losses(head, mine), {name: (0.0 if idle else 1.0) * value for name, value in losses(head, other).items()}]
     for name, value in whole.items():
-        assert (ranks[0][name] + ranks[1][name]).item() / 2 == pytest.approx(value.item(), rel=1e-5), name
+        assert (shares[0][name] + shares[1][name]).item() / 2 == pytest.approx(value.item(), rel=1e-5), name
     assert counted[0][0] > 1 and (counted[1].sum() == 0) == idle
 
 

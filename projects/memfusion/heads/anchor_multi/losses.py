@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from mmdet3d.registry import MODELS
 from torch import Tensor
 
-from projects.memfusion.parallel import mean_over_ranks
+from projects.memfusion.losses.ranks import mean_over_ranks
 
 from .coder import YAW, DirectionBins
 from .groups import GroupOutput

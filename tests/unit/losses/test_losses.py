@@ -6,8 +6,9 @@ import pytest
 import torch
 from mmdet.models.losses import GaussianFocalLoss, L1Loss
 
-from projects.memfusion import parallel
-from projects.memfusion.heads import OccupancyLoss, SyncGaussianFocalLoss, SyncL1Loss, center_losses
+from projects.memfusion.losses import center_losses, ranks
+from projects.memfusion.losses.center_losses import SyncGaussianFocalLoss, SyncL1Loss
+from projects.memfusion.losses.occupancy_loss import OccupancyLoss
 
 
 def test_occupancy_loss_by_hand():
@@ -68,12 +69,12 @@ def test_two_ranks_average_to_the_loss_of_both(monkeypatch):
     """Rank losses with a shared normaliser have the mean that one process with both samples has."""
     (pred_a, target_a), (pred_b, target_b) = heat(1), heat(6)
     whole = GaussianFocalLoss()(torch.cat([pred_a, pred_b]), torch.cat([target_a, target_b]), avg_factor=2 + 7)
-    for module in (parallel, center_losses):
+    for module in (ranks, center_losses):
         monkeypatch.setattr(module, 'get_world_size', lambda: 2)
     monkeypatch.setattr(center_losses, 'mean_over_ranks', lambda value: torch.tensor((2 + 7) / 2))
     loss = SyncGaussianFocalLoss()
-    ranks = [loss(pred_a, target_a, avg_factor=2), loss(pred_b, target_b, avg_factor=7)]
-    assert (sum(ranks) / 2).item() == pytest.approx(whole.item(), rel=1e-6)
+    shares = [loss(pred_a, target_a, avg_factor=2), loss(pred_b, target_b, avg_factor=7)]
+    assert (sum(shares) / 2).item() == pytest.approx(whole.item(), rel=1e-6)
 
 
 def test_init_bias_reaches_the_heatmaps(repo):

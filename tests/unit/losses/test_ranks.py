@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from projects.memfusion.parallel import zero_from, zero_of
+from projects.memfusion.losses.ranks import zero_from, zero_of
 
 
 def test_zero_is_zero_whatever_the_tensors_hold():

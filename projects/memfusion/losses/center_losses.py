@@ -11,7 +11,7 @@ from mmdet3d.registry import MODELS
 from mmengine.dist import get_world_size
 from torch import Tensor
 
-from projects.memfusion.parallel import mean_over_ranks
+from .ranks import mean_over_ranks
 
 
 @MODELS.register_module()

@@ -8,7 +8,7 @@ from mmdet3d.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from projects.memfusion.parallel import mean_over_ranks
+from .ranks import mean_over_ranks
 
 
 @MODELS.register_module()

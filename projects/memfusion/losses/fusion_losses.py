@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from projects.memfusion.parallel import mean_over_ranks
+from .ranks import mean_over_ranks
 
 
 def center_focal_loss(logits: Tensor, heatmap: Tensor) -> Tensor:
