@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from mmdet3d.registry import MODELS
 from torch import Tensor, nn
 
+from projects.encodings.attention import CrossAttention
 from projects.geometry import pool_adaptive
 from projects.memfusion.structures import Calibration
 
-from .attention import CrossAttention
 from .fusion_layer import FusionLayer, FusionOutput
 from .token_grid import TokenGrid
 

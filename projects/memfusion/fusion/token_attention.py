@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from .attention import CrossAttention
+from projects.encodings.attention import CrossAttention
+
 from .fusion_state import FusionState, Reading
 
 
