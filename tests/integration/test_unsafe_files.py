@@ -15,10 +15,10 @@ from mmengine.fileio import dump, load
 from projects.common.safe_pickle import TRUST_VARIABLE, UnsafeFileError
 from projects.memfusion.data.errors import DataError
 from projects.memfusion.runtime import UserError, init_registry, run_cli
-from projects.memfusion.runtime.fusion_study.run import pretrain
-from projects.memfusion.runtime.memory_study.cache import read_cache
-from projects.memfusion.runtime.memory_study.run import train_plain
 from projects.memfusion.runtime.undistort import Plan, _rewrite_infos
+from projects.memfusion.studies.fusion.run import pretrain
+from projects.memfusion.studies.memory.cache import read_cache
+from projects.memfusion.studies.memory.run import train_plain
 
 REFUSED = r'{}: was refused, because reading it would call (posix|nt)\.mkdir.*--trust-files'
 INFO, DATABASE = 'nuscenes_infos_val.pkl', 'nuscenes_dbinfos_train.pkl'

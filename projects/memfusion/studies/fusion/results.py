@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 
-from ..robustness.conditions import make_conditions
-from ..robustness.report import break_even, curve
-from ..robustness.run import Scores
+from projects.memfusion.studies.robustness.conditions import make_conditions
+from projects.memfusion.studies.robustness.report import break_even, curve
+from projects.memfusion.studies.robustness.run import Scores
+
 from .faults import FAULTS, result_path
 from .rows import ROWS
 

@@ -23,9 +23,8 @@ from torch import Tensor
 
 from projects.memfusion.data.seeding import item_seed, seeded
 from projects.memfusion.detectors.temporal_fusion_detector import EncodedClip
-
-from ..checkpoint import safe_load
-from ..errors import UserError
+from projects.memfusion.runtime.checkpoint import safe_load
+from projects.memfusion.runtime.errors import UserError
 
 _SAMPLE_TYPES = (Det3DDataSample, InstanceData, PointData, LiDARInstance3DBoxes, Box3DMode)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from mmengine.config import ConfigDict
 
-from ..errors import UserError
+from projects.memfusion.runtime.errors import UserError
 
 ROTATIONS_DEG = (0.25, 0.5, 1.0, 2.0, 4.0)
 TRANSLATIONS_M = (0.05, 0.1, 0.2, 0.5)

@@ -15,14 +15,14 @@ from mmengine.runner.checkpoint import weights_to_cpu
 from torch import Tensor
 
 from projects.memfusion.data.files import write_text
+from projects.memfusion.runtime.checkpoint import safe_load
+from projects.memfusion.runtime.launch import build_runner, init_registry, prepare_config
+from projects.memfusion.runtime.run_checks import check_run
+from projects.memfusion.studies.memory.cache import FeatureCache
+from projects.memfusion.studies.memory.rows import Row
+from projects.memfusion.studies.memory.run import run_tool
+from projects.memfusion.studies.memory.train_row import train
 
-from ..checkpoint import safe_load
-from ..launch import build_runner, init_registry, prepare_config
-from ..memory_study.cache import FeatureCache
-from ..memory_study.rows import Row
-from ..memory_study.run import run_tool
-from ..memory_study.train_row import train
-from ..run_checks import check_run
 from .frames import FusedFrames, camera_dataset, load_or_encode, read_world
 from .rows import BUDGET, LIDAR_ONLY, PRETRAIN, ROWS, WORLDS
 from .train_row import build_row, predict, score

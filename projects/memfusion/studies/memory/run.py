@@ -16,9 +16,9 @@ from mmengine.registry import init_default_scope
 from mmengine.runner.checkpoint import weights_to_cpu
 
 from projects.memfusion.data.files import write_text
+from projects.memfusion.runtime.checkpoint import safe_load
+from projects.memfusion.runtime.run_checks import check_run
 
-from ..checkpoint import safe_load
-from ..run_checks import check_run
 from .cache import FeatureCache, load_or_encode
 from .rows import PLAIN, ROWS, Budget, Row
 from .train_row import HISTORIES, build_row, predict, score, train

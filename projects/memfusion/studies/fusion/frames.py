@@ -21,8 +21,7 @@ from torch import Tensor
 from projects.memfusion.data.seeding import item_seed, seeded
 from projects.memfusion.detectors.clip_encoder import EncodedClip, EncodedImages
 from projects.memfusion.structures import CameraFrame
-
-from ..memory_study.cache import FeatureCache, encode_split, read_cache
+from projects.memfusion.studies.memory.cache import FeatureCache, encode_split, read_cache
 
 CAMERA_STEPS = ('LoadMultiViewImages', 'LoadAnnotations3D', 'ProjectImageBoxes', 'CalibrationNoise', 'ResizeImages',
                 'CropImages', 'FlipImages')

@@ -9,9 +9,10 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-from ..launch import build_runner, set_work_dir
-from ..memory_study.rows import Row
-from ..robustness.run import ResultFile, Scores, file_id, run_conditions, test_once
+from projects.memfusion.runtime.launch import build_runner, set_work_dir
+from projects.memfusion.studies.memory.rows import Row
+from projects.memfusion.studies.robustness.run import ResultFile, Scores, file_id, run_conditions, test_once
+
 from .rows import LIDAR_ONLY, ROWS, SWEPT, SWEPT_WORLDS
 from .run import load_row
 

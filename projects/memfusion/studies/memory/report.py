@@ -10,8 +10,8 @@ from statistics import mean
 from mmengine.logging import print_log
 
 from projects.memfusion.data.files import write_text
+from projects.memfusion.runtime.errors import UserError
 
-from ..errors import UserError
 from .rows import PLAIN, ROWS, Budget
 
 BEGIN, END = '<!-- tables: begin -->', '<!-- tables: end -->'

@@ -17,9 +17,9 @@ from nuscenes import NuScenes
 from torch import Tensor
 
 from projects.memfusion.metrics.class_ap import demo_map
+from projects.memfusion.runtime.checkpoint import check_architecture
+from projects.memfusion.studies.robustness.run import official
 
-from ..checkpoint import check_architecture
-from ..robustness.run import official
 from .frames import FusedFrames
 from .rows import LOOKALIKES, RANGE_M
 

@@ -16,8 +16,8 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from projects.memfusion.data.files import write_text
+from projects.memfusion.runtime.errors import UserError
 
-from ..errors import UserError
 from .conditions import CLEAN, NO_CAMERAS, Condition, make_conditions, with_condition
 
 Scores = dict[str, float]

@@ -10,10 +10,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from mmengine.logging import print_log
 
-from ..errors import UserError
-from ..memory_study.report import write_tables
-from ..robustness.report import AXES, curve, judge
-from ..robustness.run import Scores
+from projects.memfusion.runtime.errors import UserError
+from projects.memfusion.studies.memory.report import write_tables
+from projects.memfusion.studies.robustness.report import AXES, curve, judge
+from projects.memfusion.studies.robustness.run import Scores
+
 from .faults import FAULTS
 from .results import CONDITIONS, Table, average_seeds, break_even_of, gain, lowest, read_faults, read_rows, spread
 from .rows import BUDGET, FUSED, LIDAR_ONLY, LOOKALIKES, RANGE_M, ROWS, SWEPT, SWEPT_WORLDS
