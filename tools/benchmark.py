@@ -35,7 +35,10 @@ def main() -> None:
     from mmengine.registry import init_default_scope
 
     from projects.memfusion import register  # noqa: F401
-    from projects.memfusion.runtime import benchmark, benchmark_fusion, benchmark_infos, benchmark_memory
+    from projects.memfusion.benchmarks import fusion as benchmark_fusion
+    from projects.memfusion.benchmarks import infos as benchmark_infos
+    from projects.memfusion.benchmarks import memory as benchmark_memory
+    from projects.memfusion.benchmarks import models as benchmark
     from projects.memfusion.runtime.allocator import keep_large_blocks
 
     init_default_scope('mmdet3d')

@@ -15,7 +15,7 @@ from torch import Tensor
 from projects.memfusion.fusion import FuTrPlusPlus
 from projects.memfusion.structures import Calibration
 
-from .benchmark import Row, interleave, rows_of
+from .models import Row, interleave, rows_of
 from .peak_memory import peak_bytes
 
 BEV_SIZES = (128, 180)

@@ -18,8 +18,8 @@ from mmengine.model import BaseModel
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from .errors import UserError
-from .launch import init_registry
+from projects.memfusion.runtime.errors import UserError
+from projects.memfusion.runtime.launch import init_registry
 
 BETWEEN = '(between layers)'
 """What runs outside any layer: similarities, readouts, attention weights."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from projects.common.safe_pickle import load_pickle
 
-from .benchmark import Row, interleave
+from .models import Row, interleave
 
 FRAMES = 28_130
 """Keyframes of nuScenes' training split."""

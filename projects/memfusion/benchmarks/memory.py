@@ -18,7 +18,7 @@ from torch import Tensor
 from projects.memfusion.memory.similarity import read_memory
 from projects.memfusion.structures import FrameBatch, FrameMeta
 
-from .benchmark import FRAME, GATED, Row, build_model, interleave, load_config, predict_step, rows_of, train_step
+from .models import FRAME, GATED, Row, build_model, interleave, load_config, predict_step, rows_of, train_step
 from .peak_memory import peak_bytes
 
 READ_ELEMENTS = (4096, 20480, 40960, 81920)
