@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
+from projects.memfusion.demos.attention_pictures import cell_size_m, choose_cell, count_points, places_in_slots
+from projects.memfusion.demos.memory_pictures import build_remembering, draw_memory, find_scene, stream_memory, usage_of
+from projects.memfusion.demos.recorded_steps import MemoryFrame
 from projects.memfusion.runtime import UserError, init_registry, prepare_config
-from projects.memfusion.runtime.attention_pictures import cell_size_m, choose_cell, count_points, places_in_slots
-from projects.memfusion.runtime.memory_pictures import build_remembering, draw_memory, find_scene, stream_memory, usage_of
-from projects.memfusion.runtime.recorded_steps import MemoryFrame
 from projects.memfusion.structures import MemorySizes, MemoryState
 from projects.memfusion.visualization import BoxSet, MemoryUsage, StoredFrame, draw_attention, draw_memory_usage, mark_cell
 from projects.memfusion.visualization.image_files import read_rgb

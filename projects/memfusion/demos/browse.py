@@ -14,10 +14,9 @@ import numpy as np
 from mmdet3d.registry import DATASETS
 from mmengine.config import Config
 
+from projects.memfusion.runtime.errors import UserError
+from projects.memfusion.runtime.launch import init_registry
 from projects.memfusion.visualization import BoxSet, draw_bev, draw_cameras, write_png
-
-from .errors import UserError
-from .launch import init_registry
 
 _DEFAULT_RANGE_M = (-51.2, -51.2, 51.2, 51.2)
 

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from projects.memfusion.benchmarks.flops import BETWEEN, _count
+from projects.memfusion.demos.browse import browse
 from projects.memfusion.runtime import UserError, prepare_config
-from projects.memfusion.runtime.browse import browse
 
 
 class Detector(nn.Module):

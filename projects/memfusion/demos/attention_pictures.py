@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from projects.memfusion.memory import TemporalMemory
+from projects.memfusion.runtime.errors import UserError
 from projects.memfusion.visualization import BoxSet, StoredFrame, draw_attention, draw_bev, mark_cell
 from projects.memfusion.visualization.bev import BEVCanvas
 
-from .errors import UserError
 from .recorded_steps import MemoryFrame
 
 FEW_POINTS = 5

@@ -17,15 +17,15 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 
 from projects.memfusion.memory import TemporalMemory
+from projects.memfusion.runtime.checkpoint import load_weights, safe_load
+from projects.memfusion.runtime.errors import UserError
+from projects.memfusion.runtime.launch import init_registry
+from projects.memfusion.runtime.run_checks import check_checkpoint, check_run
 from projects.memfusion.structures import MemoryState
 from projects.memfusion.visualization import BoxSet, MemoryUsage, draw_bev, draw_gate, draw_memory_usage, write_png, write_strip
 
 from .attention_pictures import attention_picture, check_cell
-from .checkpoint import load_weights, safe_load
-from .errors import UserError
-from .launch import init_registry
 from .recorded_steps import MemoryFrame, recorded_steps
-from .run_checks import check_checkpoint, check_run
 from .scene_pictures import side_by_side
 
 _SHOWN_SCENES = 6

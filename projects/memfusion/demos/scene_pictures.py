@@ -14,13 +14,12 @@ from mmdet3d.registry import DATASETS, MODELS
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 
+from projects.memfusion.runtime.checkpoint import load_weights, safe_load
+from projects.memfusion.runtime.errors import UserError
+from projects.memfusion.runtime.run_checks import check_checkpoint, check_run
 from projects.memfusion.structures.calibration import Calibration
 from projects.memfusion.visualization import BoxSet, draw_bev, draw_cameras, draw_gate, write_png, write_strip
 from projects.memfusion.visualization.image_files import read_rgb
-
-from .checkpoint import load_weights, safe_load
-from .errors import UserError
-from .run_checks import check_checkpoint, check_run
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from projects.memfusion.runtime.keyframe_score import (
+from projects.memfusion.demos.keyframe.score import (
     KeyframeScore,
     box_points_error,
     count_points_in_boxes,

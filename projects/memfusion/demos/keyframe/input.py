@@ -11,9 +11,8 @@ import numpy as np
 from mmdet3d.structures import Box3DMode, LiDARInstance3DBoxes
 
 from projects.common.safe_pickle import DamagedFileError, UnsafeFileError, load_pickle
+from projects.memfusion.runtime.errors import UserError
 from projects.memfusion.visualization.image_files import read_rgb
-
-from .errors import UserError
 
 _INSTANCE_KEYS = ('bbox_3d', 'bbox_label_3d', 'num_lidar_pts')
 

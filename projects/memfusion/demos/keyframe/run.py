@@ -21,12 +21,12 @@ from mmengine.model import BaseModel
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 
+from projects.memfusion.runtime.errors import UserError
 from projects.memfusion.structures.calibration import Calibration
 from projects.memfusion.visualization import BoxSet, draw_bev, draw_cameras, draw_lidar_on_cameras, write_png
 
-from .errors import UserError
-from .keyframe_input import Keyframe, read_keyframe
-from .keyframe_score import (
+from .input import Keyframe, read_keyframe
+from .score import (
     MIN_POINTS,
     MIN_SCORE,
     KeyframeScore,

@@ -17,10 +17,10 @@ from mmengine.config import Config
 from nuscenes.nuscenes import NuScenes
 
 from projects.memfusion.metrics.class_ap import demo_map
+from projects.memfusion.runtime.errors import UserError
+from projects.memfusion.runtime.launch import init_registry
+from projects.memfusion.runtime.options import OptionsAction
 
-from .errors import UserError
-from .launch import init_registry
-from .options import OptionsAction
 from .scene_pictures import draw_scene
 
 CONFIG = 'configs/demo/xmem-gate_pillar04_second_secfpn_tiny-synthetic.py'
