@@ -9,9 +9,9 @@ import torch
 from mmdet3d.registry import MODELS
 from mmengine.config import Config
 
+from projects.memfusion.convert import convert_checkpoint
+from projects.memfusion.convert.openpcdet_multihead import convert, our_names
 from projects.memfusion.runtime import UserError, load_weights, safe_load
-from projects.memfusion.runtime.convert import convert_checkpoint
-from projects.memfusion.runtime.convert.openpcdet_multihead import convert, our_names
 
 TINY = 'configs/temporal/multihead_pillar04_second_secfpn_tiny-synthetic.py'
 GATED = 'configs/temporal/xmem-gate-multihead_pillar02_second_secfpn_8xb4-phase1-6e_nus-3d.py'

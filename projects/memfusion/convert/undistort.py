@@ -26,8 +26,7 @@ from projects.geometry.undistortion import undistort_image, undistorted_intrinsi
 from projects.memfusion.data.files import map_in_order, write_pickles
 from projects.memfusion.data.image_files import read_image
 from projects.memfusion.demos.keyframe.input import load_plain_pickle
-
-from .errors import UserError
+from projects.memfusion.runtime.errors import UserError
 
 SENSOR_TABLE = 'calibrated_sensor.json'
 LEFT_OUT = ('camera_labels', 'synthetic_nuscenes.json')

@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 import pytest
 
+from projects.memfusion.convert.undistort import undistort_dataset
 from projects.memfusion.data.errors import BadFrameError
 from projects.memfusion.runtime.errors import UserError, run_cli
-from projects.memfusion.runtime.undistort import undistort_dataset
 from projects.memfusion.structures.calibration import Calibration
 from projects.synthetic_nuscenes.generate import generate_dataset
 from projects.synthetic_nuscenes.settings import make_settings
