@@ -10,7 +10,7 @@ import torch
 from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
 from mmengine.structures import InstanceData
 
-from projects.memfusion.losses import center_losses
+from projects.memfusion.losses import center_losses, ranks
 from projects.memfusion.structures import Calibration
 from projects.memfusion.structures.image_labels import ImageLabels
 
