@@ -16,7 +16,7 @@ from mmengine.config import Config
 from torch import Tensor
 
 from projects.memfusion.memory.similarity import read_memory
-from projects.memfusion.structures import FrameBatch, FrameMeta
+from projects.memfusion.structures import FrameBatch, FrameMeta, SceneFeatures
 
 from .models import FRAME, GATED, Row, build_model, interleave, load_config, predict_step, rows_of, train_step
 from .peak_memory import peak_bytes
@@ -108,15 +108,16 @@ def measure_scene_length(data_root: Path, lengths: tuple[int, ...] = (5, 40, 120
     model = build_model(load_config(GATED, data_root))
     channels, shape = model.temporal.network.in_channels, model.grid.bev_shape
     bev = torch.randn(1, channels, *shape, device=next(model.parameters()).device)
-    memory, seconds, sizes = model.temporal.init_state(bev), [], []
+    features = SceneFeatures(bev)
+    state, seconds, sizes = model.temporal.init_state(features), [], []
     with torch.no_grad():
         for index in range(max(lengths)):
             start = time.perf_counter()
-            memory = model.step(bev, memory, _frame(index, bev.device)).memory
+            state = model.step(features, state, _frame(index, bev.device)).state
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             seconds.append(time.perf_counter() - start)
-            sizes.append(memory.num_bytes)
+            sizes.append(state.num_bytes)
     names = [f'frames {length - 4} to {length}' for length in lengths]
     parts = {name: seconds[length - 5:length] for name, length in zip(names, lengths)}
     return [Row(r.name, r.seconds, r.low, r.high, names[0], r.ratio, f'state of {sizes[length - 1] / 1e6:.2f} MB')

@@ -35,7 +35,7 @@ def attention_picture(temporal: TemporalMemory, seen: MemoryFrame, cell_m: tuple
     map_shape = (seen.gate.shape[-2], seen.gate.shape[-1])
     cell = choose_cell(seen, cell_m, range_m, map_shape, score_thr, names)
     memory = temporal.align(step.before, step.frames)
-    affinity = temporal.attention(step.bev, memory, step.frames, (cell.row, cell.column))[0].cpu().numpy()
+    affinity = temporal.attention(step.features.needed_bev, memory, step.frames, (cell.row, cell.column))[0].cpu().numpy()
     places = places_in_slots(cell.center_m, step.frames.global_from_bev[0].cpu().numpy(),
                              memory.slot_global_from_bev[0].cpu().numpy())
     now_s, times_s = float(step.frames.time_s[0]), memory.slot_time_s[0].tolist()

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
-from projects.memfusion.structures import FrameBatch
+from projects.memfusion.structures import FrameBatch, SceneFeatures, SceneTruth, TemporalState
 from projects.memfusion.visualization import BoxSet
 
 
 @dataclass(frozen=True)
 class RecordedStep:
-    """bev (B, C, H, W), the state before the frame (not aligned to it), the frames, the state after them."""
+    """What the frame shows, the state before it (not aligned to it), the frames, the state after them."""
 
-    bev: Tensor
-    before: Any
+    features: SceneFeatures
+    before: TemporalState
     frames: FrameBatch
-    after: Any
+    after: TemporalState
 
 
 @dataclass(frozen=True)
@@ -54,10 +53,9 @@ def recorded_steps(model: Any) -> Iterator[list[RecordedStep]]:
     steps: list[RecordedStep] = []
     original = model.step
 
-    def step(bev: Tensor, memory: Any, frames: FrameBatch, observed: Tensor | None = None,
-             samples: Sequence[Any] | None = None) -> Any:
-        out = original(bev, memory, frames, observed, samples)
-        steps.append(RecordedStep(bev, memory, frames, out.memory))
+    def step(features: SceneFeatures, state: TemporalState, frames: FrameBatch, truth: SceneTruth | None = None) -> Any:
+        out = original(features, state, frames, truth)
+        steps.append(RecordedStep(features, state, frames, out.state))
         return out
 
     model.step = step

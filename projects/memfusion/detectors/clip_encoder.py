@@ -1,70 +1,33 @@
-"""Detector, first half: the single-frame stack. In: clips of points and images. Out: BEV features, in each frame's LiDAR frame.
+"""Detector, first half: the single-frame stack. In: clips of points and images. Out: features, in each frame's LiDAR frame.
 
     points -> pts_voxel_encoder -> pts_middle_encoder -> pts_backbone -> pts_neck     bev_lidar (V, C, H, W)
     images -> img_backbone -> img_neck                                                levels [(V, N, C, h, w)]
     fusion_layer(bev_lidar, levels, calibration)                                      bev_fused (V, C, H, W)
 
-V are the clips' frames that are there: all at once, no loop. Without `img_backbone` and `fusion_layer` it is LiDAR only.
+V are the clips' frames that are there: all at once, no loop. Every part is optional: without `img_backbone` and `fusion_layer`
+it is LiDAR only, without `pts_voxel_encoder` cameras only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 from urllib.error import URLError
 
 import torch
 from mmdet3d.models.detectors import MVXTwoStageDetector
 from mmdet3d.registry import MODELS
-from torch import Tensor, nn
+from torch import Tensor
 
 from projects.geometry import BEVGrid
 from projects.memfusion.losses.ranks import zero_from, zero_of
-from projects.memfusion.structures import Calibration
+from projects.memfusion.structures import take_rows
 
+from .encoded_clip import EncodedClip, EncodedImages
 from .modes import choose_voxels, evaluating
-from .slot_checks import check_single_level
+from .slot_checks import check_lidar_parts, check_single_level
 from .unread_levels import parameters_beside
-
-
-@dataclass(frozen=True)
-class EncodedImages:
-    """Image features of V frames.
-
-    Attributes:
-        levels: (V, N, C, h, w) each; zeros where a camera is missing.
-        calibration: of the V frames.
-        position: (V,) where the frames stand among the B x T, clip-major.
-        aux: what the fusion layer keeps for its loss; None without one.
-    """
-
-    levels: list[Tensor]
-    calibration: Calibration
-    position: Tensor
-    aux: Any = None
-
-    def select(self, rows: Tensor) -> EncodedImages:
-        """The frames where `rows` (V,) bool is True."""
-        aux = None if self.aux is None else {name: value[rows] for name, value in self.aux.items()}
-        return EncodedImages([level[rows] for level in self.levels], self.calibration.select(rows), self.position[rows], aux)
-
-
-@dataclass(frozen=True)
-class EncodedClip:
-    """What the single-frame stack makes of B clips: bev (B, T, C, H, W), observed (B, T, 1, H, W) bool, valid (B, T) bool."""
-
-    bev: Tensor
-    observed: Tensor
-    valid: Tensor
-    images: EncodedImages | None = None
-
-    def after(self, before: EncodedClip, context: int) -> EncodedClip:
-        """This clip with its first `context` frames taken from `before`; the images stay those encoded here."""
-        def join(name: str) -> Tensor:
-            return torch.cat([getattr(before, name)[:, :context], getattr(self, name)[:, context:]], dim=1)
-
-        return EncodedClip(join('bev'), join('observed'), join('valid'), self.images)
 
 
 class ClipEncoder(MVXTwoStageDetector):
@@ -72,6 +35,7 @@ class ClipEncoder(MVXTwoStageDetector):
 
     def __init__(self, grid: dict, fusion_layer: dict | None, **slots: Any) -> None:
         check_single_level(slots['pts_neck'], slots['pts_bbox_head'])
+        check_lidar_parts(slots)
         super().__init__(**slots)
         self.grid = BEVGrid(**grid)
         if fusion_layer is not None and not self.with_img_backbone:
@@ -93,45 +57,73 @@ class ClipEncoder(MVXTwoStageDetector):
                 'file elsewhere and set model.img_backbone.init_cfg.checkpoint to its path, or start from scratch with '
                 'model.img_backbone.init_cfg=None') from error
 
+    @property
+    def with_points(self) -> bool:
+        """Whether the model looks at LiDAR points; without them it has images alone."""
+        return self.with_pts_backbone
+
     def encode(self, inputs: dict[str, Any], frames: Sequence[bool] | None = None) -> EncodedClip:
-        """Voxels and images of the valid frames -> BEV features; zeros where a frame is padding.
+        """Voxels and images of the valid frames -> features; zeros where a frame is padding.
 
         Args:
             inputs: what ClipDataPreprocessor gives.
             frames: which of the B x T frames to encode, clip-major; None is all. Others count as padding.
         """
         clips, length = inputs['clip_shape']
-        device = self.data_preprocessor.device
-        valid = torch.tensor(inputs['frame_valid'], device=device)
-        wanted = valid if frames is None else valid & torch.tensor(frames, device=device)
-        size = (clips * length, self._bev_channels(), *self.grid.bev_shape)
-        observed = torch.zeros(clips * length, 1, *self.grid.bev_shape, dtype=torch.bool, device=device)
-        images = None
-        if wanted.any():
-            voxels = inputs['voxels'] if frames is None else choose_voxels(inputs['voxels'], wanted[valid])
-            bev = self.encode_points(voxels, int(wanted.sum()))
-            observed[wanted] = self._observed_cells(voxels, int(wanted.sum()))
-            if self.with_img_backbone:
-                images = self.encode_images(inputs, wanted[valid], wanted.nonzero()[:, 0])
-                bev, images = self.fuse(bev, images)
-            if not wanted.all():
-                bev = bev.new_zeros(size).index_copy(0, wanted.nonzero()[:, 0], bev)
-        else:
-            bev = torch.zeros(size, device=device)
-            if torch.is_grad_enabled():  # every frame was dropped, but other processes wait for this one's gradients
-                neck = self.pts_neck if self.with_pts_neck else None
-                bev = bev + zero_of(self.pts_voxel_encoder, self.pts_middle_encoder, self.pts_backbone, neck, self.fusion_layer)
-                if self.with_img_backbone and valid.any():  # so that the losses, which have no frame, are still called
-                    with evaluating(self):
-                        some = self.encode_images(inputs, (valid.cumsum(0) == 1)[valid], valid.nonzero()[:1, 0])
-                        fused, images = self.fuse(bev[:1], some)
-                    bev = bev + zero_from([fused])
-                    images = images.select(torch.zeros_like(images.position, dtype=torch.bool))
-                else:
-                    bev = bev + zero_of(*self._image_branch())
-        shape = (clips, length)
-        return EncodedClip(bev.view(*shape, *bev.shape[1:]), observed.view(*shape, *observed.shape[1:]), wanted.view(shape),
-                           images)
+        there = [i for i, valid in enumerate(inputs['frame_valid']) if valid]
+        rows = there if frames is None else [i for i in there if frames[i]]
+        bev, observed, images = self._encode_rows(inputs, there, rows) if rows else self._encode_nothing(inputs, there)
+        if bev is not None and len(rows) < clips * length:
+            size = (clips * length, *bev.shape[1:])
+            at = torch.tensor(rows, dtype=torch.long).to(bev.device, non_blocking=True)
+            bev = bev.new_zeros(size).index_copy(0, at, bev) if rows else bev.new_zeros(size) + bev.sum()
+            observed = observed.new_zeros(clips * length, *observed.shape[1:]).index_copy(0, at, observed)
+        kept = set(rows)
+        valid = tuple(tuple(b * length + t in kept for t in range(length)) for b in range(clips))
+        return EncodedClip(None if bev is None else bev.view(clips, length, *bev.shape[1:]),
+                           None if observed is None else observed.view(clips, length, *observed.shape[1:]), valid, images)
+
+    def _encode_rows(self, inputs: dict[str, Any], there: list[int], rows: list[int]) -> tuple[Any, Any, EncodedImages | None]:
+        """bev (V, C, H, W) and observed (V, 1, H, W), or None without points, and the images of the frames at `rows`."""
+        chosen = [there.index(row) for row in rows]
+        bev = observed = images = None
+        if self.with_points:
+            self._check_points(inputs)
+            voxels = inputs['voxels'] if rows == there else choose_voxels(inputs['voxels'], chosen, len(there))
+            bev, observed = self.encode_points(voxels, len(rows)), self._observed_cells(voxels, len(rows))
+        if self.with_img_backbone:
+            images = self.encode_images(inputs, chosen, rows)
+            bev, images = self.fuse(bev, images)
+        return bev, observed, images
+
+    def _encode_nothing(self, inputs: dict[str, Any], there: list[int]) -> tuple[Any, Any, EncodedImages | None]:
+        """The same where no frame is wanted: V is 0. Other processes wait for this one's gradients all the same."""
+        device, images, owed = self.data_preprocessor.device, None, None
+        if torch.is_grad_enabled():
+            neck = self.pts_neck if self.with_pts_neck else None
+            parts = (self.pts_voxel_encoder, self.pts_middle_encoder, self.pts_backbone, neck) if self.with_points else ()
+            owed = zero_of(*parts, self.fusion_layer)
+            if self.with_img_backbone and there:  # so that the losses, which have no frame, are still called
+                blank = None
+                if self.with_points:
+                    blank = torch.zeros(1, self._bev_channels(), *self.grid.bev_shape, device=device)
+                with evaluating(self):
+                    fused, images = self.fuse(blank, self.encode_images(inputs, [0], there[:1]))
+                owed = owed + (zero_from(images.levels) if fused is None else zero_from([fused]))
+                images = images.take([])
+            else:
+                owed = owed + zero_of(*self._image_branch())
+        if not self.with_points:
+            return None, None, images
+        shape = self.grid.bev_shape
+        bev = torch.zeros(0, self._bev_channels(), *shape, device=device)
+        return bev if owed is None else bev + owed, torch.zeros(0, 1, *shape, dtype=torch.bool, device=device), images
+
+    def _check_points(self, inputs: dict[str, Any]) -> None:
+        if 'voxels' not in inputs:
+            raise ValueError('model.pts_voxel_encoder is set, but the frames have no points: put LoadLidarPoints into the '
+                             'pipeline, use_lidar=True into the modality of the data set and voxel=True into '
+                             'model.data_preprocessor, or leave out the pts_ encoders')
 
     # -- points -------------------------------------------------------------------------------------------------------
     def encode_points(self, voxels: dict[str, Tensor], num_frames: int) -> Tensor:
@@ -162,34 +154,47 @@ class ClipEncoder(MVXTwoStageDetector):
         return observed
 
     def _bev_channels(self) -> int:
-        return next(part for part in self.pts_bbox_head.modules() if isinstance(part, nn.Conv2d)).in_channels
+        """C of the BEV features, as the first part that reads them declares it."""
+        readers = [part for part in (self.fusion_layer, self.pts_bbox_head if self.with_pts_bbox else None) if part is not None]
+        return next(channels for reader in readers for name in ('bev_channels', 'in_channels')
+                    if (channels := getattr(reader, name, None)) is not None)
 
     # -- images -------------------------------------------------------------------------------------------------------
-    def encode_images(self, inputs: dict[str, Any], chosen: Tensor, position: Tensor) -> EncodedImages:
-        """The images of the frames where `chosen` (valid frames,) bool is True; `position` (V,) is kept with them."""
+    def encode_images(self, inputs: dict[str, Any], chosen: Sequence[int], rows: Sequence[int]) -> EncodedImages:
+        """The images of the frames at `chosen`, positions among the valid ones; `rows`, those in the clips, is kept."""
         if 'imgs' not in inputs:
             raise ValueError('model.img_backbone is set, but the frames have no images: put LoadMultiViewImages into the '
                              'pipeline and use_camera=True into the modality of the data set, or set model.img_backbone=None')
-        imgs, calibration = inputs['imgs'][chosen], inputs['calibration'].select(chosen)
-        there = calibration.cam_valid
-        if there.any():
-            levels = self.img_backbone(imgs[there])  # a missing camera would spoil BatchNorm statistics
+        imgs, calibration = inputs['imgs'], inputs['calibration']
+        if list(chosen) != list(range(len(imgs))):
+            imgs, calibration = take_rows(imgs, chosen), calibration.select(torch.tensor(list(chosen)))
+        shown = [i for i, there in enumerate(calibration.cameras_there) if there]
+        if shown:
+            # A missing camera would spoil BatchNorm statistics.
+            levels = self.img_backbone(take_rows(imgs.flatten(0, 1), shown))
             levels = list(self.img_neck(levels) if self.with_img_neck else levels)
         else:  # nothing is learned, but other processes wait for this one's gradients
             with evaluating(self):
                 levels = self.img_backbone(inputs['imgs'][:1, 0])
                 levels = [level[:0] for level in (self.img_neck(levels) if self.with_img_neck else levels)]
-        spread = [level.new_zeros(*there.shape, *level.shape[1:]).index_put((there,), level) for level in levels]
-        return EncodedImages(spread, calibration, position)
+        frames, cameras = imgs.shape[:2]
+        if len(shown) < frames * cameras:
+            at = torch.tensor(shown, dtype=torch.long).to(imgs.device, non_blocking=True)
+            levels = [level.new_zeros(frames * cameras, *level.shape[1:]).index_copy(0, at, level) for level in levels]
+        return EncodedImages([level.unflatten(0, (frames, cameras)) for level in levels], calibration, tuple(rows))
 
-    def fuse(self, bev: Tensor, images: EncodedImages) -> tuple[Tensor, EncodedImages]:
+    def fuse(self, bev: Tensor | None, images: EncodedImages) -> tuple[Tensor | None, EncodedImages]:
         """bev (V, C, H, W) with what the images show, and the images with what the fusion layer keeps for its loss."""
         if torch.is_grad_enabled():  # a level that nobody reads owes distributed training its gradients too
-            bev = bev + self._nothing_of(images.levels)
+            nothing = self._nothing_of(images.levels)
+            if bev is None:
+                images = replace(images, levels=[images.levels[0] + nothing, *images.levels[1:]])
+            else:
+                bev = bev + nothing
         if self.fusion_layer is None:
             return bev, images
         fused = self.fusion_layer.fuse(bev, images.levels, images.calibration)
-        return fused.bev, EncodedImages(images.levels, images.calibration, images.position, fused.aux)
+        return fused.bev, replace(images, aux=fused.aux)
 
     def _nothing_of(self, levels: Sequence[Tensor]) -> Tensor | float:
         """A scalar 0 that depends on all parameters of the image branch, and on no feature that nobody reads.

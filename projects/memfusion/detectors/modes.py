@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 
 
@@ -50,10 +51,13 @@ def keep_frozen_in_eval(model: nn.Module, prefixes: Sequence[str]) -> None:
             module.training = False
 
 
-def choose_voxels(voxels: dict[str, Tensor], frames: Tensor) -> dict[str, Tensor]:
-    """The voxels of the frames where `frames` (V,) bool is True; the frames are counted anew."""
-    keep = frames[voxels['coors'][:, 0].long()]
-    chosen = {name: tensor[keep] for name, tensor in voxels.items() if len(tensor) == len(keep)}
-    coors = chosen['coors'].clone()
-    coors[:, 0] = (frames.long().cumsum(0) - 1)[coors[:, 0].long()].to(coors.dtype)
-    return {**chosen, 'coors': coors}
+def choose_voxels(voxels: dict[str, Tensor], chosen: Sequence[int], num_frames: int) -> dict[str, Tensor]:
+    """The voxels of the frames at `chosen`, in rising order, of `num_frames`; the frames are counted anew."""
+    number = torch.full((num_frames,), -1)
+    number[list(chosen)] = torch.arange(len(chosen))
+    renumbered = number.to(voxels['coors'].device, non_blocking=True)[voxels['coors'][:, 0].long()]
+    kept = (renumbered >= 0).nonzero()[:, 0]
+    count = len(renumbered)
+    picked = {name: tensor[kept] for name, tensor in voxels.items() if len(tensor) == count}
+    coors = torch.cat([renumbered[kept][:, None].to(picked['coors'].dtype), picked['coors'][:, 1:]], dim=1)
+    return {**picked, 'coors': coors}

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
-from torch import Tensor
 
-from projects.memfusion.structures import FrameBatch, FrameMeta, TemporalState
+from projects.memfusion.structures import FrameBatch, FrameMeta, SceneFeatures, TemporalState
 
 MODES = ('streaming', 'window')
 
@@ -52,18 +50,36 @@ class FrameHistory:
     """A scene's last encoded frames, oldest first: what a rolling window reads again."""
 
     metas: list[FrameMeta] = field(default_factory=list)
-    bev: list[Tensor] = field(default_factory=list)
-    observed: list[Tensor] = field(default_factory=list)
+    features: list[SceneFeatures] = field(default_factory=list)
 
-    def push(self, meta: FrameMeta, bev: Tensor, observed: Tensor, limit: int) -> None:
-        """Adds a frame (C, H, W), (1, H, W) and forgets what lies more than `limit` frames back."""
+    def push(self, meta: FrameMeta, features: SceneFeatures, limit: int) -> None:
+        """Adds a frame (B is 1) and forgets what lies more than `limit` frames back."""
         self.metas = [*self.metas, meta][-limit:]
-        self.bev = [*self.bev, bev][-limit:]
-        self.observed = [*self.observed, observed][-limit:]
+        self.features = [*self.features, features][-limit:]
 
 
-Session = dict[str, Any]
-"""{scene_token: TemporalState of one scene (streaming) or FrameHistory (rolling window)}."""
+@dataclass(frozen=True)
+class StreamedScene:
+    """What a scene's last frame left: the state of one row, and the stamp of its last valid frame; None before the first."""
+
+    state: TemporalState
+    time_s: float | None
+
+
+class Session(dict[str, StreamedScene | FrameHistory]):
+    """What test frames leave for the next ones, by scene token: StreamedScene in streaming, FrameHistory in rolling windows."""
+
+    def streamed(self, token: str) -> StreamedScene | None:
+        """The scene's entry in streaming; None where it is new."""
+        entry = self.get(token)
+        assert entry is None or isinstance(entry, StreamedScene)
+        return entry
+
+    def history(self, token: str) -> FrameHistory | None:
+        """The scene's entry in rolling windows; None where it is new."""
+        entry = self.get(token)
+        assert entry is None or isinstance(entry, FrameHistory)
+        return entry
 
 
 def check_order(meta: FrameMeta, known: bool, last_time_s: float | None) -> None:
@@ -106,39 +122,31 @@ def recall(session: Session, firsts: tuple[FrameMeta, ...], fresh: TemporalState
                          "(batch_sampler=dict(type='SceneBatchSampler'))")
     rows: list[TemporalState] = []
     for index, meta in enumerate(firsts):
-        state: TemporalState | None = session.get(meta.scene_token)
-        check_order(meta, state is not None, None if state is None or not int(state.num_frames) else float(state.time_s))
-        if state is None or meta.is_scene_start:
-            state = fresh.select([index])
-        rows.append(state)
+        scene = session.streamed(meta.scene_token)
+        check_order(meta, scene is not None, None if scene is None else scene.time_s)
+        rows.append(fresh.select([index]) if scene is None or meta.is_scene_start else scene.state)
     return TemporalState.cat(rows)
 
 
-def remember(session: Session, lasts: FrameBatch, memory: TemporalState) -> None:
-    """Stores each scene's row; a scene whose last frame this was is let go."""
-    for index, meta in enumerate(lasts.metas):
+def remember(session: Session, steps: Sequence[FrameBatch], state: TemporalState) -> None:
+    """Stores each scene's row after these time steps; a scene whose last frame this was is let go."""
+    for index, meta in enumerate(steps[-1].metas):
         if meta.is_scene_end:
             session.pop(meta.scene_token, None)
-        else:
-            session[meta.scene_token] = memory.select([index])
+            continue
+        stamps = [step.metas[index].timestamp_s for step in steps if step.there[index]]
+        before = session.streamed(meta.scene_token)
+        known = before.time_s if before is not None and state.ages[index] else None
+        row = state if state.batch_size == 1 else state.select([index])
+        session[meta.scene_token] = StreamedScene(row, stamps[-1] if stamps else known)
 
 
-def window_of(histories: list[FrameHistory], device: torch.device) -> tuple[list[FrameBatch], Tensor, Tensor]:
-    """Windows of B scenes, padded in front to the longest.
-
-    Returns:
-        T frame batches, bev (T, B, C, H, W), observed (T, B, 1, H, W).
-    """
+def window_of(histories: list[FrameHistory], device: torch.device) -> tuple[list[FrameBatch], list[SceneFeatures]]:
+    """Windows of B scenes, padded in front to the longest: T frame batches and their features, zeros where padding."""
     length = max(len(history.metas) for history in histories)
-    frames, bev, observed = [], [], []
+    metas, features = [], []
     for t in range(length):
         at = [t - (length - len(history.metas)) for history in histories]
-        metas = [_padding(h.metas[0]) if i < 0 else h.metas[i] for h, i in zip(histories, at)]
-        frames.append(FrameBatch.from_metas(metas, device))
-        bev.append(torch.stack([torch.zeros_like(h.bev[0]) if i < 0 else h.bev[i] for h, i in zip(histories, at)]))
-        observed.append(torch.stack([h.observed[max(i, 0)] for h, i in zip(histories, at)]))
-    return frames, torch.stack(bev), torch.stack(observed)
-
-
-def _padding(meta: FrameMeta) -> FrameMeta:
-    return replace(meta, frame_valid=False)
+        metas.append([replace(h.metas[0], frame_valid=False) if i < 0 else h.metas[i] for h, i in zip(histories, at)])
+        features.append(SceneFeatures.cat([h.features[0].blank() if i < 0 else h.features[i] for h, i in zip(histories, at)]))
+    return FrameBatch.of_steps(metas, device), features

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def check_single_level(neck: Mapping[str, Any] | None, head: Mapping[str, Any]) -> None:
+def check_single_level(neck: Mapping[str, Any] | None, head: Mapping[str, Any] | None) -> None:
     """Memory and head work on one BEV map.
 
     Raises:
@@ -18,7 +18,25 @@ def check_single_level(neck: Mapping[str, Any] | None, head: Mapping[str, Any]) 
         raise ValueError(f'model.pts_neck is {kind} with num_outs={levels} levels, but memory and head work on one BEV map: '
                          'use model.pts_neck=dict(type=SECONDFPN, ...), which puts the levels into one '
                          '(model.pts_bbox_head.in_channels is then the sum of its out_channels)')
-    scales = (head.get('anchor_generator') or {}).get('scales', [1])
+    scales = ((head or {}).get('anchor_generator') or {}).get('scales', [1])
     if len(scales) != 1:
         raise ValueError(f'model.pts_bbox_head.anchor_generator.scales={scales} is anchors for {len(scales)} levels, but there '
                          'is one BEV map: leave scales out and give every size of anchor in sizes')
+
+
+def check_lidar_parts(slots: Mapping[str, Any]) -> None:
+    """The LiDAR encoders come together, or there are none and the cameras see alone.
+
+    Raises:
+        ValueError: where one of them is missing, or there is neither LiDAR nor camera.
+    """
+    parts = ('pts_voxel_encoder', 'pts_middle_encoder', 'pts_backbone')
+    missing = [name for name in parts if slots.get(name) is None]
+    if missing and len(missing) < len(parts):
+        raise ValueError(f'model.{" and model.".join(missing)} missing: the LiDAR branch needs {", ".join(parts)} together; '
+                         'leave all out for cameras only')
+    if missing and slots.get('img_backbone') is None:
+        raise ValueError('the model has neither LiDAR nor cameras: set model.pts_voxel_encoder, pts_middle_encoder and '
+                         'pts_backbone, or model.img_backbone')
+    if missing and slots.get('pts_neck') is not None:
+        raise ValueError('model.pts_neck is set, but there is no LiDAR branch for it: leave it out for cameras only')

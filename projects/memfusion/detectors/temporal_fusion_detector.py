@@ -1,18 +1,23 @@
-"""READ FIRST. Detector. In: clips of points and images. Out: boxes of every frame, in that frame's (augmented) LiDAR frame.
+"""READ FIRST. Detector. In: clips of points, images or both. Out: boxes of every frame, in its (augmented) LiDAR frame.
 
-    encode(clip)          all frames at once, in clip_encoder.py: points, images, fusion     bev (B, T, C, H, W)
-    step(bev_t, memory)   one frame: align, read, choose_mask, write                         bev_temporal (B, C, H, W)
-    pts_bbox_head         mmdet3d's head on bev_temporal
-    task_heads            further heads, on bev_temporal or on the image features
+    encode(clip)                        all frames at once, in clip_encoder.py      bev (B, T, C, H, W), image levels
+    step(features_t, state, frames)     one frame:
+        align(state, frames)                             -> state in the current frame
+        read(state, features, frames)                    -> readout: what the past adds
+        head(features, readout, truth)                   -> outputs
+        write(state, readout, outputs, frames, truth)    -> state
 
-Without the slot `temporal` it is the plain single-frame detector, without `img_backbone` LiDAR only.
+Where `write` does not need the head's outputs, the head runs once, on all labelled frames. Where it does, it runs once a frame
+in testing; in training without gradient in eval mode, frame by frame, and then once on all labelled frames: anything else would
+change BatchNorm. Without the slot `temporal` it is the plain single-frame detector.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,15 +27,28 @@ from mmengine.model import ModuleDict
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from projects.geometry import BEVGrid, rasterize_boxes
+from projects.geometry import BEVGrid
 from projects.memfusion.fusion import FusionTruth
+from projects.memfusion.heads import SceneHead, scene_head
 from projects.memfusion.losses.ranks import zero_from, zero_of
-from projects.memfusion.structures import Calibration, FrameBatch, FrameMeta
+from projects.memfusion.structures import (
+    Calibration,
+    FrameBatch,
+    FrameMeta,
+    HeadOutputs,
+    Readout,
+    SceneFeatures,
+    SceneTruth,
+    TemporalState,
+    take_rows,
+)
 
-from .clip_encoder import ClipEncoder, EncodedClip, EncodedImages
+from .clip_encoder import ClipEncoder
+from .encoded_clip import EncodedClip, EncodedImages
 from .grid_config import fill_grid
 from .modes import evaluating, freeze, keep_frozen_in_eval
-from .session import FrameHistory, Session, TestMode, check_clip, check_order, recall, remember, window_of
+from .recollection import Recollection
+from .session import Session, TestMode, check_clip
 from .targets import center_heatmap
 
 LOSS_FRAMES = ('all', 'last')
@@ -38,12 +56,11 @@ LOSS_FRAMES = ('all', 'last')
 
 @dataclass(frozen=True)
 class StepOutput:
-    """bev (B, C, H, W), occ_logits (B, 1, Hm, Wm) or None, the next memory, and the head's boxes where they were wanted."""
+    """What the past adds to the frame, the next state, and the head's outputs where `write` wanted them."""
 
-    bev: Tensor
-    occ_logits: Tensor | None
-    memory: Any
-    found: list[InstanceData] | None
+    readout: Readout
+    state: TemporalState
+    outputs: HeadOutputs | None
 
 
 @MODELS.register_module()
@@ -52,8 +69,9 @@ class TemporalFusionDetector(ClipEncoder):
 
     Args:
         grid: dict(point_cloud_range, voxel_size, out_size_factor), written once and filled into every sub-config.
-        pts_voxel_encoder, pts_middle_encoder, pts_backbone, pts_neck, pts_bbox_head: as in mmdet3d's CenterPoint or, with
-            Anchor3DHead, its PointPillars; the neck gives one level.
+        pts_voxel_encoder, pts_middle_encoder, pts_backbone, pts_neck: as in mmdet3d's CenterPoint or PointPillars; the neck
+            gives one level. All None is cameras only.
+        pts_bbox_head: CenterHead, a head with anchors, or any that is a SceneHead (heads/scene_heads.py); None with task_heads.
         img_backbone, img_neck: any of mmdet's; None is LiDAR only.
         fusion_layer: the camera slot, e.g. dict(type='FuTrPlusPlus', ...); needs img_backbone. The fused BEV goes into memory.
         task_heads: further heads by name, e.g. dict(img_seg=dict(type='ImageSegHead', ...)); each says what it `needs`.
@@ -74,10 +92,10 @@ class TemporalFusionDetector(ClipEncoder):
     def __init__(
         self,
         grid: dict,
-        pts_voxel_encoder: dict,
-        pts_middle_encoder: dict,
-        pts_backbone: dict,
-        pts_bbox_head: dict,
+        pts_voxel_encoder: dict | None = None,
+        pts_middle_encoder: dict | None = None,
+        pts_backbone: dict | None = None,
+        pts_bbox_head: dict | None = None,
         pts_neck: dict | None = None,
         img_backbone: dict | None = None,
         img_neck: dict | None = None,
@@ -97,11 +115,13 @@ class TemporalFusionDetector(ClipEncoder):
             grid, fusion_layer, pts_voxel_encoder=pts_voxel_encoder, pts_middle_encoder=pts_middle_encoder,
             pts_backbone=pts_backbone, pts_neck=pts_neck, pts_bbox_head=pts_bbox_head, img_backbone=img_backbone,
             img_neck=img_neck, train_cfg=train_cfg, test_cfg=test_cfg, data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        if pts_bbox_head is None and not task_heads:
+            raise ValueError('the model has no head: set model.pts_bbox_head or model.task_heads')
         self.task_heads = ModuleDict({name: MODELS.build(head) for name, head in (task_heads or {}).items()})
         seeing = [name for name, head in self.task_heads.items() if head.needs == 'img']
         if seeing and not self.with_img_backbone:
             raise ValueError(f'model.task_heads {seeing} need images, but there is no model.img_backbone')
-        self.temporal: Any = MODELS.build(temporal) if temporal is not None else None
+        self.temporal: Any = None if temporal is None else MODELS.build(temporal)
         train_cfg, test_cfg = train_cfg or {}, test_cfg or {}
         self.loss_frames = train_cfg.get('loss_frames', 'all')
         if self.loss_frames not in LOSS_FRAMES:
@@ -113,9 +133,11 @@ class TemporalFusionDetector(ClipEncoder):
         if self._loader_aligned and self.test_mode.mode == 'streaming':
             raise ValueError("model.temporal.align='loader' moves the frames of a clip into the last one's coordinates, "
                              "which streaming does not have: set model.test_cfg.mode=window, or temporal.align=network")
+        if self.with_pts_bbox:
+            scene_head(self.pts_bbox_head)  # refuses what is no head
         self.frozen = tuple(train_cfg.get('frozen', ()))
         freeze(self, self.frozen)
-        self.session: Session = {}
+        self.session = Session()
 
     @property
     def _loader_aligned(self) -> bool:
@@ -130,42 +152,52 @@ class TemporalFusionDetector(ClipEncoder):
     def _readers(self) -> Iterator[Any]:
         yield from super()._readers()
         yield from (head for head in self.task_heads.values() if head.needs == 'img')
+        yield from (part for part in (self.temporal, self._own_head) if part is not None and _reads_levels(part))
+
+    @property
+    def _own_head(self) -> Any:
+        return self.pts_bbox_head if self.with_pts_bbox else None
+
+    @property
+    def _wants_levels(self) -> bool:
+        """Whether a step wants the image features, beside those of the BEV."""
+        return any(part is not None and _reads_levels(part) for part in (self.temporal, self._own_head))
 
     # -- one frame ----------------------------------------------------------------------------------------------------
-    def step(self, bev: Tensor, memory: Any, frames: FrameBatch, observed: Tensor | None = None,
-             samples: Sequence[Det3DDataSample] | None = None) -> StepOutput:
+    def step(self, features: SceneFeatures, state: TemporalState, frames: FrameBatch,
+             truth: SceneTruth | None = None) -> StepOutput:
         """One frame of B scenes.
 
         Args:
-            bev: (B, C, H, W); memory: the state before the frame.
-            observed: (B, 1, H, W) bool, cells that hold a point.
-            samples: B frames; their truth is read in training, and only where the memory's masks ask for it.
+            features: what the frame shows.
+            state: before the frame.
+            frames: which frames they are.
+            truth: what the frame holds; in eval mode nobody is told.
         """
-        aligned = self.temporal.align(memory, frames)
-        readout = self.temporal.read(bev, aligned, frames)
-        found = self._find(readout.bev, frames) if self.temporal.needs_boxes else None
-        boxes = None if found is None else self._confident(found)
-        mask = self.temporal.choose_mask(readout, aligned, frames, boxes, self._truth(samples))
-        after = self.temporal.write(aligned, readout, mask, frames, observed)
-        return StepOutput(readout.bev, readout.occ_logits, after.where(frames.valid, memory), found)
+        truth = truth if self.training else None
+        aligned = self.temporal.align(state, frames)
+        readout = self.temporal.read(aligned, features, frames)
+        outputs = self._glance(features, readout) if self.temporal.needs_outputs else None
+        after = self.temporal.write(aligned, readout, outputs, frames, truth)
+        return StepOutput(readout, after.where(frames.there, state), outputs)
+
+    def head(self, features: SceneFeatures, readout: Readout, truth: SceneTruth | None,
+             metas: Sequence[dict[str, Any]] | None = None) -> HeadOutputs:
+        """What the 3-D head says about frames, B of a time step or any of a clip's; the metas say the type of the boxes."""
+        head: SceneHead = scene_head(self.pts_bbox_head)
+        raw = head.forward(features, readout, truth)
+        metas = [dict(box_type_3d=LiDARInstance3DBoxes)] * features.batch_size if metas is None else metas
+        return HeadOutputs(raw, partial(head.predict_by_feat, raw, metas))
 
     @torch.no_grad()
-    def _find(self, bev: Tensor, frames: FrameBatch) -> list[InstanceData]:
-        """The head's boxes in B frames, as in testing."""
-        with evaluating(self.pts_bbox_head), torch.autocast(bev.device.type, enabled=False):  # boxes are never half precise
-            samples = [Det3DDataSample(metainfo=dict(box_type_3d=LiDARInstance3DBoxes)) for _ in frames.metas]
-            return self.pts_bbox_head.predict([bev.detach().float()], samples)
-
-    def _confident(self, found: list[InstanceData]) -> list[Tensor]:
-        """The boxes that score enough, B x (n, 9), the surest first."""
-        threshold, device = self.temporal.masks.score_threshold, self.data_preprocessor.device
-        found = [one[one.scores_3d.argsort(descending=True, stable=True)] for one in found]  # the head's order is by task
-        return [one.bboxes_3d.tensor[one.scores_3d >= threshold].to(device) for one in found]
-
-    def _truth(self, samples: Sequence[Det3DDataSample] | None) -> list[Tensor] | None:
-        if samples is None or not self.training:
-            return None
-        return [sample.gt_instances_3d.bboxes_3d.tensor.to(self.data_preprocessor.device) for sample in samples]
+    def _glance(self, features: SceneFeatures, readout: Readout) -> HeadOutputs:
+        """The head's outputs as in testing, whatever the mode."""
+        device = features.any_tensor.device.type
+        with evaluating(self.pts_bbox_head), torch.autocast(device, enabled=False):  # boxes are never half precise
+            bev = readout.bev if readout.bev is not None else features.bev
+            outputs = self.head(features, replace(readout, bev=None if bev is None else bev.detach().float()), None)
+            outputs.found  # noqa: B018 - decoded here, under these modes
+            return outputs
 
     # -- training -----------------------------------------------------------------------------------------------------
     def loss(self, batch_inputs_dict: dict[str, Any], batch_data_samples: list[Det3DDataSample]) -> dict[str, Tensor]:
@@ -193,52 +225,53 @@ class TemporalFusionDetector(ClipEncoder):
             samples: their B x T frames, clip-major.
             context: leading frames that were encoded without gradient; memory passes none back through them.
         """
-        length = clip.bev.shape[1]
-        labelled = [bool(valid) and sample.metainfo.get('is_keyframe', True)  # padding and sweeps have no labels
-                    for sample, valid in zip(samples, clip.valid.flatten().tolist())]
-        bev, losses = clip.bev, {}
+        length = clip.length
+        valid = [ok for row in clip.valid for ok in row]
+        labelled = [i for i, sample in enumerate(samples)  # padding and sweeps have no labels
+                    if valid[i] and sample.metainfo.get('is_keyframe', True)]
+        readout, losses = Readout(), {}
         if self.temporal is not None:
-            bev, occ_logits, _ = self.remember_clip(clip, samples, context)
+            readout, _ = self.remember_clip(clip, samples, context)
             # DDP wants every parameter in every step: the last frame's write is read by nobody.
-            losses['loss_unread_memory'] = bev.new_zeros(()) + zero_of(self.temporal)
-            if occ_logits is not None:
-                occupancy = [self._occupancy(s) for s, kept in zip(samples, labelled) if kept]
-                target = torch.stack(occupancy)[:, None] if occupancy else bev.new_zeros(0, 1, *self.grid.bev_shape)
-                losses.update(self.temporal.loss(occ_logits.flatten(0, 1)[torch.tensor(labelled)], target))
-        keep = labelled
-        if self.loss_frames == 'last':
-            keep = [label and i % length == length - 1 for i, label in enumerate(labelled)]
+            losses['loss_unread_memory'] = torch.zeros((), device=self.data_preprocessor.device) + zero_of(self.temporal)
+            truth = self._truth([samples[i] for i in labelled])
+            losses.update(self.temporal.loss(readout.take(labelled), clip.frames(labelled, self._wants_levels), truth))
+        chosen = labelled if self.loss_frames == 'all' else [i for i in labelled if i % length == length - 1]
         if clip.images is not None:
             losses.update(self._image_losses(clip.images, samples, labelled))
-        chosen = [sample for sample, kept in zip(samples, keep) if kept]
-        features = bev.flatten(0, 1)[torch.tensor(keep)]
-        losses.update(self._task_losses('bev', features, chosen, None))
+        bev = readout.bev if readout.bev is not None or clip.bev is None else clip.bev.flatten(0, 1)
+        if bev is not None:
+            losses.update(self._task_losses('bev', take_rows(bev, chosen), [samples[i] for i in chosen], None))
+        if not self.with_pts_bbox:
+            return losses
         if chosen:
-            return {**losses, **self._box_losses(features, chosen)}
+            return {**losses, **self._box_losses(clip, readout, chosen, [samples[i] for i in chosen])}
         # Every last frame of the batch was dropped. The head runs all the same, on a frame without truth, and counts nothing:
         # other processes wait for this one's gradients and for its share of the normalisers.
         unlabelled = Det3DDataSample(metainfo={**samples[0].metainfo, 'is_labelled': False},
                                      gt_instances_3d=samples[0].gt_instances_3d[:0])
-        idle = self._box_losses(bev.flatten(0, 1)[:1], [unlabelled])
+        idle = self._box_losses(clip, readout, [0], [unlabelled])
         return {**losses, **{name: torch.zeros_like(value) + zero_from([value]) for name, value in idle.items()}}
 
-    def _box_losses(self, features: Tensor, samples: Sequence[Det3DDataSample]) -> dict[str, Tensor]:
-        """The head's losses on features (V, C, H, W), scalars; the samples stay as they are."""
-        # mmdet3d's anchor heads replace the truth's boxes by bare tensors in the samples that they are given.
-        samples = [Det3DDataSample(metainfo=sample.metainfo, gt_instances_3d=sample.gt_instances_3d[:]) for sample in samples]
-        losses = self.pts_bbox_head.loss([features], samples)
+    def _box_losses(self, clip: EncodedClip, readout: Readout, rows: Sequence[int],
+                    samples: Sequence[Det3DDataSample]) -> dict[str, Tensor]:
+        """The head's losses on the frames at `rows` of the B x T, scalars."""
+        outputs = self.head(clip.frames(rows, self._wants_levels), readout.take(rows), self._truth(samples))
+        losses = scene_head(self.pts_bbox_head).loss_by_feat(outputs.raw, samples)
         return {name: torch.stack(value).sum() if isinstance(value, list) else value for name, value in losses.items()}
 
-    def _image_losses(self, images: EncodedImages, samples: list[Det3DDataSample], labelled: list[bool]) -> dict[str, Tensor]:
+    def _truth(self, samples: Sequence[Det3DDataSample]) -> SceneTruth:
+        return SceneTruth.of_samples(samples, self.data_preprocessor.device)
+
+    def _image_losses(self, images: EncodedImages, samples: list[Det3DDataSample], labelled: list[int]) -> dict[str, Tensor]:
         """The fusion layer's own loss, and those of the heads on images, of the labelled frames that have images here."""
-        rows = torch.tensor([labelled[p] for p in images.position.tolist()], dtype=torch.bool)
-        chosen = images.select(rows)
-        frames = [samples[p] for p in chosen.position.tolist()]
+        chosen = images.take(labelled)
+        frames = [samples[row] for row in chosen.rows]
         losses = self._task_losses('img', chosen.levels, frames, chosen.calibration)
         if self.fusion_layer is not None:
             centers = [center_heatmap(frame.gt_instances_3d.bboxes_3d.tensor, self.grid) for frame in frames]
             heatmap = torch.stack(centers)[:, None] if centers else torch.zeros(0, 1, *self.grid.bev_shape)
-            truth = FusionTruth(heatmap.to(images.position.device), chosen.calibration.calib_noise)
+            truth = FusionTruth(heatmap.to(chosen.levels[0].device), chosen.calibration.calib_noise)
             losses.update(self.fusion_layer.loss(chosen.aux, truth))
         return losses
 
@@ -249,28 +282,22 @@ class TemporalFusionDetector(ClipEncoder):
                 for key, value in head.loss(features, samples, calibration).items()}
 
     def remember_clip(self, clip: EncodedClip, samples: list[Det3DDataSample],
-                      context: int = 0) -> tuple[Tensor, Tensor | None, Any]:
-        """Steps through clips: bev_temporal (B, T, C, H, W), occ_logits (B, T, 1, Hm, Wm) or None, the last memory.
+                      context: int = 0) -> tuple[Readout, TemporalState]:
+        """Steps through clips: what the past adds to their B x T frames, clip-major, and the last state.
 
         No gradient passes from a frame into the memory of the first `context` frames, nor into features without a loss.
         """
-        length = clip.bev.shape[1]
-        memory = self.temporal.init_state(clip.bev[:, 0])
-        outputs, logits = [], []
-        for t, frames in enumerate(self._steps_of(clip, samples)):
-            learns = t >= context or any(meta.frame_valid and meta.is_keyframe for meta in frames.metas)
+        length, readouts = clip.length, []
+        state = self.temporal.init_state(clip.at(0, self._wants_levels))
+        for t, frames in enumerate(self.steps_of(clip, samples)):
+            learns = t >= context or any(there and meta.is_keyframe for there, meta in zip(frames.there, frames.metas))
             with nullcontext() if learns else torch.no_grad():
-                out = self.step(clip.bev[:, t], memory, frames, clip.observed[:, t], samples[t::length])
-            memory = out.memory.detach() if t < context else out.memory
+                out = self.step(clip.at(t, self._wants_levels), state, frames,
+                                self._truth(samples[t::length]) if self.training else None)
+            state = out.state.detach() if t < context else out.state
             has_loss = self.loss_frames == 'all' or t == length - 1
-            outputs.append(out.bev if has_loss else out.bev.detach())
-            logits += [] if out.occ_logits is None else [out.occ_logits]
-        return torch.stack(outputs, dim=1), torch.stack(logits, dim=1) if logits else None, memory
-
-    def _occupancy(self, sample: Det3DDataSample) -> Tensor:
-        """Union of a frame's true boxes, (H, W) bool."""
-        boxes = sample.gt_instances_3d.bboxes_3d.tensor.to(self.data_preprocessor.device)
-        return rasterize_boxes(boxes[:, :7], self.grid)
+            readouts.append(out.readout if has_loss else out.readout.without_gradient())
+        return Readout.of_clips(readouts), state
 
     # -- testing ------------------------------------------------------------------------------------------------------
     def predict(
@@ -281,93 +308,46 @@ class TemporalFusionDetector(ClipEncoder):
 
     def predict_on_clip(self, clip: EncodedClip, samples: list[Det3DDataSample]) -> list[Det3DDataSample]:
         """Predicts the last frame of B encoded clips; `samples` are their B x T frames, clip-major."""
-        length = clip.bev.shape[1]
+        length = clip.length
         lasts = samples[length - 1::length]
-        found, bev = None, clip.bev[:, -1]
+        features, readout, outputs = clip.at(length - 1, self._wants_levels), Readout(), None
         if self.temporal is not None:
-            out = self._recollect(clip, samples)
-            found, bev = out.found, out.bev
-            if out.occ_logits is not None:
-                for sample, logits in zip(lasts, out.occ_logits):
-                    sample.set_field(logits.sigmoid(), 'pred_occupancy')
-        results = found if found is not None else self.pts_bbox_head.predict([bev], lasts)
-        results = [result if valid else result[:0] for result, valid in zip(results, clip.valid[:, -1].tolist())]
+            recollection = Recollection(self, self.test_mode, self.session)
+            out = recollection.last_step(clip, self.steps_of(clip, samples), self._wants_levels)
+            readout, outputs = out.readout, out.outputs
+            for name, values in self.temporal.predictions(readout).items():
+                for sample, value in zip(lasts, values):
+                    sample.set_field(value, name)
         for head in self.task_heads.values():
             if head.needs == 'bev':
-                head.predict(bev, lasts, None)
+                head.predict(features.needed_bev if readout.bev is None else readout.bev, lasts, None)
             elif clip.images is not None:
-                ends = clip.images.select(clip.images.position % length == length - 1)
-                head.predict(ends.levels, [samples[p] for p in ends.position.tolist()], ends.calibration)
+                ends = clip.images.take([b * length + length - 1 for b in range(len(lasts))])
+                head.predict(ends.levels, [samples[row] for row in ends.rows], ends.calibration)
+        results = self._found(features, readout, outputs, lasts)
+        results = [result if row[-1] else result[:0] for result, row in zip(results, clip.valid)]
         return self.add_pred_to_datasample(lasts, results)
 
-    def _recollect(self, clip: EncodedClip, samples: list[Det3DDataSample]) -> StepOutput:
-        """The last frame's step, after whatever history the test mode gives it."""
-        length = clip.bev.shape[1]
-        steps = self._steps_of(clip, samples)
-        memory = self.temporal.init_state(clip.bev[:, 0])
-        if self._loader_aligned:
-            if length != self.test_mode.seq_len:
-                raise ValueError(f'model.test_cfg.seq_len={self.test_mode.seq_len}, but the test set\'s clips hold {length} '
-                                 "frames: with align='loader' a window is a clip, so set the test dataset's seq_len alike")
-            steps = [self._within_tile(step, steps[-1]) for step in steps]
-            return self._walk(steps, clip.bev.unbind(1), clip.observed.unbind(1), memory)
-        if self.test_mode.rolling:
-            histories = [self._extend_history(clip, [step.metas[b] for step in steps], b) for b in range(len(steps[0].metas))]
-            frames, bev, observed = window_of(histories, clip.bev.device)
-            return self._walk(frames, bev, observed, memory)
-        firsts = tuple(next((s.metas[b] for s in steps if s.metas[b].frame_valid), steps[-1].metas[b])
-                       for b in range(len(steps[0].metas)))
-        memory = recall(self.session, firsts, memory)
-        out = self._walk(steps, clip.bev.unbind(1), clip.observed.unbind(1), memory, self.test_mode.tile)
-        remember(self.session, steps[-1], out.memory)
-        return out
+    def _found(self, features: SceneFeatures, readout: Readout, outputs: HeadOutputs | None,
+               samples: Sequence[Det3DDataSample]) -> list[InstanceData]:
+        """The boxes of B frames; none without a 3-D head."""
+        if not self.with_pts_bbox:
+            empty = torch.zeros(0, device=self.data_preprocessor.device)
+            return [InstanceData(bboxes_3d=LiDARInstance3DBoxes(empty.view(0, 9), box_dim=9), scores_3d=empty,
+                                 labels_3d=empty.long()) for _ in samples]
+        if outputs is None:
+            outputs = self.head(features, readout, None, [sample.metainfo for sample in samples])
+        return outputs.found
 
-    def _within_tile(self, step: FrameBatch, last: FrameBatch) -> FrameBatch:
-        """The step with frames of an earlier tile than the last frame's made padding."""
-        if self.test_mode.tile is None:
-            return step
-        same = [meta.frame_index // self.test_mode.tile == end.frame_index // self.test_mode.tile
-                for meta, end in zip(step.metas, last.metas)]
-        return step.with_valid(step.valid & torch.tensor(same, device=step.valid.device))
-
-    def _walk(self, steps: Sequence[FrameBatch], bev: Iterable[Tensor], observed: Iterable[Tensor], memory: Any,
-              tile: int | None = None) -> StepOutput:
-        for frames, bev_t, observed_t in zip(steps, bev, observed):
-            if tile is not None:
-                memory = memory.reset(memory.num_frames >= tile)
-            out = self.step(bev_t, memory, frames, observed_t)
-            memory = out.memory
-        return out
-
-    def _extend_history(self, clip: EncodedClip, metas: list[FrameMeta], index: int) -> FrameHistory:
-        """Scene `index`'s window with the clip's new frames; every frame was encoded once."""
-        last = metas[-1]
-        history: FrameHistory | None = self.session.get(last.scene_token)
-        first = next((meta for meta in metas if meta.frame_valid), last)
-        check_order(first, history is not None, history.metas[-1].timestamp_s if history and history.metas else None)
-        if history is None or first.is_scene_start:
-            history = self.session[last.scene_token] = FrameHistory()
-        for t, meta in enumerate(metas):
-            if meta.frame_valid or (meta is last and not history.metas):  # a dropped first frame still owes an answer
-                history.push(meta, clip.bev[index, t], clip.observed[index, t], self.test_mode.seq_len)
-        if last.is_scene_end:
-            del self.session[last.scene_token]
-        return history
-
-    def _steps_of(self, clip: EncodedClip, samples: Sequence[Det3DDataSample]) -> list[FrameBatch]:
+    def steps_of(self, clip: EncodedClip, samples: Sequence[Det3DDataSample]) -> list[FrameBatch]:
         """The T time steps of B clips, each checked for scene and time order."""
-        length = clip.bev.shape[1]
-        steps = [self.frames_of(samples[t::length], clip.bev.device, clip.valid[:, t]) for t in range(length)]
-        for metas in zip(*[step.metas for step in steps]):
-            check_clip(metas)
-        return steps
-
-    def frames_of(self, samples: Sequence[Det3DDataSample], device: torch.device, valid: Tensor) -> FrameBatch:
-        """One frame of each of B clips, as the temporal module takes it; `valid` (B,) bool says which are no padding."""
-        metas = [FrameMeta.from_metainfo(sample.metainfo) for sample in samples]
-        frames = FrameBatch.from_metas(metas, device)
+        length = clip.length
+        metas = [[FrameMeta.from_metainfo(sample.metainfo) for sample in samples[t::length]] for t in range(length)]
         self._check_alignment(samples)
-        return frames.with_valid(valid)
+        for scene in zip(*metas):
+            check_clip(scene)
+        there = [[row[t] for row in clip.valid] for t in range(length)]
+        return FrameBatch.of_steps(metas, self.data_preprocessor.device, there)
 
     def _check_alignment(self, samples: Sequence[Det3DDataSample]) -> None:
         aligned = {bool(sample.metainfo.get('clip_aligned', False)) for sample in samples}
@@ -376,3 +356,8 @@ class TemporalFusionDetector(ClipEncoder):
                 f"model.temporal.align={self.temporal.alignment!r}, but the data set's frames are "
                 f"{'' if True in aligned else 'not '}moved into the clip's last frame: set align='loader' in both "
                 "model.temporal and the dataset, or in neither")
+
+
+def _reads_levels(part: Any) -> bool:
+    """Whether a temporal module or head says that it reads image features; mmdet3d's heads, which say nothing, read BEV."""
+    return bool(getattr(part, 'needs_levels', False))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from mmengine.model import BaseModule
 from torch import Tensor
@@ -43,6 +44,9 @@ class FusionLayer(BaseModule):
     Raises:
         ValueError: where strides and levels do not match.
     """
+
+    grid_keys: ClassVar[Mapping[str, str]] = dict(point_cloud_range='point_cloud_range')
+    """Settings that `model.grid` fills in, and what of the grid goes there."""
 
     def __init__(
         self,

@@ -31,6 +31,7 @@ class BEVSegHead(TaskHead):
     """
 
     needs = 'bev'
+    grid_keys = dict(point_cloud_range='point_cloud_range')
 
     def __init__(
         self,

@@ -16,10 +16,18 @@ from mmengine.model import constant_init
 from torch import Tensor, nn
 
 from projects.geometry import warp_bev
-from projects.memfusion.structures import FrameBatch, TemporalState, empty_clock
+from projects.memfusion.structures import (
+    FrameBatch,
+    HeadOutputs,
+    Readout,
+    SceneFeatures,
+    SceneTruth,
+    TemporalState,
+    empty_clock,
+)
 
 from .channel_norm import LOCAL_NORM
-from .slot import TemporalReadout, TemporalSlot, clock
+from .slot import TemporalSlot, clock
 
 
 def zero_conv(in_channels: int, out_channels: int) -> nn.Conv2d:
@@ -55,34 +63,36 @@ class ConvGRUFusion(TemporalSlot):
         self.candidate = nn.Conv2d(2 * hidden_dim, hidden_dim, 3, padding=1)
         self.proj = zero_conv(hidden_dim, in_channels)
 
-    def init_state(self, bev: Tensor) -> RecurrentState:
-        """An empty state for bev (B, C, H, W)."""
+    def init_state(self, features: SceneFeatures) -> RecurrentState:
+        """An empty state for features like these."""
+        bev = features.needed_bev
         hidden = torch.zeros(bev.shape[0], self.hidden_dim, *bev.shape[-2:], device=bev.device)
         return RecurrentState(**empty_clock(bev.shape[0], bev), hidden=hidden)
 
-    def align(self, memory: RecurrentState, frames: FrameBatch) -> RecurrentState:
+    def align(self, state: RecurrentState, frames: FrameBatch) -> RecurrentState:
         """Resets scenes that begin; warps the hidden state."""
-        memory = memory.reset(frames.is_scene_start)
+        state = state.reset(frames.starts)
         if self.alignment != 'network':
-            return memory
-        cur_from_prev = self.cur_from(memory.global_from_bev, frames)
-        return replace(memory, hidden=warp_bev(memory.hidden, cur_from_prev, self.point_cloud_range))
+            return state
+        cur_from_prev = self.cur_from(state.global_from_bev, frames)
+        return replace(state, hidden=warp_bev(state.hidden, cur_from_prev, self.point_cloud_range))
 
-    def read(self, bev: Tensor, memory: RecurrentState, frames: FrameBatch) -> TemporalReadout:
+    def read(self, state: RecurrentState, features: SceneFeatures, frames: FrameBatch) -> Readout:
         """bev (B, C, H, W) -> bev + alpha * proj(next hidden state)."""
         del frames
-        current, hidden = self.reduce(bev), memory.hidden
+        bev = features.needed_bev
+        current, hidden = self.reduce(bev), state.hidden
         reset, update = self.gates(torch.cat([current, hidden], dim=1)).sigmoid().chunk(2, dim=1)
         candidate = self.candidate(torch.cat([current, reset * hidden], dim=1)).tanh()
         hidden = (1 - update) * hidden + update * candidate
-        return TemporalReadout(bev + self.alpha * self.proj(hidden), None, hidden)
+        return Readout(bev + self.alpha * self.proj(hidden), carried=hidden)
 
-    def write(self, memory: RecurrentState, readout: TemporalReadout, mask: Tensor | None, frames: FrameBatch,
-              observed: Tensor | None = None) -> RecurrentState:
+    def write(self, state: RecurrentState, readout: Readout, outputs: HeadOutputs | None, frames: FrameBatch,
+              truth: SceneTruth | None = None) -> RecurrentState:
         """The state after this frame."""
-        del mask, observed
-        hidden = readout.carried.to(memory.hidden.dtype)
-        return RecurrentState(**clock(frames, memory), hidden=hidden)
+        del outputs, truth
+        hidden = readout.carried.to(state.hidden.dtype)
+        return RecurrentState(**clock(frames, state), hidden=hidden)
 
 
 @dataclass(frozen=True)
@@ -119,8 +129,9 @@ class StackFusion(TemporalSlot):
         self.mix = ConvModule(num_frames * hidden_dim, hidden_dim, 3, padding=1, norm_cfg=LOCAL_NORM)
         self.proj = zero_conv(hidden_dim, in_channels)
 
-    def init_state(self, bev: Tensor) -> StackState:
-        """An empty state for bev (B, C, H, W)."""
+    def init_state(self, features: SceneFeatures) -> StackState:
+        """An empty state for features like these."""
+        bev = features.needed_bev
         batch, shape = bev.shape[0], bev.shape[-2:]
         eye = torch.eye(4, dtype=torch.float64, device=bev.device)
         return StackState(
@@ -129,29 +140,30 @@ class StackFusion(TemporalSlot):
             map_valid=torch.zeros(batch, self.num_maps, dtype=torch.bool, device=bev.device),
             map_global_from_bev=eye.expand(batch, self.num_maps, 4, 4).clone())
 
-    def align(self, memory: StackState, frames: FrameBatch) -> StackState:
+    def align(self, state: StackState, frames: FrameBatch) -> StackState:
         """Resets scenes that begin; the maps are moved when they are read."""
-        return memory.reset(frames.is_scene_start)
+        return state.reset(frames.starts)
 
-    def read(self, bev: Tensor, memory: StackState, frames: FrameBatch) -> TemporalReadout:
+    def read(self, state: StackState, features: SceneFeatures, frames: FrameBatch) -> Readout:
         """bev (B, C, H, W) -> bev + alpha * proj(convolution over k maps)."""
-        current, maps = self.reduce(bev), memory.maps
+        bev = features.needed_bev
+        current, maps = self.reduce(bev), state.maps
         if self.alignment == 'network':
-            cur_from_map = self.cur_from(memory.map_global_from_bev, frames)
+            cur_from_map = self.cur_from(state.map_global_from_bev, frames)
             maps = warp_bev(maps.flatten(0, 1), cur_from_map.flatten(0, 1), self.point_cloud_range).view_as(maps)
-        maps = maps * memory.map_valid[..., None, None, None]
+        maps = maps * state.map_valid[..., None, None, None]
         mixed = self.mix(torch.cat([current, maps.flatten(1, 2)], dim=1))
-        return TemporalReadout(bev + self.alpha * self.proj(mixed), None, current)
+        return Readout(bev + self.alpha * self.proj(mixed), carried=current)
 
-    def write(self, memory: StackState, readout: TemporalReadout, mask: Tensor | None, frames: FrameBatch,
-              observed: Tensor | None = None) -> StackState:
+    def write(self, state: StackState, readout: Readout, outputs: HeadOutputs | None, frames: FrameBatch,
+              truth: SceneTruth | None = None) -> StackState:
         """The state after this frame."""
-        del mask, observed
+        del outputs, truth
 
         def push(stored: Tensor, new: Tensor) -> Tensor:
             return torch.cat([stored[:, 1:], new[:, None].to(stored.dtype)], dim=1)
 
         return StackState(
-            **clock(frames, memory), maps=push(memory.maps, readout.carried),
-            map_valid=push(memory.map_valid, torch.ones_like(frames.valid)),
-            map_global_from_bev=push(memory.map_global_from_bev, frames.global_from_bev))
+            **clock(frames, state), maps=push(state.maps, readout.carried),
+            map_valid=push(state.map_valid, torch.ones_like(frames.valid)),
+            map_global_from_bev=push(state.map_global_from_bev, frames.global_from_bev))

@@ -43,6 +43,7 @@ class ImageMemoryNetwork(BaseModule):
         extra_channels: channels that are appended to the BEV features (ego motion); TemporalMemory fills it in.
     """
 
+    grid_keys = dict(bev_shape='bev_shape')
     feature_dim = 256
     """D of the decoded features: the decoder's at stride 4, resized."""
     query_dim = 1024

@@ -7,12 +7,13 @@ kept for ever, since no mask was given with it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from projects.memfusion.structures import MemoryState
+from projects.memfusion.structures import MemoryState, take_rows
 
 from .consolidation import consolidate
 
@@ -41,6 +42,16 @@ class LongTermPolicy:
             raise ValueError('temporal.long_term.num_prototypes must be at least 1 and at most max_elements='
                              f'{self.max_elements}, got {self.num_prototypes}')
 
+    def filled_slots(self, written: int) -> int:
+        """Slots of working memory that hold a frame after `written` writes and what consolidation took away."""
+        if written < self.max_mem_frames:
+            return written
+        return self.min_mem_frames + (written - self.max_mem_frames) % (self.max_mem_frames - self.min_mem_frames)
+
+    def fills(self, written: int) -> bool:
+        """Whether this write, counted from 1, fills the last slot."""
+        return written >= self.max_mem_frames and self.filled_slots(written) == self.min_mem_frames
+
     def check(self, map_shape: tuple[int, int]) -> None:
         """Raises ValueError where the slots to consolidate hold fewer cells than prototypes are wanted."""
         cells = (self.max_mem_frames - self.min_mem_frames) * map_shape[0] * map_shape[1]
@@ -50,19 +61,20 @@ class LongTermPolicy:
 
 
 def consolidate_oldest(
-    memory: MemoryState, policy: LongTermPolicy, positions_m: Tensor, cells: Tensor, locality: Tensor | None
+    memory: MemoryState, policy: LongTermPolicy, full: Sequence[int], positions_m: Tensor, cells: Tensor,
+    locality: Tensor | None
 ) -> MemoryState:
     """Consolidates the samples whose working memory is full; the others stay as they are.
 
     Args:
+        full: positions of those samples in the batch.
         positions_m: (B, F, Hm, Wm, 3) float64, global position of every stored cell.
         cells: (B, 2, F Hm Wm) float32, the same in the current frame, in memory cells along its axes.
         locality: weight of the distance between cells, in cells, in the similarity; None is none.
     """
-    full = memory.slot_valid.all(dim=1).nonzero()[:, 0]
-    if not len(full):
+    if not full:
         return memory
-    part, positions = memory.select(full), positions_m[full]
+    part, positions = memory.select(full), take_rows(positions_m, full)
     oldest = policy.max_mem_frames - policy.min_mem_frames
 
     def flat(tensor: Tensor) -> Tensor:  # (B', F, C, Hm, Wm) -> (B', C, oldest Hm Wm)
@@ -71,7 +83,7 @@ def consolidate_oldest(
     key, selection = flat(part.key), flat(part.selection)
     position = positions[:, :oldest].flatten(1, 3).transpose(1, 2)
     if locality is not None:
-        key = torch.cat([key, cells[full][..., :key.shape[2]]], dim=1)  # the oldest slots come first
+        key = torch.cat([key, take_rows(cells, full)[..., :key.shape[2]]], dim=1)  # the oldest slots come first
         selection = torch.cat([selection, locality.expand(len(full), 2, key.shape[2])], dim=1)
     usage = (part.usage / part.life.clamp(min=1e-7)[..., None, None])[:, :oldest].flatten(1)
     valid = (part.cell_valid & part.slot_valid[..., None, None])[:, :oldest].flatten(1)
@@ -85,7 +97,7 @@ def consolidate_oldest(
 
     nothing = made.valid.float().zero_()
     at = made.indices[:, None].expand(-1, 3, -1)
-    forgotten = torch.arange(policy.max_mem_frames, device=full.device) < oldest
+    forgotten = torch.arange(policy.max_mem_frames, device=key.device) < oldest
     after = replace(
         part,
         long_key=append(part.long_key, made.key[:, :part.long_key.shape[1]] * made.valid[:, None]),

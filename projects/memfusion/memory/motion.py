@@ -21,7 +21,7 @@ def ego_values(memory: TemporalState, frames: FrameBatch) -> Tensor:
     gap = torch.where(memory.num_frames > 0, frames.time_s - memory.time_s, torch.ones_like(frames.time_s))
     # Padding repeats a stamp: its gap is not used, but must not be 0.
     gap = torch.where(gap > 0, gap, torch.ones_like(gap))
-    bev_from_lidar = torch.linalg.inv(frames.global_from_bev) @ frames.global_from_lidar
+    bev_from_lidar = frames.bev_from_global @ frames.global_from_lidar
     motion = ego_motion(memory.global_from_lidar, frames.global_from_lidar, bev_from_lidar, gap)
     values = torch.cat([motion, gap[:, None]], dim=1)
     return torch.where((memory.num_frames > 0)[:, None], values, torch.zeros_like(values)).float()

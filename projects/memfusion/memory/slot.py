@@ -1,44 +1,27 @@
-"""Slot `temporal`, what its modules share. In: BEV features of one frame, a state. Out: BEV that remembers, the next state.
+"""Slot `temporal`, what its modules share. In: features of one frame, a state. Out: what the past adds, the next state.
 
-The events of a step, the same in training and testing: `align`, `read`, `choose_mask`, `write`.
+The events of a step, the same in training and testing: `align`, `read`, the head, `write`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-import torch
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from projects.memfusion.structures import FrameBatch, TemporalState
+from projects.memfusion.structures import FrameBatch, HeadOutputs, Readout, SceneFeatures, SceneTruth, TemporalState
 
 ALIGNMENTS = ('network', 'loader', 'none')
 OPTIONAL = ('readout.', 'motion_gate.', 'loss_occ.', 'log_locality')
 """Parts of a temporal module that a checkpoint may lack."""
 
 
-@dataclass(frozen=True)
-class TemporalReadout:
-    """What a frame got from the past.
-
-    Attributes:
-        bev: (B, C, H, W).
-        occ_logits: (B, 1, Hm, Wm), or None where the module predicts no occupancy.
-        carried: what `write` needs of this read; only the module that made it looks inside.
-    """
-
-    bev: Tensor
-    occ_logits: Tensor | None
-    carried: Any
-
-
-def clock(frames: FrameBatch, memory: TemporalState) -> dict[str, Tensor]:
+def clock(frames: FrameBatch, memory: TemporalState) -> dict[str, Any]:
     """The fields of TemporalState after this frame."""
-    return dict(num_frames=memory.num_frames + 1, time_s=frames.time_s, global_from_bev=frames.global_from_bev,
-                global_from_lidar=frames.global_from_lidar)
+    return dict(ages=tuple(age + 1 for age in memory.ages), num_frames=memory.num_frames + 1, time_s=frames.time_s,
+                global_from_bev=frames.global_from_bev, global_from_lidar=frames.global_from_lidar)
 
 
 class TemporalSlot(BaseModule):
@@ -51,8 +34,13 @@ class TemporalSlot(BaseModule):
             data pipeline has moved all frames of a clip into the last one's coordinates; 'none' leaves it out.
     """
 
-    needs_boxes = False
-    """Whether `choose_mask` wants the boxes that the head finds in this frame."""
+    grid_keys: ClassVar[Mapping[str, str]] = dict(point_cloud_range='point_cloud_range')
+    """Settings that `model.grid` fills in, and what of the grid goes there."""
+
+    needs_outputs = False
+    """Whether `write` wants what the head makes of this very frame."""
+    needs_levels = False
+    """Whether `read` wants image features beside those of the BEV."""
 
     def __init__(self, point_cloud_range: Sequence[float], alpha: float = 1.0, align: str = 'network',
                  init_cfg: dict | None = None) -> None:
@@ -96,41 +84,37 @@ class TemporalSlot(BaseModule):
 
     def cur_from(self, global_from_src: Tensor, frames: FrameBatch) -> Tensor:
         """(B, ..., 4, 4) float64 transforms from stored BEV frames (B, ..., 4, 4) into the current one's."""
-        cur_from_global = torch.linalg.inv(frames.global_from_bev)
-        return cur_from_global.view(-1, *[1] * (global_from_src.dim() - 3), 4, 4) @ global_from_src
+        return frames.bev_from_global.view(-1, *[1] * (global_from_src.dim() - 3), 4, 4) @ global_from_src
 
-    def init_state(self, bev: Tensor) -> TemporalState:
-        """An empty state for a batch of BEV features (B, C, H, W)."""
+    def init_state(self, features: SceneFeatures) -> TemporalState:
+        """An empty state for B scenes with features like these."""
         raise NotImplementedError
 
-    def align(self, memory: Any, frames: FrameBatch) -> Any:
-        """Makes memory ready for this frame: scenes that begin here forget, what lies in space moves with the ego."""
+    def align(self, state: Any, frames: FrameBatch) -> Any:
+        """Makes the state ready for this frame: scenes that begin here forget, what lies in space moves with the ego."""
         raise NotImplementedError
 
-    def read(self, bev: Tensor, memory: Any, frames: FrameBatch) -> TemporalReadout:
-        """bev (B, C, H, W) -> what the past makes of it."""
+    def read(self, state: Any, features: SceneFeatures, frames: FrameBatch) -> Readout:
+        """What the past adds to this frame."""
         raise NotImplementedError
 
-    def choose_mask(self, readout: TemporalReadout, memory: Any, frames: FrameBatch, found: list[Tensor] | None = None,
-                    truth: list[Tensor] | None = None) -> Tensor | None:
-        """The mask that is written with this frame; None where the module writes without one.
-
-        Args:
-            found: the head's boxes in this frame, B tensors (n, 7+), where `needs_boxes`.
-            truth: the true boxes, B tensors (n, 7+); only training has them.
-        """
-        del readout, memory, frames, found, truth
-        return None
-
-    def write(self, memory: Any, readout: TemporalReadout, mask: Tensor | None, frames: FrameBatch,
-              observed: Tensor | None = None) -> Any:
+    def write(self, state: Any, readout: Readout, outputs: HeadOutputs | None, frames: FrameBatch,
+              truth: SceneTruth | None = None) -> TemporalState:
         """The state after this frame. Where the frame is padding, the detector keeps the state before it.
 
         Args:
-            observed: (B, 1, H, W) bool, BEV cells that hold a point; None is not known.
+            state: as `align` gave it.
+            outputs: what the head makes of the frame, where `needs_outputs`.
+            truth: what the frame really holds; only training is told.
         """
         raise NotImplementedError
 
-    def loss(self, occ_logits: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Losses of the module's own. occ_logits (N, 1, Hm, Wm) of labelled frames; target (N, 1, H, W) bool."""
-        raise NotImplementedError
+    def loss(self, readout: Readout, features: SceneFeatures, truth: SceneTruth) -> dict[str, Tensor]:
+        """Losses of the module's own on V labelled frames; none by default. `readout.carried` is not there any more."""
+        del readout, features, truth
+        return {}
+
+    def predictions(self, readout: Readout) -> dict[str, Tensor]:
+        """What the module predicts by itself, (B, ...) by the name of the field on the data sample; nothing by default."""
+        del readout
+        return {}

@@ -1,6 +1,6 @@
-"""Slot `temporal`: XMem-style memory. In: BEV features of one frame, MemoryState. Out: BEV that remembers, the next state.
+"""Slot `temporal`: XMem-style memory. In: features of one frame, MemoryState. Out: BEV that remembers, the next state.
 
-The events of a step are four calls, in this order: `align`, `read`, `choose_mask`, `write`; the same in training and testing.
+The events of a step are `align`, `read`, the head, `write`, the same in training and testing; `write` chooses the mask.
 """
 
 from __future__ import annotations
@@ -14,37 +14,38 @@ import torch.nn.functional as F
 from mmdet3d.registry import MODELS
 from torch import Tensor, nn
 
-from projects.geometry import cell_positions, move_positions, transform_points, warp_bev
-from projects.memfusion.structures import FrameBatch, MemorySizes, MemoryState
+from projects.geometry import BEVGrid, cell_positions, move_positions, rasterize_boxes, transform_points, warp_bev
+from projects.memfusion.structures import (
+    FrameBatch,
+    HeadOutputs,
+    MemorySizes,
+    MemoryState,
+    Readout,
+    SceneFeatures,
+    SceneTruth,
+)
 
 from .bev_network import MemoryQuery, union_logits
 from .long_term import LongTermPolicy, consolidate_oldest
-from .masks import MaskPolicy, assign_agents, boxes_to_masks, drop_blocks
+from .mask_choice import MaskChooser
+from .masks import MaskPolicy
 from .motion import NUM_EGO_CHANNELS, MotionGate, append_ego_channels, ego_values
 from .similarity import affinity_of, read_memory
-from .slot import TemporalReadout, TemporalSlot, clock
+from .slot import TemporalSlot, clock
 
 STORED_CELLS = ('all', 'observed')
 
 
 @dataclass(frozen=True)
 class ReadCarry:
-    """What `write` needs of a read: the query, the new sensory state (B, K, Ch, ...), agent logits, usage (B, L + F Hm Wm)."""
+    """What `write` needs of a read: the query, the new sensory state (B, K, Ch, ...), agent logits, usage (B, L + F Hm Wm),
+    and which BEV cells (B, 1, H, W) hold a point, where that is known."""
 
     query: MemoryQuery
     sensory: Tensor
     agent_logits: Tensor
     usage: Tensor | None
-
-
-@dataclass(frozen=True)
-class ChosenMask:
-    """written (B, K, Hm, Wm) goes into memory with the frame, kept is the state's `mask`; then the tracked agents."""
-
-    written: Tensor
-    kept: Tensor
-    agent_position: Tensor
-    agent_time_s: Tensor
+    observed: Tensor | None
 
 
 @MODELS.register_module()
@@ -113,17 +114,17 @@ class TemporalMemory(TemporalSlot):
         self.max_mem_frames, self.mem_every, self.top_k = max_mem_frames, mem_every, top_k
 
     @property
-    def needs_boxes(self) -> bool:  # type: ignore[override]
-        """Whether `choose_mask` wants the boxes that the head finds in this frame."""
+    def needs_outputs(self) -> bool:  # type: ignore[override]
+        """Whether the mask that is written is made of the boxes that the head finds in this very frame."""
         return self.masks.needs_boxes
 
     @property
     def _compares_features(self) -> bool:
         return self.motion_gate is not None and 'difference' in self.motion_gate.cues
 
-    def init_state(self, bev: Tensor) -> MemoryState:
-        """An empty state for a batch of BEV features (B, C, H, W)."""
-        net = self.network
+    def init_state(self, features: SceneFeatures) -> MemoryState:
+        """An empty state for B scenes with BEV features like these."""
+        net, bev = self.network, features.needed_bev
         bev_shape = (bev.shape[-2], bev.shape[-1])
         shape = net.map_shape(bev_shape)
         if self.long_term is not None:
@@ -136,9 +137,9 @@ class TemporalMemory(TemporalSlot):
         return MemoryState.empty(bev.shape[0], sizes, like=bev)
 
     # -- align --------------------------------------------------------------------------------------------------------
-    def align(self, memory: MemoryState, frames: FrameBatch) -> MemoryState:
+    def align(self, state: MemoryState, frames: FrameBatch) -> MemoryState:
         """Scenes that begin here forget what came before; sensory state, mask and feature move into the current frame."""
-        memory = memory.reset(frames.is_scene_start)
+        memory = state.reset(frames.starts)
         if self.alignment != 'network':
             return memory
         batch, agents, hidden, height, width = memory.sensory.shape
@@ -149,8 +150,9 @@ class TemporalMemory(TemporalSlot):
                        mask=warp_bev(memory.mask, cur_from_prev, self.map_range))
 
     # -- read ---------------------------------------------------------------------------------------------------------
-    def read(self, bev: Tensor, memory: MemoryState, frames: FrameBatch) -> TemporalReadout:
-        """bev (B, C, H, W) -> what memory makes of it."""
+    def read(self, state: MemoryState, features: SceneFeatures, frames: FrameBatch) -> Readout:
+        """What memory makes of bev (B, C, H, W)."""
+        memory, bev = state, features.needed_bev
         query = self._ask(bev, memory, frames)
         elements = self._elements(memory, frames)
         query_key, query_selection = self._locate_query(query)
@@ -166,8 +168,8 @@ class TemporalMemory(TemporalSlot):
             remembered, sensory = remembered * factor, sensory * factor
         decoded, agent_logits, sensory = self.network.decode(query, remembered, sensory)
         occ_logits = self.network.crop(union_logits(agent_logits))
-        return TemporalReadout(self.readout(bev, decoded, occ_logits, self.alpha), occ_logits,
-                               ReadCarry(query, sensory, agent_logits, usage))
+        return Readout(self.readout(bev, decoded, occ_logits, self.alpha), aux=dict(occ_logits=occ_logits),
+                       carried=ReadCarry(query, sensory, agent_logits, usage, features.observed))
 
     def _ask(self, bev: Tensor, memory: MemoryState, frames: FrameBatch) -> MemoryQuery:
         """The frame's query, of the features with the ego channels where they are wanted."""
@@ -195,10 +197,13 @@ class TemporalMemory(TemporalSlot):
         return (torch.cat([long_key, key], dim=2), torch.cat([memory.long_shrinkage, shrinkage], dim=2),
                 torch.cat([memory.long_value.flatten(1, 2), value], dim=2), torch.cat([memory.long_valid, valid], dim=1))
 
-    @staticmethod
-    def _filled(memory: MemoryState) -> int:
+    def _filled(self, memory: MemoryState) -> int:
+        """Slots that any of the scenes has filled, at least 1, as the host knows from how many frames were seen."""
         # New frames enter at the end: empty slots in front, common in clips and early in a scene, need not be read.
-        return max(1, int(memory.slot_valid.any(dim=0).sum()))
+        written = [-(-age // self.mem_every) for age in memory.ages]
+        if self.long_term is not None:
+            return max(1, *[self.long_term.filled_slots(count) for count in written])
+        return max(1, *[min(count, self.max_mem_frames) for count in written])
 
     def _locate_query(self, query: MemoryQuery) -> tuple[Tensor, Tensor]:
         """The query's key and selection (B, CK', Hm Wm), with its cells' positions where keys have them."""
@@ -236,7 +241,7 @@ class TemporalMemory(TemporalSlot):
     def _cur_from_global(self, frames: FrameBatch) -> Tensor:
         """(B, 4, 4); the identity where memory is not aligned, whose positions are then those of the frames' own grids."""
         if self.alignment == 'network':
-            return torch.linalg.inv(frames.global_from_bev)
+            return frames.bev_from_global
         return torch.eye(4, dtype=torch.float64, device=frames.valid.device).expand(len(frames.valid), 4, 4)
 
     @torch.no_grad()
@@ -262,61 +267,21 @@ class TemporalMemory(TemporalSlot):
         return answer
 
     # -- write --------------------------------------------------------------------------------------------------------
-    def choose_mask(self, readout: TemporalReadout, memory: MemoryState, frames: FrameBatch,  # type: ignore[override]
-                    found: list[Tensor] | None = None, truth: list[Tensor] | None = None) -> ChosenMask:
-        """The mask that is written with this frame, see MaskPolicy.
+    def write(self, state: MemoryState, readout: Readout, outputs: HeadOutputs | None, frames: FrameBatch,
+              truth: SceneTruth | None = None) -> MemoryState:
+        """The state after this frame, written with the mask that the policy chooses.
 
         Raises:
             ValueError: mask_source='truth' in testing, or at a frame without labels.
         """
-        logits = readout.carried.agent_logits
-        position, time_s = memory.agent_position, memory.agent_time_s
-        policy = self.masks
-        if policy.source == 'truth' and (truth is None or not self.training):
-            raise ValueError("temporal.mask_source='truth' is for training only: testing has no truth. Test with "
-                             "--cfg-options model.temporal.mask_source=occupancy (or detections, none)")
-        if policy.source == 'truth':
-            unlabelled = [meta.sample_token for meta, valid in zip(frames.metas, frames.valid.tolist())
-                          if valid and not meta.is_keyframe]
-            if unlabelled:
-                raise ValueError(f"temporal.mask_source='truth', but frame {unlabelled[0]} is a sweep without labels: train on "
-                                 "keyframes, or set mask_source='occupancy' and masks.teacher_forcing=1")
-        if policy.source == 'none':
-            written = kept = torch.zeros_like(logits)
-        elif policy.source == 'occupancy':
-            written = kept = logits.sigmoid()
-        else:
-            boxes = truth if policy.source == 'truth' else found
-            if boxes is None:
-                raise ValueError(f'temporal.mask_source={policy.source!r} needs the boxes that the head finds')
-            kept, position, time_s = self._draw(boxes, memory, frames, logits)
-            written = memory.mask if policy.source == 'previous_detections' else kept
-        if self.training:
-            if policy.teacher_forcing > 0 and truth is not None:
-                labelled = torch.tensor([meta.is_keyframe for meta in frames.metas], device=logits.device)
-                forced = (torch.rand(len(truth)) < policy.teacher_forcing).to(logits.device) & labelled
-                true_mask = self._draw(truth, memory, frames, logits)[0]
-                written = torch.where(forced[:, None, None, None], true_mask, written)
-            written = drop_blocks(written, policy.block_dropout, policy.block_cells)
-        return ChosenMask(written, kept, position, time_s)
-
-    def _draw(self, boxes: list[Tensor], memory: MemoryState, frames: FrameBatch,
-              like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Boxes -> (B, K, Hm, Wm) masks, and where the agents are now."""
-        owners, positions, times = zip(*[
-            assign_agents(boxes[b], frames.global_from_bev[b], memory.agent_position[b], memory.agent_time_s[b],
-                          frames.time_s[b], self.masks) for b in range(len(boxes))])
-        masks = boxes_to_masks(boxes, owners, self.masks.num_agents, self.map_range, like.shape[-2:])
-        return masks.to(like), torch.stack(positions), torch.stack(times)
-
-    def write(self, memory: MemoryState, readout: TemporalReadout, mask: ChosenMask,  # type: ignore[override]
-              frames: FrameBatch, observed: Tensor | None = None) -> MemoryState:
-        """The state after this frame."""
         carry: ReadCarry = readout.carried
+        chooser = MaskChooser(self.masks, self.map_range)
+        mask = chooser.choose(carry.agent_logits, state, frames, outputs, truth if self.training else None, self.training)
+        memory = state
         value, deep_sensory = self.network.encode_value(carry.query, mask.written, carry.sensory)
         writes = memory.num_frames % self.mem_every == 0
         memory = self._count_usage(memory, carry.usage)
-        cells = self._answering_cells(observed, memory)
+        cells = self._answering_cells(carry.observed, memory)
         selection = carry.query.selection if self.long_term is not None else carry.query.selection[:, :0]
 
         def push(stored: Tensor, new: Tensor) -> Tensor:
@@ -341,9 +306,12 @@ class TemporalMemory(TemporalSlot):
             agent_position=mask.agent_position, agent_time_s=mask.agent_time_s, **clock(frames, memory))
         if self.long_term is None:
             return memory
+        full = [row for row, age in enumerate(memory.ages)
+                if (age - 1) % self.mem_every == 0 and self.long_term.fills(-(-age // self.mem_every))]
         positions_m = self._global_positions(memory)
         here_m = transform_points(self._cur_from_global(frames), positions_m.flatten(1, 3))
-        return consolidate_oldest(memory, self.long_term, positions_m, self._in_cells(here_m[..., :2].transpose(1, 2), memory),
+        return consolidate_oldest(memory, self.long_term, full, positions_m,
+                                  self._in_cells(here_m[..., :2].transpose(1, 2), memory),
                                   None if self.log_locality is None else self.log_locality.exp())
 
     def _global_positions(self, memory: MemoryState) -> Tensor:
@@ -373,7 +341,18 @@ class TemporalMemory(TemporalSlot):
                        long_usage=memory.long_usage + usage[:, :length], long_life=memory.long_life + memory.long_valid)
 
     # -- loss ---------------------------------------------------------------------------------------------------------
-    def loss(self, occ_logits: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Occupancy loss. occ_logits (N, 1, Hm, Wm) of labelled frames; target (N, 1, H, W) bool at BEV resolution."""
-        pooled = F.adaptive_max_pool2d(target.to(occ_logits.dtype), occ_logits.shape[-2:])
-        return self.loss_occ(occ_logits, pooled)
+    def loss(self, readout: Readout, features: SceneFeatures, truth: SceneTruth) -> dict[str, Tensor]:
+        """Occupancy loss of V labelled frames, against the union of their true boxes, drawn at BEV resolution."""
+        occ_logits = readout.aux['occ_logits']
+        height, width = features.needed_bev.shape[-2:]
+        low, high = self.point_cloud_range[:3], self.point_cloud_range[3:]
+        cell = ((high[0] - low[0]) / width, (high[1] - low[1]) / height, high[2] - low[2])
+        grid = BEVGrid(self.point_cloud_range, cell, 1)
+        target = occ_logits.new_zeros(len(truth.boxes), 1, height, width)
+        if truth.boxes:
+            target = torch.stack([rasterize_boxes(boxes[:, :7], grid) for boxes in truth.boxes])[:, None].to(target)
+        return self.loss_occ(occ_logits, F.adaptive_max_pool2d(target, occ_logits.shape[-2:]))
+
+    def predictions(self, readout: Readout) -> dict[str, Tensor]:
+        """pred_occupancy (B, 1, Hm, Wm), probabilities."""
+        return dict(pred_occupancy=readout.aux['occ_logits'].sigmoid())

@@ -76,38 +76,64 @@ class FrameMeta:
 
 @dataclass(frozen=True)
 class FrameBatch:
-    """One time step of a batch, B samples.
+    """One time step of a batch, B samples. What the host knows of it stays there: nobody asks a device for it.
 
     Attributes:
         metas: B frames.
-        valid: (B,) bool; False where the frame is padding.
-        is_scene_start: (B,) bool; memory of these samples is empty before the step.
+        there: B bools on the host; False where the frame is padding.
+        valid: (B,) bool, `there` on the device.
         time_s: (B,) float64, seconds.
         global_from_bev: (B, 4, 4) float64, augmented LiDAR frame to global.
+        bev_from_global: (B, 4, 4) float64, its inverse.
         global_from_lidar: (B, 4, 4) float64, raw LiDAR frame to global.
     """
 
     metas: tuple[FrameMeta, ...]
+    there: tuple[bool, ...]
     valid: Tensor
-    is_scene_start: Tensor
     time_s: Tensor
     global_from_bev: Tensor
+    bev_from_global: Tensor
     global_from_lidar: Tensor
+
+    @property
+    def starts(self) -> tuple[bool, ...]:
+        """B bools on the host: memory of these samples is empty before the step."""
+        return tuple(meta.is_scene_start and there for meta, there in zip(self.metas, self.there))
+
+    def with_there(self, there: Sequence[bool]) -> FrameBatch:
+        """The same frames, other ones of them padding."""
+        if tuple(there) == self.there:
+            return self
+        return replace(self, there=tuple(there), valid=torch.tensor(list(there)).to(self.valid.device, non_blocking=True))
 
     @classmethod
     def from_metas(cls, metas: Sequence[FrameMeta], device: torch.device) -> FrameBatch:
         """Stacks B frames; poses and times stay float64. Raises ValueError, naming the frames, for a pose that is not rigid."""
-        global_from_lidar = torch.from_numpy(np.stack([m.global_from_lidar for m in metas]))
-        check_rigid(global_from_lidar, f'global_from_lidar of one of the frames {[m.sample_token for m in metas]}')
-        return cls(
-            metas=tuple(metas),
-            valid=torch.tensor([m.frame_valid for m in metas], device=device),
-            is_scene_start=torch.tensor([m.is_scene_start and m.frame_valid for m in metas], device=device),
-            time_s=torch.tensor([m.timestamp_s for m in metas], dtype=torch.float64, device=device),
-            global_from_bev=torch.from_numpy(np.stack([m.global_from_bev for m in metas])).to(device),
-            global_from_lidar=global_from_lidar.to(device),
-        )
+        return cls.of_steps([metas], device)[0]
 
-    def with_valid(self, valid: Tensor) -> FrameBatch:
-        """The same frames with other `valid` (B,) bool."""
-        return replace(self, valid=valid, is_scene_start=self.is_scene_start & valid)
+    @classmethod
+    def of_steps(cls, steps: Sequence[Sequence[FrameMeta]], device: torch.device,
+                 there: Sequence[Sequence[bool]] | None = None) -> list[FrameBatch]:
+        """T time steps of B frames, in one copy to the device; as from_metas.
+
+        Args:
+            there: T x B, where the metas' `frame_valid` is not what counts.
+        """
+        poses = []
+        there = [[bool(meta.frame_valid) for meta in metas] for metas in steps] if there is None else there
+        for metas in steps:
+            global_from_lidar = np.stack([meta.global_from_lidar for meta in metas])
+            check_rigid(torch.from_numpy(global_from_lidar),
+                        f'global_from_lidar of one of the frames {[meta.sample_token for meta in metas]}')
+            global_from_bev = np.stack([meta.global_from_bev for meta in metas])
+            poses.append(np.stack([global_from_bev, np.linalg.inv(global_from_bev), global_from_lidar], axis=1).reshape(-1, 48))
+        scalars = np.array([[[ok, meta.timestamp_s] for meta, ok in zip(metas, oks)] for metas, oks in zip(steps, there)])
+        packed = torch.from_numpy(np.concatenate([scalars, np.stack(poses)], axis=2))
+        batches = []
+        for metas, oks, row in zip(steps, there, packed.to(device).unbind(0)):
+            matrices = row[:, 2:].view(-1, 3, 4, 4).unbind(1)
+            batches.append(cls(
+                metas=tuple(metas), there=tuple(oks), valid=row[:, 0] > 0, time_s=row[:, 1],
+                global_from_bev=matrices[0], bev_from_global=matrices[1], global_from_lidar=matrices[2]))
+        return batches

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,7 +20,8 @@ class TemporalState:
     identity, everything else 0.
 
     Attributes:
-        num_frames: (B,) int64, valid frames seen since the scene began.
+        ages: B counts of valid frames seen since the scene began, on the host.
+        num_frames: (B,) int64, the same on the device.
         time_s: (B,) float64, stamp of the last frame.
         global_from_bev: (B, 4, 4) float64, augmented LiDAR frame of the last frame to global.
         global_from_lidar: (B, 4, 4) float64, raw LiDAR frame of the last frame to global: where the sensor really was.
@@ -28,66 +29,85 @@ class TemporalState:
 
     POSES: ClassVar[tuple[str, ...]] = ('global_from_bev', 'global_from_lidar')
 
+    ages: tuple[int, ...]
     num_frames: Tensor
     time_s: Tensor
     global_from_bev: Tensor
     global_from_lidar: Tensor
 
+    def tensors(self) -> dict[str, Tensor]:
+        """What lies on the device, by name; the batch first."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != 'ages'}
+
     def _map(self: State, function: Callable[[Tensor], Tensor]) -> State:
-        return replace(self, **{f.name: function(getattr(self, f.name)) for f in fields(self)})
+        return replace(self, **{name: function(tensor) for name, tensor in self.tensors().items()})
 
     @property
     def batch_size(self) -> int:
         """B."""
-        return self.num_frames.shape[0]
+        return len(self.ages)
 
     @property
     def num_bytes(self) -> int:
         """Bytes held by all tensors."""
-        return sum(getattr(self, f.name).nbytes for f in fields(self))
+        return sum(tensor.nbytes for tensor in self.tensors().values())
 
     def detach(self: State) -> State:
         """The same content outside the autograd graph: this is how truncated back-propagation is done."""
         return self._map(Tensor.detach)
 
-    def select(self: State, indices: Sequence[int] | Tensor) -> State:
-        """The samples at `indices` (B' integers), copied."""
-        index = torch.as_tensor(indices, dtype=torch.long, device=self.num_frames.device)
-        return self._map(lambda tensor: tensor.index_select(0, index))
+    def select(self: State, rows: Sequence[int]) -> State:
+        """The samples at `rows`, B' positions, copied."""
+        picked = self._map(lambda tensor: torch.cat([tensor[row:row + 1] for row in rows]))
+        return replace(picked, ages=tuple(self.ages[row] for row in rows))
 
-    def put(self: State, indices: Tensor, other: State) -> State:
-        """This state with the samples at `indices` (B',) int64 replaced by those of `other`."""
-        return replace(self, **{f.name: getattr(self, f.name).index_copy(0, indices, getattr(other, f.name))
-                                for f in fields(self)})
+    def put(self: State, rows: Sequence[int], other: State) -> State:
+        """This state with the samples at `rows`, B' positions, replaced by those of `other`."""
+        index, theirs = torch.tensor(list(rows)).to(self.num_frames.device, non_blocking=True), other.tensors()
+        mixed = {name: mine.index_copy(0, index, theirs[name]) for name, mine in self.tensors().items()}
+        ages = dict(enumerate(self.ages)) | dict(zip(rows, other.ages))
+        return replace(self, ages=tuple(ages.values()), **mixed)
 
-    def where(self: State, which: Tensor, other: State) -> State:
-        """This state where `which` (B,) bool is True, `other` elsewhere."""
-
-        def pick(mine: Tensor, theirs: Tensor) -> Tensor:
-            return torch.where(which.view(-1, *[1] * (mine.dim() - 1)), mine, theirs)
-
-        return replace(self, **{f.name: pick(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)})
-
-    def reset(self: State, which: Tensor) -> State:
-        """Forgets everything of the samples where `which` (B,) bool is True; the others stay as they are."""
-        if not which.any():
+    def where(self: State, which: Sequence[bool], other: State) -> State:
+        """This state where `which`, B bools on the host, is True, `other` elsewhere."""
+        if all(which):
             return self
-        fresh = self._map(torch.zeros_like)
-        eye = torch.eye(4, dtype=torch.float64, device=which.device)
+        if not any(which):
+            return other
+        theirs = other.tensors()
+        mask = torch.tensor(list(which)).to(self.num_frames.device, non_blocking=True)
+
+        def pick(name: str, mine: Tensor) -> Tensor:
+            return torch.where(mask.view(-1, *[1] * (mine.dim() - 1)), mine, theirs[name])
+
+        mixed = {name: pick(name, mine) for name, mine in self.tensors().items()}
+        ages = tuple(a if mine else b for mine, a, b in zip(which, self.ages, other.ages))
+        return replace(self, ages=ages, **mixed)
+
+    def reset(self: State, which: Sequence[bool]) -> State:
+        """Forgets everything of the samples where `which`, B bools on the host, is True; the others stay as they are."""
+        if not any(which):
+            return self
+        fresh = replace(self._map(torch.zeros_like), ages=(0,) * len(self.ages))
+        eye = torch.eye(4, dtype=torch.float64, device=self.num_frames.device)
         poses = {name: eye.expand_as(getattr(self, name)) for name in self.POSES}
         return replace(fresh, **poses).where(which, self)
 
     @staticmethod
     def cat(states: Sequence[State]) -> State:
-        """Joins states along the batch."""
-        return replace(states[0], **{f.name: torch.cat([getattr(s, f.name) for s in states]) for f in fields(states[0])})
+        """Joins states along the batch; one alone stays as it is."""
+        if len(states) == 1:
+            return states[0]
+        tensors = [state.tensors() for state in states]
+        joined = {name: torch.cat([one[name] for one in tensors]) for name in tensors[0]}
+        return replace(states[0], ages=tuple(age for state in states for age in state.ages), **joined)
 
 
-def empty_clock(batch_size: int, like: Tensor) -> dict[str, Tensor]:
+def empty_clock(batch_size: int, like: Tensor) -> dict[str, Any]:
     """The fields of TemporalState for scenes that have seen nothing; `like` gives the device."""
     eye = torch.eye(4, dtype=torch.float64, device=like.device).expand(batch_size, 4, 4)
     return dict(
-        num_frames=torch.zeros(batch_size, dtype=torch.int64, device=like.device),
+        ages=(0,) * batch_size, num_frames=torch.zeros(batch_size, dtype=torch.int64, device=like.device),
         time_s=torch.zeros(batch_size, dtype=torch.float64, device=like.device),
         global_from_bev=eye.clone(), global_from_lidar=eye.clone())
 

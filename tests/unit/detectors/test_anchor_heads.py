@@ -141,8 +141,14 @@ def test_boxes_are_found_in_single_precision_under_autocast(anchor_detector, col
     model = anchor_detector(dict(mask_source='detections', masks=dict(score_threshold=0.0))).train()
     heads, found = [], []
     model.pts_bbox_head.register_forward_hook(lambda module, inputs, outputs: heads.append(outputs[0][0].dtype))
-    find = model._find
-    model._find = lambda bev, frames: found.extend(find(bev, frames)) or found[-len(frames.metas):]
+    step = model.step
+
+    def watched(*args):
+        out = step(*args)
+        found.extend(out.outputs.found)
+        return out
+
+    model.step = watched
     with torch.autocast('cpu', torch.bfloat16):
         losses = model(**collated(model, [scene(length=2)], training=True), mode='loss')
     assert heads == [torch.float32, torch.float32, torch.bfloat16]

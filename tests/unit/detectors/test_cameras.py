@@ -127,8 +127,8 @@ def test_streaming_remembers_the_fused_features(fused, collated, predicted, make
     data = collated(model, [frames])
     with torch.no_grad():
         clip = model.encode(data['inputs'])
-        window, _, _ = model.remember_clip(clip, data['data_samples'])
-    torch.testing.assert_close(last, window[:, -1], atol=1e-4, rtol=1e-5)  # kernels for three frames and for one: 4e-6
+        window, _ = model.remember_clip(clip, data['data_samples'])
+    torch.testing.assert_close(last, window.bev[-1:], atol=1e-4, rtol=1e-5)  # kernels for three frames and for one: 4e-6
     model.session.clear()
     blind = copy.deepcopy(frames)
     blind[0]['inputs']['cameras'] = make_camera_frame('a', 0, seed=9)['inputs']['cameras']

@@ -92,6 +92,5 @@ def test_detections_are_written_as_masks(config, make_frame):
     for source in ('detections', 'none'):
         model = build(config, dict(mask_source=source, masks=dict(score_threshold=0.06)))
         model(**batch(model, [[make_frame('a', 0), make_frame('a', 1)]]), mode='predict')
-        masks[source] = next(iter(model.session.values()))
-    assert any(isinstance(value, torch.Tensor) and not torch.equal(value, getattr(masks['none'], name))
-               for name, value in vars(masks['detections']).items())
+        masks[source] = next(iter(model.session.values())).state
+    assert any(not torch.equal(value, getattr(masks['none'], name)) for name, value in masks['detections'].tensors().items())

@@ -131,8 +131,8 @@ def test_streaming_equals_the_training_path(config, make_frame):
     streamed = torch.cat([bev_of(model, [frame]) for frame in frames])
     with torch.no_grad():
         data = model.data_preprocessor(pseudo_collate([copy.deepcopy(frames)]))
-        window, _, _ = model.remember_clip(model.encode(data["inputs"]), data["data_samples"])
-    assert (window[0] - streamed).abs().max() < 1e-5
+        window, _ = model.remember_clip(model.encode(data["inputs"]), data["data_samples"])
+    assert (window.bev - streamed).abs().max() < 1e-5
 
 
 def test_padding_is_as_if_it_were_not_there(config, make_frame):
@@ -147,9 +147,10 @@ def test_padding_is_as_if_it_were_not_there(config, make_frame):
         data = model.data_preprocessor(pseudo_collate([copy.deepcopy(frames)]))
         return model.remember_clip(model.encode(data["inputs"]), data["data_samples"])
 
-    (bev, logits, memory), (bev_padded, logits_padded, memory_padded) = window(clip), window(padded)
-    assert (bev_padded[:, 2:] - bev).abs().max() < 1e-6
-    assert (logits_padded[:, 2:] - logits).abs().max() < 1e-5
+    (readout, memory), (readout_padded, memory_padded) = window(clip), window(padded)
+    assert (readout_padded.bev[2:] - readout.bev).abs().max() < 1e-6
+    assert (readout_padded.aux['occ_logits'][2:] - readout.aux['occ_logits']).abs().max() < 1e-5
+    assert memory_padded.ages == memory.ages == (2,)
     assert memory_padded.num_frames.tolist() == memory.num_frames.tolist() == [2]
 
 
@@ -158,7 +159,7 @@ def test_state_bytes_are_constant_and_scenes_are_let_go(config, make_frame):
     sizes = []
     for index in range(10):
         predict(model, [make_frame('a', index)])
-        sizes += [state.num_bytes for state in model.session.values()]
+        sizes += [scene.state.num_bytes for scene in model.session.values()]
     assert len(set(sizes)) == 1 and len(sizes) == 9
     assert model.session == {}
 

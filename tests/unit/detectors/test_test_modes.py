@@ -103,8 +103,8 @@ def test_a_rolling_window_is_the_last_frames_from_an_empty_memory(small_detector
         rolled = predicted(rolling, [[frames[end]]])[0]
         data = collated(plain, [frames[max(0, end - 2):end + 1]])
         with torch.no_grad():
-            anew, _, _ = plain.remember_clip(plain.encode(data['inputs']), data['data_samples'])
-        assert close(rolled, anew[:, -1])
+            anew, _ = plain.remember_clip(plain.encode(data['inputs']), data['data_samples'])
+        assert close(rolled, anew.bev[-1:])
 
 
 def test_each_frame_is_encoded_once(small_detector, predicted, scene):
@@ -148,8 +148,8 @@ def test_what_is_kept_is_constant_and_goes_with_its_scene(small_detector, predic
     for frame in scene():
         predicted(streaming, [[frame]])
         predicted(rolling, [[frame]])
-        sizes += [state.num_bytes for state in streaming.session.values()]
-        lengths += [len(history.bev) for history in rolling.session.values()]
+        sizes += [kept.state.num_bytes for kept in streaming.session.values()]
+        lengths += [len(history.features) for history in rolling.session.values()]
         if frame['data_samples'].frame_index == 1:
             other = scene('b')[0]
             predicted(streaming, [[other]])
@@ -237,7 +237,7 @@ def test_no_truth_is_read_where_clips_are_stepped_through_in_eval_mode(small_det
     for frame in bare:
         del frame['data_samples'].gt_instances_3d
     with torch.no_grad():
-        answers = [model.remember_clip(model.encode(data['inputs']), data['data_samples'])[0]
+        answers = [model.remember_clip(model.encode(data['inputs']), data['data_samples'])[0].bev
                    for data in (collated(model, [scene(length=3)]), collated(model, [bare]))]
     assert torch.equal(*answers)
 
@@ -260,7 +260,7 @@ def test_masks_of_detections_are_what_the_head_finds(small_detector, predicted, 
     for level, count in ((threshold, 2), (1.0, 0)):
         model = small_detector(dict(mask_source='detections', masks=dict(score_threshold=level)))
         predicted(model, [[frame]])
-        mask = model.session['a'].mask[0, 0]
+        mask = model.session['a'].state.mask[0, 0]
         boxes = sample.pred_instances_3d.bboxes_3d.tensor[scores >= level]
         assert len(boxes) == count
         from projects.memfusion.memory.masks import boxes_to_masks
@@ -276,7 +276,7 @@ def test_the_surest_boxes_are_tracked_first(small_detector, predicted, scene):
     surest = found.scores_3d.argsort(descending=True, stable=True)[:2]
     pose = torch.from_numpy(sample.global_from_lidar)
     centers = found.bboxes_3d.tensor[surest].double()[:, :3] @ pose[:3, :3].T + pose[:3, 3]
-    assert (model.session['a'].agent_position[0, :2] - centers[:, :2]).abs().max() < 1e-4
+    assert (model.session['a'].state.agent_position[0, :2] - centers[:, :2]).abs().max() < 1e-4
 
 
 # -- loader alignment -------------------------------------------------------------------------------------------------
@@ -301,8 +301,8 @@ def test_loader_aligned_windows_are_their_clips_alone(small_detector, predicted,
         answer = predicted(model, [clip])[0]
         data = collated(model, [clip])
         with torch.no_grad():
-            anew, _, _ = model.remember_clip(model.encode(data['inputs']), data['data_samples'])
-        assert torch.equal(answer, anew[:, -1])
+            anew, _ = model.remember_clip(model.encode(data['inputs']), data['data_samples'])
+        assert torch.equal(answer, anew.bev[-1:])
         short = predicted(shorter, [aligned(frames[end - 1:end + 1])])[0]
         assert (answer - short).abs().max() > 1e-3  # the first frame has a say
     assert model.session == {}

@@ -4,10 +4,13 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from mmengine.runner.checkpoint import load_state_dict
 from torch import nn
 
+from projects.geometry import rasterize_boxes
 from projects.memfusion.losses.ranks import zero_of
+from projects.memfusion.structures import FrameBatch, FrameMeta, SceneTruth
 
 
 @pytest.fixture
@@ -56,21 +59,22 @@ def test_context_is_encoded_without_gradient_and_leaves_a_detached_memory(tempor
         before = other.encode(early['inputs'])
     other.train()
     after = other.encode(late['inputs'])
-    memory, outputs, logits, samples = other.temporal.init_state(after.bev[:, 0]), [], [], []
+    state, readouts, samples = other.temporal.init_state(after.at(0)), [], []
     for t in range(4):
         part, now, length = (before, t, context) if t < context else (after, t - context, grad_frames)
         frames = (early if t < context else late)['data_samples'][now::length]
-        out = other.step(part.bev[:, now], memory, other.frames_of(frames, part.bev.device, part.valid[:, now]),
-                         part.observed[:, now], frames)
-        memory = out.memory.detach() if t < context else out.memory
-        outputs.append(out.bev)
-        logits.append(out.occ_logits)
+        step = FrameBatch.from_metas([FrameMeta.from_metainfo(sample.metainfo) for sample in frames], torch.device('cpu'))
+        out = other.step(part.at(now), state, step, SceneTruth.of_samples(frames, torch.device('cpu')))
+        state = out.state.detach() if t < context else out.state
+        readouts.append(out.readout)
         samples.append(frames)
     by_clip = [samples[t][b] for b in range(2) for t in range(4)]
     expected = {}
-    if logits[0] is not None:
-        truth = torch.stack([other._occupancy(sample) for sample in by_clip])[:, None]
-        expected.update(other.temporal.loss(torch.stack(logits, dim=1).flatten(0, 1), truth))
+    if 'occ_logits' in readouts[0].aux:
+        truth = torch.stack([rasterize_boxes(s.gt_instances_3d.bboxes_3d.tensor[:, :7], other.grid) for s in by_clip])[:, None]
+        logits = torch.stack([one.aux['occ_logits'] for one in readouts], dim=1).flatten(0, 1)
+        expected.update(other.temporal.loss_occ(logits, F.adaptive_max_pool2d(truth.float(), logits.shape[-2:])))
+    outputs = [one.bev for one in readouts]
     if loss_frames == 'all':
         expected.update(other.pts_bbox_head.loss([torch.stack(outputs, dim=1).flatten(0, 1)], by_clip))
     else:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from projects.memfusion.structures import FrameBatch, FrameMeta
+from projects.memfusion.structures import FrameBatch, FrameMeta, HeadOutputs, SceneFeatures, SceneTruth
 
 RANGE = (-6.0, -4.0, -5.0, 6.0, 4.0, 3.0)
 
@@ -87,15 +87,29 @@ def bev():
 
 
 @pytest.fixture(scope='session')
-def advance():
+def outputs():
+    """outputs(boxes): what a head would say that is sure of B x (n, 7+) boxes."""
+    from mmdet3d.structures import LiDARInstance3DBoxes
+    from mmengine.structures import InstanceData
+
+    def make(boxes):
+        return HeadOutputs(None, lambda: [InstanceData(
+            bboxes_3d=LiDARInstance3DBoxes(one, box_dim=one.shape[1]), scores_3d=torch.ones(len(one)),
+            labels_3d=torch.zeros(len(one), dtype=torch.long)) for one in boxes])
+
+    return make
+
+
+@pytest.fixture(scope='session')
+def advance(outputs):
     """advance(module, bev, memory, frames, ...): one step as the detector takes it -> (readout, aligned, next memory)."""
 
     def run(module, bev, memory, frames, found=None, truth=None, observed=None):
         aligned = module.align(memory, frames)
-        readout = module.read(bev, aligned, frames)
-        mask = module.choose_mask(readout, aligned, frames, found, truth)
-        after = module.write(aligned, readout, mask, frames, observed)
-        return readout, aligned, after.where(frames.valid, memory)
+        readout = module.read(aligned, SceneFeatures(bev, observed=observed), frames)
+        after = module.write(aligned, readout, None if found is None else outputs(found), frames,
+                             None if truth is None else SceneTruth(tuple(truth), ()))
+        return readout, aligned, after.where(frames.there, memory)
 
     return run
 
@@ -106,7 +120,7 @@ def play(advance):
 
     @torch.no_grad()
     def run(module, bevs, steps, found=None, observed=None):
-        memory, readouts = module.init_state(bevs[0]), []
+        memory, readouts = module.init_state(SceneFeatures(bevs[0])), []
         for t, (bev, frames) in enumerate(zip(bevs, steps)):
             readout, _, memory = advance(module, bev, memory, frames, None if found is None else found[t],
                                          observed=None if observed is None else observed[t])

@@ -99,12 +99,12 @@ def test_occupancy_agrees_for_general_motion(name, build, frame, pose, play):
     settings = dict(MEMORIES[name])
     module = localised(build, settings.pop('kind'), **settings)
     poses = [pose(x=1000 + 2.7 * t, y=-500 - 1.3 * t, yaw=0.4 + 0.02 * t) for t in range(3)]
-    network, loader = (one.occ_logits[..., 22:42, 22:42] for one in both(module, poses, frame, play, detail=0.04))
+    network, loader = (one.aux['occ_logits'][..., 22:42, 22:42] for one in both(module, poses, frame, play, detail=0.04))
     level = loader.median()
     agreement = intersection_over_union(network > level, loader > level)
     assert agreement >= 0.9
     module.alignment = 'none'
-    blind = play(module, *streams(poses, frame, detail=0.04)[0])[0][-1].occ_logits[..., 22:42, 22:42]
+    blind = play(module, *streams(poses, frame, detail=0.04)[0])[0][-1].aux['occ_logits'][..., 22:42, 22:42]
     assert intersection_over_union(blind > level, loader > level) < agreement - 0.03
 
 

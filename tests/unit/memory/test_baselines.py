@@ -1,6 +1,5 @@
 """ConvGRUFusion and StackFusion: against the recurrence and the concatenation written out; reset, batch, bytes."""
 
-from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -9,6 +8,7 @@ import torch.nn.functional as F
 
 from projects.geometry import warp_bev
 from projects.memfusion.memory import baselines
+from projects.memfusion.structures import SceneFeatures
 
 RANGE = (-6.0, -4.0, -5.0, 6.0, 4.0, 3.0)
 KINDS = ('ConvGRUFusion', 'StackFusion')
@@ -64,9 +64,9 @@ def test_scenes_of_different_age_in_one_batch_equal_each_alone(kind, build, bev,
     module = build(kind)
     poses = [[pose(x=t), pose(x=50 - 2 * t, yaw=0.2 * t), pose(y=0.5 * t, yaw=1.0)] for t in range(6)]
     maps = [bev(t, batch=3) for t in range(6)]
-    memory, outputs = module.init_state(maps[0]), []
+    memory, outputs = module.init_state(SceneFeatures(maps[0])), []
     for t in range(6):
-        frames = frame(t, poses[t], starts=[t == 0, t in (0, 2), t == 0]).with_valid(torch.tensor([True, True, t != 4]))
+        frames = frame(t, poses[t], starts=[t == 0, t in (0, 2), t == 0]).with_there([True, True, t != 4])
         out, _, memory = advance(module, maps[t], memory, frames)
         outputs.append(out.bev)
     for b, times in enumerate((range(6), range(2, 6), (0, 1, 2, 3, 5))):
@@ -74,8 +74,8 @@ def test_scenes_of_different_age_in_one_batch_equal_each_alone(kind, build, bev,
         alone, last = play(module, [maps[t][b:b + 1] for t in times], steps)
         for t, out in zip(times, alone):
             assert (outputs[t][b] - out.bev[0]).abs().max() < 1e-5, (b, t)
-        for f in fields(last):
-            assert (getattr(memory, f.name)[b].double() - getattr(last, f.name)[0].double()).abs().max() < 1e-5, f.name
+        for name in last.tensors():
+            assert (getattr(memory, name)[b].double() - getattr(last, name)[0].double()).abs().max() < 1e-5, name
 
 
 @torch.no_grad()
@@ -85,10 +85,10 @@ def test_a_scene_start_equals_a_fresh_state_bit_for_bit(kind, build, bev, frame,
     _, old = play(module, [bev(t) for t in range(5)], [frame(t, pose(x=t)) for t in range(5)])
     start = frame(0, pose(x=9.0))
     after, _, memory = advance(module, bev(9), old, start)
-    fresh, _, expected = advance(module, bev(9), module.init_state(bev(9)), start)
+    fresh, _, expected = advance(module, bev(9), module.init_state(SceneFeatures(bev(9))), start)
     assert torch.equal(after.bev, fresh.bev)
-    for f in fields(memory):
-        assert torch.equal(getattr(memory, f.name), getattr(expected, f.name)), f.name
+    for name in memory.tensors():
+        assert torch.equal(getattr(memory, name), getattr(expected, name)), name
     kept, _, _ = advance(module, bev(9), old, frame(5, pose(x=9.0)))
     assert (kept.bev - fresh.bev).abs().max() > 1e-3
 
@@ -99,7 +99,7 @@ def test_bytes_are_constant_to_frame_five_hundred(kind, build, bev, frame, pose,
     module = build(kind)
     maps, memory, sizes = [bev(t, shape=(4, 6)) for t in range(5)], None, set()
     for t in range(500):
-        memory = module.init_state(maps[0]) if memory is None else memory
+        memory = module.init_state(SceneFeatures(maps[0])) if memory is None else memory
         sizes.add(memory.num_bytes)
         _, _, memory = advance(module, maps[t % 5], memory, frame(t, pose(x=0.1 * t)))
     assert len(sizes) == 1

@@ -5,6 +5,7 @@ import torch
 from mmdet3d.registry import MODELS
 
 from projects.memfusion.memory import ImageMemoryNetwork
+from projects.memfusion.structures import SceneFeatures
 
 RANGE = (-10.0, -20.0, -5.0, 10.0, 20.0, 3.0)
 
@@ -70,10 +71,10 @@ def test_in_the_slot_with_a_padded_grid_a_static_world_stays_in_place(frame, pos
         network=dict(type='ImageMemoryNetwork', in_channels=6, bev_shape=(40, 20), key_dim=8, value_dim=16, hidden_dim=4)))
     slot.eval()
     bev = torch.rand(1, 6, 40, 20)
-    memory = slot.init_state(bev)
+    memory = slot.init_state(SceneFeatures(bev))
     first = frame(0, pose())
-    readout = slot.read(bev, slot.align(memory, first), first)
-    memory = slot.write(memory, readout, slot.choose_mask(readout, memory, first), first)
+    readout = slot.read(slot.align(memory, first), SceneFeatures(bev), first)
+    memory = slot.write(memory, readout, None, first)
     second = frame(1, pose(y=16.0))
     moved = slot.align(memory, second)
     assert torch.allclose(moved.sensory[..., :2, :], memory.sensory[..., 1:, :], atol=1e-4)  # x right, y along H
@@ -88,10 +89,10 @@ def test_a_motion_gate_compares_what_the_query_saw(frame, pose):
         network=dict(type='ImageMemoryNetwork', in_channels=6, bev_shape=(40, 20), key_dim=8, value_dim=16, hidden_dim=4),
         motion_gate=dict(cues=('difference',)))).eval()
     bev = torch.rand(1, 6, 40, 20)
-    memory = temporal.init_state(bev)
+    memory = temporal.init_state(SceneFeatures(bev))
     for index in range(2):
         frames = frame(index, pose())
         aligned = temporal.align(memory, frames)
-        readout = temporal.read(bev, aligned, frames)
-        memory = temporal.write(aligned, readout, temporal.choose_mask(readout, aligned, frames), frames)
+        readout = temporal.read(aligned, SceneFeatures(bev), frames)
+        memory = temporal.write(aligned, readout, None, frames)
     assert memory.feature.shape == (1, 1024, 3, 2) and torch.isfinite(readout.bev).all()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from projects.memfusion.memory.long_term import LongTermPolicy
-from projects.memfusion.structures import MemoryState
+from projects.memfusion.structures import MemoryState, SceneFeatures
 
 LONG = dict(min_mem_frames=2, num_prototypes=5, max_elements=12)
 
@@ -17,7 +17,7 @@ def steps(frame, pose):
 
 
 def each_step(module, bevs, steps, advance, memory=None, observed=None):
-    memory = module.init_state(bevs[0]) if memory is None else memory
+    memory = module.init_state(SceneFeatures(bevs[0])) if memory is None else memory
     with torch.no_grad():
         for t, frames in enumerate(steps):
             seen = None if observed is None else observed[t]
@@ -63,7 +63,7 @@ def test_old_frames_are_still_read(build, bev, steps, advance, frame, pose):
         memory = list(each_step(module, maps, steps(8), advance))[-1][2]
         memory = MemoryState(**{**{f.name: getattr(memory, f.name) for f in fields(MemoryState)},
                                 'sensory': torch.zeros_like(memory.sensory)})  # it remembers too
-        outputs.append(module.read(bev(50), memory, steps(9)[8]).bev)
+        outputs.append(module.read(memory, SceneFeatures(bev(50)), steps(9)[8]).bev)
     assert (outputs[0] - outputs[1]).abs().max() > 1e-5
 
 
@@ -141,7 +141,7 @@ def test_a_younger_scene_beside_an_old_one_equals_each_alone(build, bev, frame, 
     module = build(max_mem_frames=3, long_term=dict(min_mem_frames=1, num_prototypes=4, max_elements=10))
     poses = [[pose(x=0.7 * t), pose(y=-0.4 * t, yaw=0.1 * t)] for t in range(10)]
     maps = [bev(t, batch=2) for t in range(10)]
-    memory, outputs = module.init_state(maps[0]), []
+    memory, outputs = module.init_state(SceneFeatures(maps[0])), []
     for t in range(10):
         out, _, memory = advance(module, maps[t], memory, frame(t, poses[t], starts=[t == 0, t in (0, 5)]))
         outputs.append(out.bev)
@@ -179,7 +179,7 @@ def test_gradients_reach_consolidated_values(build, bev, steps, advance):
     """In training clips longer than working memory, prototypes carry gradients to the frames they were made of."""
     module = build(max_mem_frames=2, long_term=dict(min_mem_frames=1, num_prototypes=5, max_elements=12)).train()
     first = bev(0).requires_grad_()
-    memory = module.init_state(first)
+    memory = module.init_state(SceneFeatures(first))
     for t, frames in enumerate(steps(4)):
         readout, _, memory = advance(module, first if t == 0 else bev(t), memory, frames)
     memory.long_value.sum().backward()
@@ -197,4 +197,4 @@ def test_bad_policies_are_named(settings, frames, word):
 def test_more_prototypes_than_cells_are_an_error_before_the_first_frame(build, bev):
     module = build(max_mem_frames=3, long_term=dict(min_mem_frames=2, num_prototypes=25, max_elements=100))
     with pytest.raises(ValueError, match='num_prototypes=25, but only 24 cells'):
-        module.init_state(bev(0))
+        module.init_state(SceneFeatures(bev(0)))

@@ -1,12 +1,15 @@
 """Masks: every source, what training may do to them, and whose box is whose."""
 
 import math
+from contextlib import contextmanager
+from typing import NamedTuple
 
 import pytest
 import torch
 
 from projects.memfusion.memory.bev_network import others_of, union_logits
 from projects.memfusion.memory.masks import MaskPolicy, assign_agents, boxes_to_masks, drop_blocks
+from projects.memfusion.structures import SceneFeatures
 
 RANGE = (-6.0, -4.0, -5.0, 6.0, 4.0, 3.0)
 
@@ -30,21 +33,35 @@ def test_boxes_fill_the_memory_cells_counted_by_hand():
 
 
 # -- sources in the slot ------------------------------------------------------------------------------------------------
+class Written(NamedTuple):
+    """What went into memory with a frame, and the state's mask after it."""
+
+    written: torch.Tensor
+    kept: torch.Tensor
+
+
+@contextmanager
+def written_masks(module):
+    """The masks that the module writes while the body runs."""
+    seen, encode = [], module.network.encode_value
+    module.network.encode_value = lambda query, mask, sensory: seen.append(mask) or encode(query, mask, sensory)
+    yield seen
+    del module.network.encode_value
+
+
 @pytest.fixture
 def chosen(build, bev, frame, pose, advance):
     """chosen(source, found per frame, ...): masks (frames) that two steps choose, the ego 2 m forward in between."""
 
     def run(source, found=((), ()), truth=None, training=False, labelled=True, **masks):
         module = build(mask_source=source, masks=masks).train(training)
-        memory, answers = module.init_state(bev(0)), []
+        memory, answers = module.init_state(SceneFeatures(bev(0))), []
         for t in range(2):
             frames = frame(t, pose(x=2.0 * t), labelled=labelled)
-            aligned = module.align(memory, frames)
-            readout = module.read(bev(t), aligned, frames)
-            mask = module.choose_mask(readout, aligned, frames, [boxes(*found[t])],
-                                      None if truth is None else [boxes(*truth[t])])
-            memory = module.write(aligned, readout, mask, frames)
-            answers.append((mask, readout, memory))
+            with written_masks(module) as written:
+                readout, _, memory = advance(module, bev(t), memory, frames, [boxes(*found[t])],
+                                             None if truth is None else [boxes(*truth[t])])
+            answers.append((Written(written[0], memory.mask), readout, memory))
         return answers
 
     return run
@@ -54,8 +71,8 @@ def test_none_writes_zeros_and_occupancy_what_is_predicted(chosen):
     for mask, _, _ in chosen('none'):
         assert mask.written.abs().max() == 0
     for mask, readout, memory in chosen('occupancy'):
-        assert torch.equal(mask.written, readout.occ_logits.sigmoid())
-        assert torch.equal(memory.mask, readout.occ_logits.sigmoid())
+        assert torch.equal(mask.written, readout.aux['occ_logits'].sigmoid())
+        assert torch.equal(memory.mask, readout.aux['occ_logits'].sigmoid())
 
 
 def test_detections_of_this_frame(chosen):
@@ -100,7 +117,7 @@ def test_truth_at_a_sweep_without_labels_is_an_error_not_an_empty_mask(chosen):
 def test_detections_that_nobody_gives_are_an_error(build, bev, frame, pose, advance):
     module = build(mask_source='detections')
     with pytest.raises(ValueError, match='needs the boxes'):
-        advance(module, bev(0), module.init_state(bev(0)), frame(0, pose()))
+        advance(module, bev(0), module.init_state(SceneFeatures(bev(0))), frame(0, pose()))
 
 
 # -- training: schedule and corruption --------------------------------------------------------------------------------
@@ -109,28 +126,28 @@ TRUTH = ((box(1.0, 1.0),), (box(3.0, 1.0),))
 
 def test_teacher_forcing_always_and_never(chosen):
     for mask, readout, _ in chosen('occupancy', truth=TRUTH, training=True, teacher_forcing=0.0):
-        assert torch.equal(mask.written, readout.occ_logits.sigmoid())
+        assert torch.equal(mask.written, readout.aux['occ_logits'].sigmoid())
     forced = chosen('occupancy', truth=TRUTH, training=True, teacher_forcing=1.0)
     assert forced[1][0].written.nonzero().tolist() == [[0, 0, 2, 4]]
-    assert torch.equal(forced[1][0].kept, forced[1][1].occ_logits.sigmoid())  # only what is written is forced
+    assert torch.equal(forced[1][0].kept, forced[1][1].aux['occ_logits'].sigmoid())  # only what is written is forced
     for mask, readout, _ in chosen('occupancy', truth=TRUTH, training=False, teacher_forcing=1.0):
-        assert torch.equal(mask.written, readout.occ_logits.sigmoid())  # never in testing
+        assert torch.equal(mask.written, readout.aux['occ_logits'].sigmoid())  # never in testing
     for mask, readout, _ in chosen('occupancy', truth=((), ()), training=True, teacher_forcing=1.0, labelled=False):
-        assert torch.equal(mask.written, readout.occ_logits.sigmoid())  # a sweep has no truth
+        assert torch.equal(mask.written, readout.aux['occ_logits'].sigmoid())  # a sweep has no truth
 
 
-def test_teacher_forcing_forces_its_share_of_frames(build, bev, frame, pose):
+def test_teacher_forcing_forces_its_share_of_frames(build, bev, frame, pose, advance):
     module = build(masks=dict(teacher_forcing=0.3)).train()
     frames = frame(0, [pose()] * 400)
-    memory = module.init_state(bev(0, batch=400))
+    memory = module.init_state(SceneFeatures(bev(0, batch=400)))
     torch.manual_seed(0)
     with torch.no_grad():
-        readout = module.read(bev(0, batch=400), memory, frames)
-        mask = module.choose_mask(readout, memory, frames, None, [boxes(box(1.0, 1.0))] * 400)
-    forced = (mask.written[:, 0].sum(dim=(1, 2)) == 1) & (mask.written[:, 0, 2, 3] == 1)
+        with written_masks(module) as written:
+            readout, _, _ = advance(module, bev(0, batch=400), memory, frames, None, [boxes(box(1.0, 1.0))] * 400)
+    forced = (written[0][:, 0].sum(dim=(1, 2)) == 1) & (written[0][:, 0, 2, 3] == 1)
     assert 90 <= int(forced.sum()) <= 150
-    kept = readout.occ_logits.sigmoid()
-    assert torch.equal(mask.written[~forced], kept[~forced])
+    kept = readout.aux['occ_logits'].sigmoid()
+    assert torch.equal(written[0][~forced], kept[~forced])
 
 
 def test_block_dropout_empties_whole_blocks_and_only_those():
@@ -226,15 +243,12 @@ def test_agents_are_matched_in_the_world_not_in_the_car():
 
 def test_agents_of_the_slot_keep_their_masks_apart(build, bev, frame, pose, advance):
     module = build(mask_source='detections', masks=dict(num_agents=3))
-    memory = module.init_state(bev(0))
+    memory = module.init_state(SceneFeatures(bev(0)))
     for t, found in enumerate((boxes(box(-3, 1), box(3, 1)), boxes(box(3, 1), box(-3, 1)))):
-        frames = frame(t, pose())
-        aligned = module.align(memory, frames)
-        readout = module.read(bev(t), aligned, frames)
-        mask = module.choose_mask(readout, aligned, frames, [found])
-        assert mask.written[0, 0].nonzero().tolist() == [[2, 1]] and mask.written[0, 1].nonzero().tolist() == [[2, 4]]
-        assert mask.written[0, 2].sum() == 0
-        memory = module.write(aligned, readout, mask, frames)
+        with written_masks(module) as written:
+            memory = advance(module, bev(t), memory, frame(t, pose()), [found])[2]
+        assert written[0][0, 0].nonzero().tolist() == [[2, 1]] and written[0][0, 1].nonzero().tolist() == [[2, 4]]
+        assert written[0][0, 2].sum() == 0
 
 
 @torch.no_grad()
@@ -243,7 +257,7 @@ def test_each_agent_reads_as_if_it_were_alone(build, bev, frame, pose, advance):
     alone = build(mask_source='detections', masks=dict(num_agents=1), random_weights=True)
     several = build(mask_source='detections', masks=dict(num_agents=2), random_weights=True)
     several.load_state_dict(alone.state_dict())
-    states = {1: alone.init_state(bev(0)), 2: several.init_state(bev(0))}
+    states = {1: alone.init_state(SceneFeatures(bev(0))), 2: several.init_state(SceneFeatures(bev(0)))}
     for t in range(4):
         frames, found = frame(t, pose(x=0.5 * t)), [boxes(box(1.0 - 0.5 * t, 1.0))]
         one, _, states[1] = advance(alone, bev(t), states[1], frames, found)
@@ -252,7 +266,7 @@ def test_each_agent_reads_as_if_it_were_alone(build, bev, frame, pose, advance):
         assert (states[1].value[:, :, 0] - states[2].value[:, :, 0]).abs().max() < 1e-5
         assert (states[1].sensory[:, 0] - states[2].sensory[:, 0]).abs().max() < 1e-5
         expected = union_logits(two.carried.agent_logits)
-        assert torch.equal(two.occ_logits, expected)
+        assert torch.equal(two.aux['occ_logits'], expected)
     assert (states[2].value[:, -1, 0] - states[2].value[:, -1, 1]).abs().max() > 0.01
 
 

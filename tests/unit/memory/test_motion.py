@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from projects.memfusion.memory.motion import MotionGate, append_ego_channels, ego_values
+from projects.memfusion.structures import SceneFeatures
 
 
 def test_ego_values_by_hand(build, bev, frame, pose, play):
@@ -22,7 +23,7 @@ def test_ego_values_by_hand(build, bev, frame, pose, play):
 def test_ego_values_are_zero_without_history(build, bev, frame, pose, play):
     module = build()
     start = frame(0, [pose(x=100.0), pose(x=7.0)])
-    assert ego_values(module.init_state(bev(0, batch=2)), start).abs().max() == 0
+    assert ego_values(module.init_state(SceneFeatures(bev(0, batch=2))), start).abs().max() == 0
     _, memory = play(module, [bev(0, batch=2)], [start])
     second = frame(1, [pose(x=101.0), pose(x=9.0)], starts=[True, False])
     values = ego_values(module.align(memory, second), second)
@@ -104,13 +105,13 @@ def factors(module, maps, poses, frame):
     """The factor of the last frame, and the feature difference it was made of."""
     seen, forward = [], module.motion_gate.forward
     module.motion_gate.forward = lambda *args: seen.append((forward(*args), args)) or seen[-1][0]
-    memory = module.init_state(maps[0])
+    memory = module.init_state(SceneFeatures(maps[0]))
     with torch.no_grad():
         for t, (bev, pose) in enumerate(zip(maps, poses)):
             frames = frame(t, pose)
             aligned = module.align(memory, frames)
-            readout = module.read(bev, aligned, frames)
-            memory = module.write(aligned, readout, module.choose_mask(readout, aligned, frames), frames)
+            readout = module.read(aligned, SceneFeatures(bev), frames)
+            memory = module.write(aligned, readout, None, frames)
     del module.motion_gate.forward
     factor, (feature, last, _, _) = seen[-1]
     return factor[0, 0], (feature - last).abs().mean(dim=1)[0]

@@ -84,7 +84,7 @@ def test_baselines_start_as_the_plain_detector_and_obey_alpha(kind, build, bev, 
     steps = [frame(t, pose(x=t)) for t in range(3)]
     maps = [bev(t) for t in range(3)]
     for t, out in enumerate(play(build(kind, random_weights=False), maps, steps)[0]):
-        assert torch.equal(out.bev, maps[t]) and out.occ_logits is None
+        assert torch.equal(out.bev, maps[t]) and not out.aux
     for t, out in enumerate(play(build(kind, alpha=0.0), maps, steps)[0]):
         assert torch.equal(out.bev, maps[t])
     whole, half = (play(build(kind, alpha=alpha), maps, steps)[0][2].bev for alpha in (1.0, 0.5))

@@ -1,7 +1,7 @@
 """TemporalMemory against slow oracles: what is read, where a cell looks, what one warp does, what is stored and when."""
 
 import math
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ import torch
 
 from projects.geometry import warp_bev
 from projects.memfusion.memory import temporal_memory
-from projects.memfusion.structures import MemoryState
+from projects.memfusion.structures import SceneFeatures
 
 RANGE = (-6.0, -4.0, -5.0, 6.0, 4.0, 3.0)
 MAP = (4, 6)  # memory cells of 2 x 2 m
@@ -24,7 +24,7 @@ def remembered_of(module, bev, memory, frames):
     seen, decode = [], module.network.decode
     module.network.decode = lambda query, remembered, sensory: seen.append(remembered) or decode(query, remembered, sensory)
     try:
-        module.read(bev, memory, frames)
+        module.read(memory, SceneFeatures(bev), frames)
     finally:
         del module.network.decode
     return seen[0]
@@ -134,7 +134,7 @@ def test_what_lies_in_the_last_grid_takes_one_warp_a_step(extra, build, bev, fra
     monkeypatch.setattr(temporal_memory, 'warp_bev', lambda *args: calls.append(args[0].shape[1]) or warp_bev(*args))
     now = frame(2, poses[2])
     aligned = module.align(memory, now)
-    module.read(bev(2), aligned, now)
+    module.read(aligned, SceneFeatures(bev(2)), now)
     assert sum(calls) == 6 + 1 + (8 if extra else 0)  # channels of the sensory state, the mask, the feature: each once
     cur_from_prev = torch.from_numpy(np.linalg.inv(poses[2]) @ poses[1])[None]
     assert (aligned.sensory[:, 0] - warp_bev(memory.sensory[:, 0], cur_from_prev, RANGE)).abs().max() < 1e-6
@@ -147,7 +147,7 @@ def test_what_lies_in_the_last_grid_takes_one_warp_a_step(extra, build, bev, fra
     for align in ('none', 'loader'):
         module.alignment = align
         untouched = module.align(memory, now)
-        assert all(torch.equal(getattr(untouched, f.name), getattr(memory, f.name)) for f in fields(MemoryState))
+        assert all(torch.equal(getattr(untouched, name), value) for name, value in memory.tensors().items())
     assert sum(calls) == 6 + 1 + (8 if extra else 0)
 
 
@@ -196,10 +196,10 @@ def test_scenes_of_different_age_in_one_batch_equal_each_alone(settings, build, 
     module = build(**settings)
     poses = [[pose(x=t), pose(x=50 - 2 * t, yaw=0.2 * t), pose(y=0.5 * t, yaw=1.0)] for t in range(7)]
     maps = [bev(t, batch=3) for t in range(7)]
-    memory, outputs = module.init_state(maps[0]), []
+    memory, outputs = module.init_state(SceneFeatures(maps[0])), []
     for t in range(7):
         frames = frame(t, poses[t], starts=[t == 0, t in (0, 2), t == 0])
-        frames = frames.with_valid(torch.tensor([True, True, t != 4]))
+        frames = frames.with_there([True, True, t != 4])
         out, _, memory = advance(module, maps[t], memory, frames)
         outputs.append(out.bev)
     for b, times in enumerate((range(7), range(2, 7), (0, 1, 2, 3, 5, 6))):
@@ -207,9 +207,9 @@ def test_scenes_of_different_age_in_one_batch_equal_each_alone(settings, build, 
         alone, last = play(module, [maps[t][b:b + 1] for t in times], steps)
         for t, out in zip(times, alone):
             assert (outputs[t][b] - out.bev[0]).abs().max() < 3e-5, (b, t)  # kernels for three and for one: 2e-6
-        for f in fields(MemoryState):
-            mine, other = getattr(memory, f.name)[b].double(), getattr(last, f.name)[0].double()
-            assert (mine - other).abs().amax() < 1e-4 if mine.numel() else True, f.name
+        for name in memory.tensors():
+            mine, other = getattr(memory, name)[b].double(), getattr(last, name)[0].double()
+            assert (mine - other).abs().amax() < 1e-4 if mine.numel() else True, name
 
 
 @torch.no_grad()
@@ -220,10 +220,10 @@ def test_a_scene_start_equals_a_fresh_state_bit_for_bit(build, bev, frame, pose,
     assert old.long_valid.any()
     start = frame(0, pose(x=9.0))
     after, _, memory = advance(module, bev(9), old, start)
-    fresh, _, expected = advance(module, bev(9), module.init_state(bev(9)), start)
-    assert torch.equal(after.bev, fresh.bev) and torch.equal(after.occ_logits, fresh.occ_logits)
-    for f in fields(MemoryState):
-        assert torch.equal(getattr(memory, f.name), getattr(expected, f.name)), f.name
+    fresh, _, expected = advance(module, bev(9), module.init_state(SceneFeatures(bev(9))), start)
+    assert torch.equal(after.bev, fresh.bev) and torch.equal(after.aux['occ_logits'], fresh.aux['occ_logits'])
+    for name in memory.tensors():
+        assert torch.equal(getattr(memory, name), getattr(expected, name)), name
 
 
 @torch.no_grad()
@@ -248,7 +248,7 @@ def test_only_cells_that_held_points_answer(build, bev, frame, pose, play):
 def test_attention_sums_to_one_over_what_is_stored(top_k, build, bev, frame, pose, play):
     module = build(max_mem_frames=4, top_k=top_k)
     steps = [frame(t, pose(x=t)) for t in range(3)]
-    assert module.attention(bev(0), module.init_state(bev(0)), steps[0], (0, 0)).abs().max() == 0
+    assert module.attention(bev(0), module.init_state(SceneFeatures(bev(0))), steps[0], (0, 0)).abs().max() == 0
     _, memory = play(module, [bev(0), bev(1)], steps[:2])
     affinity = module.attention(bev(2), module.align(memory, steps[2]), steps[2], (2, 3))
     assert affinity.shape == (1, 4, *MAP) and affinity.sum() == pytest.approx(1.0, abs=1e-5)
@@ -275,15 +275,15 @@ def test_memory_is_float32_and_reads_are_not_rounded_under_autocast(build, bev, 
     _, memory = play(module, [bev(0), bev(1)], steps[:2])
     with torch.autocast('cpu', dtype=torch.bfloat16):
         _, rounded = play(module, [bev(0), bev(1)], steps[:2])
-    for f in fields(MemoryState):
-        assert getattr(rounded, f.name).dtype == getattr(memory, f.name).dtype, f.name
+    for name in memory.tensors():
+        assert getattr(rounded, name).dtype == getattr(memory, name).dtype, name
     assert rounded.key.dtype == torch.float32
 
 
 def test_bytes_do_not_grow(build, bev, frame, pose, play):
     module = build(max_mem_frames=2)
     sizes = {play(module, [bev(0)] * n, [frame(t, pose(x=t)) for t in range(n)])[1].num_bytes for n in (1, 2, 5)}
-    assert sizes == {module.init_state(bev(0)).num_bytes}
+    assert sizes == {module.init_state(SceneFeatures(bev(0))).num_bytes}
 
 
 @pytest.mark.parametrize('settings, word', [
@@ -302,7 +302,7 @@ def test_bad_settings_are_named_when_the_model_is_built(settings, word, build):
 
 def test_a_map_that_the_stride_does_not_divide_is_named(build, bev):
     with pytest.raises(ValueError, match='9x12.*memory_stride 2'):
-        build().init_state(bev(0, shape=(9, 12)))
+        build().init_state(SceneFeatures(bev(0, shape=(9, 12))))
 
 
 @torch.no_grad()
@@ -313,6 +313,6 @@ def test_a_state_is_not_changed_by_a_step(build, bev, frame, pose, advance, play
     _, memory = play(module, [bev(t) for t in range(3)], steps[:3])
     before = memory._map(torch.clone)
     advance(module, bev(3), memory, steps[3])
-    for f in fields(MemoryState):
-        assert torch.equal(getattr(memory, f.name), getattr(before, f.name)), f.name
+    for name in memory.tensors():
+        assert torch.equal(getattr(memory, name), getattr(before, name)), name
     assert replace(memory).num_bytes == before.num_bytes

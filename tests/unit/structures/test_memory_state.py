@@ -1,6 +1,6 @@
 """MemoryState: select, put, cat, where, reset and detach on numbers that can be told apart."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,12 +20,13 @@ def filled(batch=3, seed=0, sizes=SIZES):
             return torch.ones_like(tensor)
         return torch.randn(tensor.shape, generator=g, dtype=torch.float64).mul(100).to(tensor.dtype)
 
-    return state._map(draw)
+    return replace(state._map(draw), ages=tuple(torch.randint(9, (batch,), generator=g).tolist()))
 
 
 def assert_same(a, b):
-    for f in fields(MemoryState):
-        assert torch.equal(getattr(a, f.name), getattr(b, f.name)), f.name
+    assert a.ages == b.ages
+    for name, tensor in a.tensors().items():
+        assert torch.equal(tensor, getattr(b, name)), name
 
 
 def test_select_and_cat_are_inverse():
@@ -36,7 +37,7 @@ def test_select_and_cat_are_inverse():
 
 def test_put_replaces_only_the_chosen():
     state, other = filled(seed=1), filled(batch=2, seed=2)
-    mixed = state.put(torch.tensor([2, 0]), other)
+    mixed = state.put([2, 0], other)
     assert_same(mixed.select([1]), state.select([1]))
     assert_same(mixed.select([2, 0]), other)
 
@@ -50,10 +51,10 @@ def test_a_selection_is_a_copy():
 
 def test_reset_forgets_only_the_chosen_and_equals_a_fresh_state():
     state = filled()
-    after = state.reset(torch.tensor([False, True, False]))
+    after = state.reset([False, True, False])
     assert_same(after.select([0, 2]), state.select([0, 2]))
     assert_same(after.select([1]), MemoryState.empty(1, SIZES, like=torch.zeros(1)))
-    assert state.reset(torch.zeros(3, dtype=torch.bool)) is state
+    assert state.reset([False] * 3) is state
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Odd(TemporalState):
 def test_what_a_pose_is_is_declared_not_guessed():
     state = Odd(**empty_clock(2, torch.zeros(1)), place=torch.full((2, 5, 4, 4), 3.0, dtype=torch.float64),
                 is_global_from_map=torch.ones(2, 4, 4))
-    after = state.reset(torch.tensor([True, False]))
+    after = state.reset([True, False])
     assert torch.equal(after.place[0], torch.eye(4, dtype=torch.float64).expand(5, 4, 4))
     assert not after.is_global_from_map[0].any()
     assert torch.equal(after.place[1], state.place[1]) and after.is_global_from_map[1].all()
@@ -78,7 +79,7 @@ def test_what_a_pose_is_is_declared_not_guessed():
 
 def test_where_picks_per_sample():
     a, b = filled(seed=1), filled(seed=2)
-    mixed = a.where(torch.tensor([True, False, True]), b)
+    mixed = a.where([True, False, True], b)
     assert_same(mixed.select([0, 2]), a.select([0, 2]))
     assert_same(mixed.select([1]), b.select([1]))
 
@@ -89,12 +90,13 @@ def test_detach_cuts_the_graph():
 
 
 def test_poses_of_an_empty_state_are_identities_and_the_rest_is_zero():
-    for f in fields(MemoryState):
-        tensor = getattr(MemoryState.empty(2, SIZES, like=torch.zeros(1, dtype=torch.bfloat16)), f.name)
-        if f.name in MemoryState.POSES:
-            assert torch.equal(tensor, torch.eye(4, dtype=torch.float64).expand_as(tensor)), f.name
+    state = MemoryState.empty(2, SIZES, like=torch.zeros(1, dtype=torch.bfloat16))
+    assert state.ages == (0, 0)
+    for name, tensor in state.tensors().items():
+        if name in MemoryState.POSES:
+            assert torch.equal(tensor, torch.eye(4, dtype=torch.float64).expand_as(tensor)), name
         else:
-            assert not tensor.any() and tensor.dtype != torch.bfloat16, f.name
+            assert not tensor.any() and tensor.dtype != torch.bfloat16, name
 
 
 def test_bytes_are_those_of_the_tensors():

@@ -207,7 +207,7 @@ def test_model_and_batches_go_to_the_device(study, repo, monkeypatch):
     single = replace(training, scenes={key.split('/')[1]: value for key, value in training.scenes.items()})  # of one world
     for frames, length in ((single, 2), (FusedFrames(**vars(training), model=model, cameras=None, seed=0), 1)):
         clip, samples = frames.batch([0, 1], [3, 4], length, device)
-        assert {tensor.device.type for tensor in (clip.bev, clip.observed, clip.valid)} == {'meta'}
+        assert {tensor.device.type for tensor in (clip.bev, clip.observed)} == {'meta'}
         assert len(samples) == 2 * length
         for sample in samples:
             assert sample.gt_instances_3d.bboxes_3d.tensor.device.type == 'meta'

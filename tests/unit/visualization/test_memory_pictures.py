@@ -214,7 +214,7 @@ def test_the_record_is_what_testing_does(streamed: tuple[Any, Any, list[int], li
         np.testing.assert_array_equal(sample.pred_instances_3d.bboxes_3d.tensor.numpy(), seen.predictions.boxes)
         if number + 1 == len(positions):
             break  # the scene's state is let go
-        state, usage = model.session[sample.scene_token], usage_of(seen.step.after, number)
+        state, usage = model.session[sample.scene_token].state, usage_of(seen.step.after, number)
         assert usage.working == int((state.cell_valid & state.slot_valid[..., None, None]).sum())
         assert (usage.working // 1024, usage.long_term) == [(1, 0), (2, 0), (3, 0), (2, 64)][number]
         assert set(seen.points_at) >= set(state.slot_time_s[state.slot_valid].tolist())
@@ -227,7 +227,7 @@ def test_a_cell_looks_where_the_cross_is(streamed: tuple[Any, Any, list[int], li
     step = seen.step
     cell = choose_cell(seen, (3.0, -2.0), temporal.point_cloud_range, (32, 32), 0.1, [])
     memory = temporal.align(step.before, step.frames)
-    affinity = temporal.attention(step.bev, memory, step.frames, (cell.row, cell.column))[0].numpy()
+    affinity = temporal.attention(step.features.bev, memory, step.frames, (cell.row, cell.column))[0].numpy()
     places = places_in_slots(cell.center_m, step.frames.global_from_bev[0].numpy(), memory.slot_global_from_bev[0].numpy())
     width = cell_size_m(temporal.point_cloud_range, (32, 32))[0]
     slots = memory.slot_valid[0].nonzero()[:, 0].tolist()

@@ -44,6 +44,7 @@ class AnchorHeadMulti(BaseModule):
         train_cfg: settings of LossWeights; test_cfg: settings of BoxSelection.
     """
 
+    grid_keys = dict(point_cloud_range='point_cloud_range', bev_shape='bev_shape')
     anchors: Tensor
 
     def __init__(
@@ -120,8 +121,12 @@ class AnchorHeadMulti(BaseModule):
 
         A frame whose metainfo says is_labelled=False runs along, for the sake of other ranks, and does not count as a frame.
         """
+        return self.loss_by_feat(self(feats), samples)
+
+    def loss_by_feat(self, groups: Sequence[GroupOutput], samples: Sequence[Det3DDataSample]) -> dict[str, Tensor]:
+        """As `loss`, of what `forward` gave."""
         labelled = sum(bool(sample.metainfo.get('is_labelled', True)) for sample in samples)
-        return self.losses_of(self(feats), self.targets(samples), self.anchors, labelled)
+        return self.losses_of(groups, self.targets(samples), self.anchors, labelled)
 
     def targets(self, samples: Sequence[Det3DDataSample]) -> AnchorTargets:
         """Labels and codes of the N anchors for V labelled frames."""

@@ -19,7 +19,7 @@ from mmengine.dataset import ConcatDataset
 from torch import Tensor
 
 from projects.memfusion.data.seeding import item_seed, seeded
-from projects.memfusion.detectors.clip_encoder import EncodedClip, EncodedImages
+from projects.memfusion.detectors.encoded_clip import EncodedClip, EncodedImages
 from projects.memfusion.structures import CameraFrame
 from projects.memfusion.studies.memory.cache import FeatureCache, encode_split, read_cache
 
@@ -61,8 +61,7 @@ class FusedFrames(FeatureCache):
             bev, images = self._fuse(bev, [frame for frame, _ in loaded])
             samples = [sample for _, sample in loaded]
         self.drawn += 1
-        valid = torch.ones(len(samples), 1, dtype=torch.bool, device=device)
-        clip = EncodedClip(bev[:, None], self.observed[at][:, None].to(device), valid, images)
+        clip = EncodedClip(bev[:, None], self.observed[at][:, None].to(device), ((True,),) * len(samples), images)
         return clip, [sample.to(device) for sample in samples]
 
     def _load(self, position: int, slot: int, sample: Det3DDataSample) -> tuple[CameraFrame, Det3DDataSample]:
@@ -83,8 +82,7 @@ class FusedFrames(FeatureCache):
 
     def _fuse(self, bev: Tensor, frames: Sequence[CameraFrame]) -> tuple[Tensor, EncodedImages]:
         inputs = self.model.data_preprocessor.stack_cameras(frames)
-        every = torch.arange(len(frames), device=bev.device)
-        images = self.model.encode_images(inputs, every >= 0, every)
+        images = self.model.encode_images(inputs, range(len(frames)), range(len(frames)))
         return self.model.fuse(bev, images)
 
 

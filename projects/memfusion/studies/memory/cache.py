@@ -22,7 +22,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from projects.memfusion.data.seeding import item_seed, seeded
-from projects.memfusion.detectors.temporal_fusion_detector import EncodedClip
+from projects.memfusion.detectors.encoded_clip import EncodedClip
 from projects.memfusion.runtime.checkpoint import safe_load
 from projects.memfusion.runtime.errors import UserError
 
@@ -60,12 +60,11 @@ class FeatureCache:
         bev, observed, valid, samples = [], [], [], []
         for variant, end in zip(variants, ends):
             positions, frames, ok = self.clip(variant, end, length)
-            mask = torch.tensor(ok)
-            bev.append(self.bev[variant, positions].float() * mask[:, None, None, None])
+            bev.append(self.bev[variant, positions].float() * torch.tensor(ok)[:, None, None, None])
             observed.append(self.observed[variant, positions])
-            valid.append(mask)
+            valid.append(tuple(ok))
             samples += frames
-        clip = EncodedClip(torch.stack(bev).to(device), torch.stack(observed).to(device), torch.stack(valid).to(device))
+        clip = EncodedClip(torch.stack(bev).to(device), torch.stack(observed).to(device), tuple(valid))
         return clip, [sample.to(device) for sample in samples]
 
 

@@ -14,8 +14,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.logging import print_log
 
-from projects.memfusion.detectors.temporal_fusion_detector import EncodedClip
-from projects.memfusion.structures import FrameBatch
+from projects.memfusion.detectors.encoded_clip import EncodedClip
 
 from .cache import FeatureCache
 from .rows import Budget
@@ -99,13 +98,13 @@ def _step_with_other(model: Any, clip: EncodedClip, samples: Sequence[Det3DDataS
     """Each scene reads what the next scene wrote; poses and stamps are its own throughout."""
     if len(samples) < 2:
         raise ValueError("history='other' needs two scenes of the same length")
-    frames: FrameBatch = model.frames_of(samples, clip.bev.device, clip.valid[:, 0])
-    bev, observed = clip.bev[:, 0], clip.observed[:, 0]
-    memory = model.temporal.init_state(bev) if memory is None else memory
-    out = model.step(bev, memory, frames, observed)
-    results = out.found if out.found is not None else model.pts_bbox_head.predict([out.bev], list(samples))
-    written = model.step(bev.roll(1, 0), memory, frames, observed.roll(1, 0)).memory
-    return model.add_pred_to_datasample(list(samples), results), written
+    frames, features = model.steps_of(clip, samples)[0], clip.at(0)
+    memory = model.temporal.init_state(features) if memory is None else memory
+    out = model.step(features, memory, frames)
+    outputs = out.outputs or model.head(features, out.readout, None, [sample.metainfo for sample in samples])
+    others = features.take([*range(features.batch_size)][-1:] + [*range(features.batch_size)][:-1])
+    written = model.step(others, memory, frames).state
+    return model.add_pred_to_datasample(list(samples), outputs.found), written
 
 
 def score(cfg: Config, predictions: list[dict[str, Any]], official: bool) -> dict[str, float]:

@@ -1,0 +1,102 @@
+"""Detector. In: what the single-frame stack made of B clips of T frames. Out: the features of any of their frames, by place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from projects.memfusion.structures import Calibration, SceneFeatures, take_rows
+
+
+@dataclass(frozen=True)
+class EncodedImages:
+    """Image features of V frames.
+
+    Attributes:
+        levels: (V, N, C, h, w) each; zeros where a camera is missing.
+        calibration: of the V frames.
+        rows: where the V frames stand among the B x T, clip-major, in rising order.
+        aux: what the fusion layer keeps for its loss; None without one.
+    """
+
+    levels: list[Tensor]
+    calibration: Calibration
+    rows: tuple[int, ...]
+    aux: Any = None
+
+    def take(self, rows: Sequence[int]) -> EncodedImages:
+        """Those of the frames that stand at `rows` among the B x T; what has no images here is left out."""
+        wanted = set(rows)
+        at = [i for i, row in enumerate(self.rows) if row in wanted]
+        if len(at) == len(self.rows):
+            return self
+        aux = None if self.aux is None else {name: take_rows(value, at) for name, value in self.aux.items()}
+        return EncodedImages([take_rows(level, at) for level in self.levels],
+                             self.calibration.select(torch.tensor(at, dtype=torch.long)), tuple(self.rows[i] for i in at), aux)
+
+    def spread(self, rows: Sequence[int]) -> tuple[tuple[Tensor, ...], Calibration]:
+        """Levels and calibration of the frames at `rows`, in this order; zeros and no camera where there are no images."""
+        known = {row: i for i, row in enumerate(self.rows)}
+        at = [known.get(row, 0) for row in rows]
+        there = [row in known for row in rows]
+        calibration = self.calibration.select(torch.tensor(at, dtype=torch.long))
+        levels = tuple(take_rows(level, at) for level in self.levels)
+        if all(there):
+            return levels, calibration
+        shown = torch.tensor(there).to(levels[0].device, non_blocking=True)
+        levels = tuple(level * shown.view(-1, *[1] * (level.dim() - 1)).to(level.dtype) for level in levels)
+        return levels, replace(calibration, cam_valid=calibration.cam_valid & shown[:, None])
+
+
+@dataclass(frozen=True)
+class EncodedClip:
+    """What the single-frame stack makes of B clips.
+
+    Attributes:
+        bev: (B, T, C, H, W), zeros where a frame is padding; None without BEV features.
+        observed: (B, T, 1, H, W) bool, cells that hold a point; None without LiDAR.
+        valid: B x T bools on the host; False where a frame is padding.
+        images: of the valid frames; None without cameras.
+    """
+
+    bev: Tensor | None
+    observed: Tensor | None
+    valid: tuple[tuple[bool, ...], ...]
+    images: EncodedImages | None = None
+
+    @property
+    def length(self) -> int:
+        """T."""
+        return len(self.valid[0])
+
+    def after(self, before: EncodedClip, context: int) -> EncodedClip:
+        """This clip with its first `context` frames taken from `before`; the images stay those encoded here."""
+        def join(name: str) -> Tensor | None:
+            mine, theirs = getattr(self, name), getattr(before, name)
+            return None if mine is None else torch.cat([theirs[:, :context], mine[:, context:]], dim=1)
+
+        valid = tuple((*old[:context], *new[context:]) for old, new in zip(before.valid, self.valid))
+        return EncodedClip(join('bev'), join('observed'), valid, self.images)
+
+    def at(self, t: int, levels: bool = False) -> SceneFeatures:
+        """The features of time step t; those of the images only where `levels` says that somebody reads them."""
+        rows = [b * self.length + t for b in range(len(self.valid))]
+        bev = None if self.bev is None else self.bev[:, t]
+        observed = None if self.observed is None else self.observed[:, t]
+        return self._with_images(SceneFeatures(bev, observed=observed), rows, levels or self.bev is None)
+
+    def frames(self, rows: Sequence[int], levels: bool = False) -> SceneFeatures:
+        """The features of the frames at `rows` among the B x T; as `at`."""
+        bev = None if self.bev is None else take_rows(self.bev.flatten(0, 1), rows)
+        observed = None if self.observed is None else take_rows(self.observed.flatten(0, 1), rows)
+        return self._with_images(SceneFeatures(bev, observed=observed), rows, levels or self.bev is None)
+
+    def _with_images(self, features: SceneFeatures, rows: Sequence[int], levels: bool) -> SceneFeatures:
+        if not levels or self.images is None or not self.images.rows:
+            return features
+        shown, calibration = self.images.spread(rows)
+        return replace(features, levels=shown, calibration=calibration)

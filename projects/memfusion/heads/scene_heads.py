@@ -1,0 +1,104 @@
+"""Slot `pts_bbox_head`, one way to call every head. In: SceneFeatures, what the past adds. Out: outputs, losses, boxes.
+
+mmdet3d's heads have two signatures (CenterHead, and the heads with anchors); an adapter for each kind hides which. A head that
+speaks the protocol itself, as query heads do, needs none. Parameters stay the heads' own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import singledispatch
+from typing import Any, Protocol
+
+from mmdet3d.models.dense_heads import CenterHead
+from mmdet3d.models.dense_heads.base_3d_dense_head import Base3DDenseHead
+from mmdet3d.structures import Det3DDataSample
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from projects.memfusion.structures import Readout, SceneFeatures, SceneTruth
+
+from .anchor_multi import AnchorHeadMulti
+
+
+class SceneHead(Protocol):
+    """What the detector asks of a 3-D head; the head itself, or the adapter of one that is called otherwise."""
+
+    def forward(self, features: SceneFeatures, readout: Readout, truth: SceneTruth | None) -> Any:
+        """Outputs for B frames.
+
+        Args:
+            features: of the frames.
+            readout: what the past adds; empty without memory.
+            truth: what training knows, e.g. for denoising queries; None in eval mode.
+        """
+
+    def loss_by_feat(self, outputs: Any, samples: Sequence[Det3DDataSample]) -> dict[str, Any]:
+        """Losses of V labelled frames, tensors or lists of them; `outputs` may be changed, so nobody decodes them after."""
+
+    def predict_by_feat(self, outputs: Any, metas: Sequence[Mapping[str, Any]]) -> list[InstanceData]:
+        """B x (bboxes_3d, scores_3d, labels_3d); the metas say box_type_3d."""
+
+
+class _BEVHead:
+    """Heads on one BEV map, which is the readout's where memory makes one."""
+
+    def __init__(self, head: Any) -> None:
+        self.head = head
+
+    def forward(self, features: SceneFeatures, readout: Readout, truth: SceneTruth | None) -> Any:
+        """As SceneHead.forward."""
+        del truth
+        return self.head([features.needed_bev if readout.bev is None else readout.bev])
+
+
+class _CenterHead(_BEVHead):
+    def loss_by_feat(self, outputs: Any, samples: Sequence[Det3DDataSample]) -> dict[str, Tensor]:
+        return self.head.loss_by_feat(outputs, [sample.gt_instances_3d for sample in samples])
+
+    def predict_by_feat(self, outputs: Any, metas: Sequence[Mapping[str, Any]]) -> list[InstanceData]:
+        return self.head.predict_by_feat(outputs, metas, rescale=True)
+
+
+class _AnchorHead(_BEVHead):
+    def loss_by_feat(self, outputs: Any, samples: Sequence[Det3DDataSample]) -> dict[str, Any]:
+        # They replace the truth's boxes by bare tensors in the instances that they are given.
+        truth = [sample.gt_instances_3d[:] for sample in samples]
+        ignored = [sample.get('ignored_instances', None) for sample in samples]
+        return self.head.loss_by_feat(*outputs, truth, [sample.metainfo for sample in samples], ignored)
+
+    def predict_by_feat(self, outputs: Any, metas: Sequence[Mapping[str, Any]]) -> list[InstanceData]:
+        return self.head.predict_by_feat(*outputs, batch_input_metas=list(metas))
+
+
+class _AnchorHeadMulti(_BEVHead):
+    def loss_by_feat(self, outputs: Any, samples: Sequence[Det3DDataSample]) -> dict[str, Tensor]:
+        return self.head.loss_by_feat(outputs, samples)
+
+    def predict_by_feat(self, outputs: Any, metas: Sequence[Mapping[str, Any]]) -> list[InstanceData]:
+        return self.head.predict_by_feat(outputs, metas)
+
+
+@singledispatch
+def scene_head(head: nn.Module) -> SceneHead:
+    """The head as a SceneHead; a kind of one's own that is called otherwise registers its adapter here."""
+    missing = [name for name in ('forward', 'loss_by_feat', 'predict_by_feat') if not callable(getattr(head, name, None))]
+    if missing:
+        raise TypeError(f'model.pts_bbox_head: {type(head).__name__} has no {" and no ".join(missing)}: see SceneHead in '
+                        'heads/scene_heads.py')
+    return head  # type: ignore[return-value]
+
+
+@scene_head.register
+def _(head: CenterHead) -> SceneHead:
+    return _CenterHead(head)
+
+
+@scene_head.register
+def _(head: Base3DDenseHead) -> SceneHead:
+    return _AnchorHead(head)
+
+
+@scene_head.register
+def _(head: AnchorHeadMulti) -> SceneHead:
+    return _AnchorHeadMulti(head)

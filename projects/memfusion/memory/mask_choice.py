@@ -1,0 +1,98 @@
+"""Which mask XMem writes. In: agent logits, the head's boxes or the truth. Out: (B, K, Hm, Wm) masks, current BEV frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from projects.memfusion.structures import FrameBatch, HeadOutputs, MemoryState, SceneTruth
+
+from .masks import MaskPolicy, assign_agents, boxes_to_masks, drop_blocks
+
+
+@dataclass(frozen=True)
+class ChosenMask:
+    """written (B, K, Hm, Wm) goes into memory with the frame, kept is the state's `mask`; then the tracked agents."""
+
+    written: Tensor
+    kept: Tensor
+    agent_position: Tensor
+    agent_time_s: Tensor
+
+
+@dataclass(frozen=True)
+class MaskChooser:
+    """Chooses by a MaskPolicy.
+
+    Attributes:
+        policy: its settings; hooks may change them while training runs.
+        map_range: what the memory's cells cover, (x_min, y_min, z_min, x_max, y_max, z_max) metres.
+    """
+
+    policy: MaskPolicy
+    map_range: tuple[float, ...]
+
+    def choose(self, logits: Tensor, state: MemoryState, frames: FrameBatch, outputs: HeadOutputs | None,
+               truth: SceneTruth | None, training: bool) -> ChosenMask:
+        """The mask that is written with this frame.
+
+        Args:
+            logits: (B, K, Hm, Wm) of the agents, as memory predicts them.
+            state: aligned to the frame.
+            outputs: of the head, where the policy `needs_boxes`.
+            truth: where training knows it.
+
+        Raises:
+            ValueError: mask_source='truth' in testing, or at a frame without labels.
+        """
+        policy = self.policy
+        position, time_s = state.agent_position, state.agent_time_s
+        if policy.source == 'truth':
+            _check_truth(frames, truth)
+        if policy.source == 'none':
+            written = kept = torch.zeros_like(logits)
+        elif policy.source == 'occupancy':
+            written = kept = logits.sigmoid()
+        else:
+            boxes = self._boxes(outputs, truth, logits.device)
+            kept, position, time_s = self._draw(boxes, state, frames, logits)
+            written = state.mask if policy.source == 'previous_detections' else kept
+        if training:
+            if policy.teacher_forcing > 0 and truth is not None:
+                labelled = torch.tensor([meta.is_keyframe for meta in frames.metas])
+                forced = ((torch.rand(len(frames.metas)) < policy.teacher_forcing) & labelled).to(logits.device)
+                true_mask = self._draw(truth.boxes, state, frames, logits)[0]
+                written = torch.where(forced[:, None, None, None], true_mask, written)
+            written = drop_blocks(written, policy.block_dropout, policy.block_cells)
+        return ChosenMask(written, kept, position, time_s)
+
+    def _boxes(self, outputs: HeadOutputs | None, truth: SceneTruth | None, device: torch.device) -> Sequence[Tensor]:
+        """The boxes that make the mask, B x (n, 7+); those of the head that score enough, the surest first."""
+        if self.policy.source == 'truth' and truth is not None:
+            return truth.boxes
+        if outputs is None:
+            raise ValueError(f'temporal.mask_source={self.policy.source!r} needs the boxes that the head finds')
+        found = [one[one.scores_3d.argsort(descending=True, stable=True)] for one in outputs.found]  # its order is by task
+        return [one.bboxes_3d.tensor[one.scores_3d >= self.policy.score_threshold].to(device) for one in found]
+
+    def _draw(self, boxes: Sequence[Tensor], state: MemoryState, frames: FrameBatch,
+              like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Boxes -> (B, K, Hm, Wm) masks, and where the agents are now."""
+        owners, positions, times = zip(*[
+            assign_agents(boxes[b], frames.global_from_bev[b], state.agent_position[b], state.agent_time_s[b],
+                          frames.time_s[b], self.policy) for b in range(len(boxes))])
+        masks = boxes_to_masks(boxes, owners, self.policy.num_agents, self.map_range, like.shape[-2:])
+        return masks.to(like), torch.stack(positions), torch.stack(times)
+
+
+def _check_truth(frames: FrameBatch, truth: SceneTruth | None) -> None:
+    if truth is None:
+        raise ValueError("temporal.mask_source='truth' is for training only: testing has no truth. Test with "
+                         "--cfg-options model.temporal.mask_source=occupancy (or detections, none)")
+    unlabelled = [meta.sample_token for meta, there in zip(frames.metas, frames.there) if there and not meta.is_keyframe]
+    if unlabelled:
+        raise ValueError(f"temporal.mask_source='truth', but frame {unlabelled[0]} is a sweep without labels: train on "
+                         "keyframes, or set mask_source='occupancy' and masks.teacher_forcing=1")
