@@ -1,4 +1,4 @@
-"""Runtime. In: one frame's points, annotated boxes. Out: how many box points fall into the 2-D box; how edges move."""
+"""Doctor. In: one frame's points, annotated boxes. Out: how many box points fall into the 2-D box; how edges move."""
 
 from __future__ import annotations
 

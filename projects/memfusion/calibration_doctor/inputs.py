@@ -1,4 +1,4 @@
-"""Runtime. In: a data set root, an info file or a keyframe folder. Out: the frames to examine, with their files found."""
+"""Doctor. In: a data set root, an info file or a keyframe folder. Out: the frames to examine, with their files found."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runtime. In: a converter's name and two paths. Out: a checkpoint of ours that fits its config completely."""
+"""Converter. In: a converter's name and two paths. Out: a checkpoint of ours that fits its config completely."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runtime. In: a nuScenes-format folder whose cameras have lens distortion. Out: a new folder with pinhole images and their K.
+"""Converter. In: a nuScenes-format folder whose cameras have lens distortion. Out: a new one with pinhole images and their K.
 
 Points, maps and the other tables are hard links to the files of the old folder (copies where the file system has no hard
 links across the two). What says something about distorted pixels and cannot be carried over is left out and named.

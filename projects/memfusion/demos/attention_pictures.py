@@ -1,4 +1,4 @@
-"""Pictures of attention. In: a memory, a frame, a cell (metres, LiDAR frame). Out: RGB, the cell and where it looks."""
+"""Demo, pictures of attention. In: a memory, a frame, a cell (metres, LiDAR frame). Out: RGB, the cell and where it looks."""
 
 from __future__ import annotations
 

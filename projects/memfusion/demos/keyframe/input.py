@@ -1,4 +1,4 @@
-"""Runtime. In: a folder with one nuScenes keyframe (.pkl, images, .pcd.bin). Out: a checked Keyframe, LiDAR frame."""
+"""Demo. In: a folder with one nuScenes keyframe (.pkl, images, .pcd.bin). Out: a checked Keyframe, LiDAR frame."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runtime: the whole pipeline on one real nuScenes keyframe. In: its folder. Out: pictures and figures; LiDAR frame.
+"""Demo: the whole pipeline on one real nuScenes keyframe. In: its folder. Out: pictures and figures; LiDAR frame.
 
 It learns the frame by heart: not a test of generality, but of conventions (axes, yaw, length and width, box origin,
 calibration), which a world of our own making cannot give.

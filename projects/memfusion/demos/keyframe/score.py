@@ -1,4 +1,4 @@
-"""Runtime. In: points, truth and predicted boxes (LiDAR frame, mmdet3d's tensors). Out: the keyframe's figures."""
+"""Demo. In: points, truth and predicted boxes (LiDAR frame, mmdet3d's tensors). Out: the keyframe's figures."""
 
 from __future__ import annotations
 
