@@ -13,20 +13,17 @@ import gc
 import io
 import os
 import pickle
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
+from projects.common.numpy_stand_ins import NumpyStandIns, RefusedError
 
 TRUST_VARIABLE = 'MEMFUSION_TRUST_FILES'
 TRUST_FLAG = '--trust-files'
 READING_ERRORS = (pickle.UnpicklingError, EOFError, AttributeError, ImportError, LookupError, MemoryError, OverflowError,
                   RuntimeError, TypeError, ValueError)
 """What reading a damaged pickle raises."""
-_DTYPE_CODE = re.compile(r'[biufcSUMm]\d*')
-"""Numbers, text and times. Not O: its bytes are pointers, and the file would say where to. Not V: never needed."""
 
 
 class UnsafeFileError(ValueError):
@@ -118,39 +115,22 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-class RefusedError(Exception):
-    """The dotted name of what was refused; no UnpicklingError, so that nothing takes it for a damaged file."""
-
-
-_SCALAR: Any = np.float64(0).__reduce__()[0]
-
-
-def check_plain(dtype: Any) -> None:
-    """Refuses a numpy type that was declared other than it is: raw bytes would be taken for pointers, or for parts."""
-    if not isinstance(dtype, np.dtype) or not _DTYPE_CODE.fullmatch(dtype.str[1:].split('[')[0]):
-        raise RefusedError(f'numpy.dtype of {dtype!r}')
-    if dtype.fields is not None or dtype.subdtype is not None or dtype.flags != np.dtype(dtype.str).flags:
-        raise RefusedError('numpy.dtype with false flags')
-
-
 class _PlainUnpickler(pickle.Unpickler):
     """C speed: it only asks Python for names, once each.
 
-    What it hands out cannot be changed by the pickle either: types of C, and its own bound methods.
+    What it hands out cannot be changed by the pickle either: types of C, and bound methods.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
         super().__init__(file)
-        self._dtypes: list[np.dtype] = []
-        self._own = {'dtype': self._dtype, 'ndarray': self._ndarray, 'reconstruct': self._reconstruct, 'scalar': self._scalar,
-                     '_frombuffer': self._frombuffer, 'encode': self._encode, 'path': self._path}
+        numpy = self._numpy = NumpyStandIns()
+        self._own = {'dtype': numpy.dtype, 'ndarray': numpy.ndarray, 'reconstruct': numpy.reconstruct, 'scalar': numpy.scalar,
+                     '_frombuffer': numpy.frombuffer, 'encode': self._encode, 'path': self._path}
 
     def load_checked(self) -> Any:
         """`load`, and no array whose type was declared other than it is: its bytes would be taken for pointers."""
-        content = self.load()
-        for dtype in self._dtypes:
-            check_plain(dtype)
-        return content
+        with self._numpy.checked():
+            return self.load()
 
     def find_class(self, module: str, name: str) -> Any:
         """What the pickle names, if it is plain; `RefusedError` otherwise."""
@@ -158,28 +138,6 @@ class _PlainUnpickler(pickle.Unpickler):
         if found is None:
             raise RefusedError(f'{module}.{name}')
         return self._own[found] if isinstance(found, str) else found
-
-    def _dtype(self, code: str, align: bool = False, copy: bool = False) -> np.dtype:
-        if not isinstance(code, str) or not _DTYPE_CODE.fullmatch(code):
-            raise RefusedError(f'numpy.dtype of {code!r}')
-        self._dtypes.append(np.dtype(code, False, True))  # type: ignore[call-overload]
-        return self._dtypes[-1]
-
-    def _ndarray(self, *args: Any) -> Any:
-        """Stands for the class, which a pickle names but has no need to call."""
-        raise RefusedError('numpy.ndarray')
-
-    def _reconstruct(self, kind: Any, shape: Any, code: Any) -> np.ndarray:
-        """An empty array, which the pickle then fills."""
-        return np.empty(0, dtype='i1')
-
-    def _scalar(self, dtype: np.dtype, data: Any = b'') -> Any:
-        check_plain(dtype)
-        return _SCALAR(dtype, data)
-
-    def _frombuffer(self, buffer: Any, dtype: np.dtype, shape: Any, order: str) -> np.ndarray:
-        check_plain(dtype)
-        return np.frombuffer(buffer, dtype=dtype).reshape(shape, order='F' if order == 'F' else 'C')
 
     def _encode(self, text: str, encoding: str) -> bytes:
         """How protocol 2 stores bytes; other codecs would be looked up among modules."""

@@ -1,43 +1,59 @@
-"""The import rules of the layout: stages do not import each other; blocks run without mmdet3d's models."""
+"""The import rules of the layout: every arrow and every room; blocks run without mmdet3d's models."""
 
 import ast
 import importlib.metadata
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from sources import FILES, PROJECTS, REPO, TOOLS, imports_of, nodes_of, room, room_of, shown, text_of
 
-REPO = Path(__file__).resolve().parents[2]
-PACKAGE = REPO / 'projects' / 'memfusion'
-STAGES = ('data', 'lidar', 'camera', 'fusion', 'memory', 'heads', 'metrics')
-
-
-def imports(path: Path) -> set[str]:
-    """Absolute dotted names a file imports."""
-    package = path.relative_to(REPO).parts[:-1]
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            base = '.'.join(package[:len(package) - node.level + 1]) if node.level else ''
-            module = '.'.join(part for part in (base, node.module) if part)
-            found |= {module} | {f'{module}.{alias.name}' for alias in node.names}
-    return found
+PACKAGE = PROJECTS / 'memfusion'
+STAGES = {'data', 'lidar', 'fusion', 'memory', 'heads', 'metrics', 'queries', 'forecasting', 'visualization'}
+PROGRAMS = {'calibration_doctor', 'studies', 'benchmarks', 'demos', 'convert'}
+# Whoever stands in a line imports from the lines above it alone, so neighbours never import each other. `visualization` is a
+# stage: it draws what the contracts hold. Hooks stand beside the detectors: both tie stages together, each at its own events.
+ORDER = [{'common'}, {'geometry'}, {'encodings'}, {'structures'}, {'losses'}, STAGES, {'detectors', 'hooks'}, {'runtime'},
+         PROGRAMS]
+APART = dict(synthetic_nuscenes=set(), spatial_mllm={'common', 'geometry', 'encodings'})
+"""Beside the others, with all that they may import of ours; nobody imports them but tools."""
+RUNTIME = {'allocator', 'blame', 'checkpoint', 'errors', 'fuse', 'launch', 'options', 'plain_pickle', 'resume', 'run_checks',
+           'runner'}
+"""What command lines share, and nothing else. It was an attic once: what a program does lies with the program."""
 
 
-COMMON = sorted((REPO / 'projects' / 'common').rglob('*.py'))
+def test_every_arrow():
+    rank = {name: number for number, rooms in enumerate(ORDER) for name in rooms}
+    wrong = []
+    for path in FILES:
+        own = room(path)
+        others = {name for name in map(room_of, imports_of(path)) if name and name != own}
+        allowed = APART.get(own, {name for name in rank if rank[name] < rank.get(own, 0)})
+        wrong += [f'{shown(path)} imports {name}' for name in sorted(others - allowed - {'__init__'})]
+    assert wrong == []
+
+
+def test_every_room():
+    def inside(folder):
+        return {path.name.removesuffix('.py') for path in folder.iterdir() if path.name not in ('__pycache__', '__init__.py')}
+
+    assert inside(PROJECTS) <= {'common', 'geometry', 'encodings', 'memfusion', *APART}
+    assert inside(PACKAGE) <= set().union(*ORDER[3:]) | {'register', 'README.md'}
+    assert inside(PACKAGE / 'runtime') <= RUNTIME
+    tested = {path.name for path in (REPO / 'tests' / 'unit').iterdir() if path.is_dir() and path.name != '__pycache__'}
+    assert tested <= set().union(*ORDER) | set(APART)
+
+
+COMMON = [path for path in FILES if room(path) == 'common']
 
 
 @pytest.mark.parametrize('path', COMMON, ids=lambda p: p.name)
 def test_common_stands_below_everything_and_needs_numpy_and_torch_only(path):
-    nodes = list(ast.walk(ast.parse(path.read_text())))
+    nodes = nodes_of(path)
     found = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     found |= {'.' * node.level + (node.module or '') for node in nodes if isinstance(node, ast.ImportFrom)}
     ours = {name for name in found if name.startswith(('.', 'projects'))}
-    assert ours <= {'projects.common'} | {f'projects.common.{other.stem}' for other in COMMON}
     assert {name.split('.')[0] for name in found - ours} <= {*sys.stdlib_module_names, 'numpy', 'torch'}
 
 
@@ -46,37 +62,18 @@ def test_pickles_are_read_in_one_place():
     allowed = {'common/safe_pickle.py', 'common/safe_tensors.py', 'memfusion/runtime/checkpoint.py',
                'memfusion/benchmarks/infos.py'}
     raw = re.compile(r'\bc?[pP]ickle\.(loads?|Unpickler)\b|\btorch\.load\(|allow_pickle=True|\bjoblib\.load|\bdill\b')
-    found = {str(path.relative_to(PACKAGE.parent)) for path in PACKAGE.parent.rglob('*.py') if raw.search(path.read_text())}
-    found |= {path.name for path in (REPO / 'tools').glob('*.py') if raw.search(path.read_text())}
+    found = {str(path.relative_to(PROJECTS)) for path in FILES if raw.search(text_of(path))}
+    found |= {path.name for path in TOOLS if raw.search(text_of(path))}
     assert found - allowed == {'memfusion/memory/xmem/checkpoint.py'}  # weights only
     assert 'weights_only=not files_are_trusted()' in (PACKAGE / 'memory/xmem/checkpoint.py').read_text()
 
 
-def files(*folders: str) -> list[Path]:
-    return sorted(path for folder in folders for path in (REPO / 'projects' / folder).rglob('*.py'))
-
-
-@pytest.mark.parametrize('path', files(*(f'memfusion/{stage}' for stage in STAGES)), ids=lambda p: str(p.relative_to(REPO)))
-def test_stages_do_not_import_each_other(path):
-    own = path.relative_to(PACKAGE).parts[0]
-    others = {m.group(1) for name in imports(path) if (m := re.match(r'projects\.memfusion\.(\w+)', name))}
-    assert others & (set(STAGES) - {own}) == set()
-    assert 'detectors' not in others
-
-
-@pytest.mark.parametrize('path', files('geometry', 'memfusion/structures'), ids=lambda p: str(p.relative_to(REPO)))
-def test_contracts_and_geometry_stand_below_everything(path):
-    others = {m.group(1) for name in imports(path) if (m := re.match(r'projects\.memfusion\.(\w+)', name))}
-    assert others <= {'structures'}
-
-
-@pytest.mark.parametrize('path', files('geometry', 'memfusion/fusion', 'memfusion/memory'),
-                         ids=lambda p: str(p.relative_to(REPO)))
-def test_blocks_do_without_compiled_ops(path):
-    allowed = ('torch', 'mmengine', 'mmcv.cnn', 'mmdet3d.registry', 'projects.memfusion', '__future__', 'math', 'dataclasses',
-               'collections', 'typing', 'numpy', 'functools', 'itertools', 'contextlib', 'threading', 'weakref',
-               'projects.common', 'projects.geometry', 'projects.encodings')
-    assert [name for name in imports(path) if not name.startswith(allowed)] == []
+def test_blocks_do_without_compiled_ops():
+    blocks = {'geometry', 'encodings', 'fusion', 'memory', 'queries'}
+    allowed = re.compile(r'(torch|numpy|mmengine|mmcv\.cnn|mmdet3d\.registry|projects)(\.|$)')
+    wrong = [f'{shown(path)} imports {name}' for path in FILES if room(path) in blocks for name in sorted(imports_of(path))
+             if name.split('.')[0] not in sys.stdlib_module_names and not allowed.match(name)]
+    assert wrong == []
 
 
 def test_blocks_import_where_mmcv_has_no_compiled_ops():
@@ -90,8 +87,7 @@ def test_blocks_import_where_mmcv_has_no_compiled_ops():
 def test_every_package_that_is_imported_is_pinned():
     pins = {match.group(1).lower() for path in (REPO / 'requirements.txt', *(REPO / 'requirements').glob('*.txt'))
             for line in path.read_text().splitlines() if (match := re.match(r'([\w-]+)==', line))}
-    sources = [*PACKAGE.parent.rglob('*.py'), *(REPO / 'tools').glob('*.py')]
-    used = {name.split('.')[0] for path in sources for node in ast.walk(ast.parse(path.read_text()))
+    used = {name.split('.')[0] for path in (*FILES, *TOOLS) for node in nodes_of(path)
             for name in ([alias.name for alias in node.names] if isinstance(node, ast.Import) else
                          [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else [])}
     providers = importlib.metadata.packages_distributions()
@@ -101,8 +97,6 @@ def test_every_package_that_is_imported_is_pinned():
 
 
 def test_tools_are_thin_and_nothing_imports_them():
-    for path in PACKAGE.rglob('*.py'):
-        assert not any(name == 'tools' or name.startswith('tools.') for name in imports(path)), path
-    for path in (REPO / 'tools').glob('*.py'):
-        if path.name != 'check_env.py':  # stands alone: it runs before anything is installed
-            assert len(path.read_text().splitlines()) <= 150, path
+    assert [shown(path) for path in FILES if any(name.split('.')[0] == 'tools' for name in imports_of(path))] == []
+    alone = 'check_env.py'  # it runs before anything is installed
+    assert [path.name for path in TOOLS if path.name != alone and len(text_of(path).splitlines()) > 150] == []

@@ -15,11 +15,13 @@ import torch
 from mmcv.ops import points_in_boxes_cpu
 from mmdet3d.structures import LiDARInstance3DBoxes
 
+from projects.memfusion.data.box_points_check import count_in_boxes
 from projects.memfusion.data.errors import BadFrameError
-from projects.memfusion.demos.keyframe.input import Keyframe, load_plain_pickle, read_keyframe
+from projects.memfusion.demos.keyframe.input import Keyframe, read_keyframe
 from projects.memfusion.demos.keyframe.run import PICTURES, calibration_of, prepare_out, run_keyframe
-from projects.memfusion.demos.keyframe.score import box_points_error, count_points_in_boxes
+from projects.memfusion.demos.keyframe.score import box_points_error
 from projects.memfusion.runtime.errors import UserError, run_cli
+from projects.memfusion.runtime.plain_pickle import load_plain_pickle
 from projects.memfusion.visualization.image_files import read_rgb
 
 NAMES = ['car', 'truck', 'construction_vehicle', 'bus', 'trailer', 'barrier', 'motorcycle', 'bicycle', 'pedestrian',
@@ -57,7 +59,7 @@ def rewrite(folder: Path, change: dict | None = None, content: object = None) ->
 
 
 def points_error(boxes: np.ndarray, keyframe: Keyframe, points: np.ndarray) -> float:
-    return box_points_error(count_points_in_boxes(points, boxes), keyframe.num_lidar_pts)
+    return box_points_error(count_in_boxes(points, boxes, from_bottom=True), keyframe.num_lidar_pts)
 
 
 def test_boxes_lie_on_their_points(keyframe: Keyframe, points: np.ndarray) -> None:
@@ -65,7 +67,7 @@ def test_boxes_lie_on_their_points(keyframe: Keyframe, points: np.ndarray) -> No
     assert points_error(boxes, keyframe, points) < 0.04
     # mmcv's operator, which mmdet3d cuts out its GT database with, sees the same, up to points on a border
     theirs = points_in_boxes_cpu(torch.from_numpy(points[None, :, :3].copy()), keyframe.boxes.tensor[None, :, :7])
-    assert np.abs(theirs[0].sum(dim=0).numpy() - count_points_in_boxes(points, boxes)).sum() <= 3
+    assert np.abs(theirs[0].sum(dim=0).numpy() - count_in_boxes(points, boxes, from_bottom=True)).sum() <= 3
 
 
 @pytest.mark.parametrize('name', ['mirrored yaw', 'yaw from y', 'swapped l and w', 'gravity centre as bottom',

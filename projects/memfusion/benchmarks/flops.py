@@ -1,4 +1,4 @@
-"""Runtime. In: a config and its data. Out: parameters and floating-point operations of one test frame, by slot of the detector.
+"""Benchmark. In: a config and its data. Out: parameters and floating-point operations of a test frame, by slot of the detector.
 
 Operations are counted while the frame runs (torch's FlopCounterMode): convolutions and matrix products, a multiplication and an
 addition as two. Voxelisation, scattering, sampling (grid_sample) and sparse or deformable convolutions have no count.

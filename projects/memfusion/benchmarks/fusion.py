@@ -1,4 +1,4 @@
-"""Measures fusion. In: BEV sizes, cameras. Out: seconds and peak bytes of FuTr++, dense attention, deformable attention."""
+"""Benchmark, fusion. In: BEV sizes, cameras. Out: seconds and peak bytes of FuTr++, dense attention, deformable attention."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measures. In: a prepared data root. Out: seconds of reading an info file of the size of nuScenes' training set."""
+"""Benchmark. In: a prepared data root. Out: seconds of reading an info file of the size of nuScenes' training set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measures the memory. In: sizes, models. Out: seconds and peak bytes of reads, windows, clips, long scenes, side by side."""
+"""Benchmark, memory. In: sizes, models. Out: seconds and peak bytes of reads, windows, clips, long scenes, side by side."""
 
 from __future__ import annotations
 

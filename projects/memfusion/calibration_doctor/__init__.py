@@ -1,4 +1,4 @@
-"""Runtime: is the calibration of a data set right? Reading, checks of the files, edge scores, verdicts, pictures."""
+"""Doctor: is the calibration of a data set right? Reading, checks of the files, edge scores, verdicts, pictures."""
 
 from .examine import examine
 from .inputs import DoctorData, DoctorFrame, read_data

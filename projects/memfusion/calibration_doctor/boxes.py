@@ -1,4 +1,4 @@
-"""Runtime. In: one frame's points, annotated boxes. Out: how many box points fall into the 2-D box; how edges move."""
+"""Doctor. In: one frame's points, annotated boxes. Out: how many box points fall into the 2-D box; how edges move."""
 
 from __future__ import annotations
 
@@ -77,6 +77,7 @@ def _points_inside(points: npt.NDArray[np.float32], box: npt.NDArray[np.float64]
 
 
 def _is_inside(points: npt.NDArray[Any], box: npt.NDArray[np.float64], around_m: Any) -> npt.NDArray[np.bool_]:
+    # Not mmdet3d's points_in_rbbox: it knows no margin of each point's own, and the doctor runs without mmcv's compiled ops.
     offset = points - box[:3]
     cos, sin = np.cos(box[6]), np.sin(box[6])
     turned = np.stack([offset[:, 0] * cos + offset[:, 1] * sin, offset[:, 1] * cos - offset[:, 0] * sin, offset[:, 2]])

@@ -1,4 +1,4 @@
-"""Runtime. In: the infos of scenes. Out: by camera, mountings that change and ego poses that leave the ego's path."""
+"""Doctor. In: the infos of scenes. Out: by camera, mountings that change and ego poses that leave the ego's path."""
 
 from __future__ import annotations
 

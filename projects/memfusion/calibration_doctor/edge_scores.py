@@ -1,4 +1,4 @@
-"""Runtime. In: LiDAR edges and image edges of some frames of one camera, a grid of faults. Out: how well each fits."""
+"""Doctor. In: LiDAR edges and image edges of some frames of one camera, a grid of faults. Out: how well each fits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runtime. In: the frames of a data set. Out: a verdict per camera; the order of events of the calibration doctor."""
+"""Doctor. In: the frames of a data set. Out: a verdict per camera; the order of events of the calibration doctor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runtime. In: infos, tables. Out: by camera, what is wrong with the numbers alone or contradicts itself. No images."""
+"""Doctor. In: infos, tables. Out: by camera, what is wrong with the numbers alone or contradicts itself. No images."""
 
 from __future__ import annotations
 

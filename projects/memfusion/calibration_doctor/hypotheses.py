@@ -1,4 +1,4 @@
-"""Runtime. In: a grid of possible faults. Out: for each a 3x4 matrix from the LiDAR frame to the camera frame."""
+"""Doctor. In: a grid of possible faults. Out: for each a 3x4 matrix from the LiDAR frame to the camera frame."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runtime. In: the evidence of one camera's frames. Out: its verdict by LiDAR edges against image edges."""
+"""Doctor. In: the evidence of one camera's frames. Out: its verdict by LiDAR edges against image edges."""
 
 from __future__ import annotations
 

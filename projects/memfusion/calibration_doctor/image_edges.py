@@ -1,4 +1,4 @@
-"""Runtime. In: an RGB image. Out: maps of how strong its edges are against their surroundings, across and along."""
+"""Doctor. In: an RGB image. Out: maps of how strong its edges are against their surroundings, across and along."""
 
 from __future__ import annotations
 

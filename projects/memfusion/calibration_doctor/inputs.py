@@ -1,4 +1,4 @@
-"""Runtime. In: a data set root, an info file or a keyframe folder. Out: the frames to examine, with their files found."""
+"""Doctor. In: a data set root, an info file or a keyframe folder. Out: the frames to examine, with their files found."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import numpy.typing as npt
 from projects.memfusion.data.nuscenes_tables import open_nuscenes, tables_agree
 from projects.memfusion.data.point_files import read_points
 from projects.memfusion.data.sensor_channels import LIDAR_TOP
-from projects.memfusion.demos.keyframe.input import load_plain_pickle
 from projects.memfusion.runtime.errors import UserError
+from projects.memfusion.runtime.plain_pickle import load_plain_pickle
 from projects.memfusion.visualization.image_files import read_rgb
 
 Info = dict[str, Any]

@@ -1,4 +1,4 @@
-"""Runtime. In: one LiDAR sweep (x y z intensity ring, LiDAR frame). Out: points where an image should have an edge."""
+"""Doctor. In: one LiDAR sweep (x y z intensity ring, LiDAR frame). Out: points where an image should have an edge."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runtime. In: frames and verdicts. Out: per camera one PNG: LiDAR points and edges on the image, verdict, score map."""
+"""Doctor. In: frames and verdicts. Out: per camera one PNG: LiDAR points and edges on the image, verdict, score map."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runtime. In: matrices of infos. Out: their differences; problems filed by camera. Poses are (4, 4) float64 dst_from_src."""
+"""Doctor. In: matrices of infos. Out: their differences; problems filed by camera. Poses are (4, 4) float64 dst_from_src."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runtime. In: what witnesses say about hypotheses, problems found in the files. Out: a verdict per camera."""
+"""Doctor. In: what witnesses say about hypotheses, problems found in the files. Out: a verdict per camera."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runtime. In: a checkpoint of another code base. Out: a checkpoint of ours with the same weights."""
+"""Converter. In: a checkpoint of another code base. Out: a checkpoint of ours with the same weights."""
 
 from .converter import CONVERTERS, convert_checkpoint
 

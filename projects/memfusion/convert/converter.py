@@ -1,4 +1,4 @@
-"""Runtime. In: a converter's name and two paths. Out: a checkpoint of ours that fits its config completely."""
+"""Converter. In: a converter's name and two paths. Out: a checkpoint of ours that fits its config completely."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from projects.memfusion.runtime.launch import init_registry, prepare_config
 
 from . import openpcdet_multihead
 
-_REPO = Path(__file__).resolve().parents[4]
+_REPO = Path(__file__).resolve().parents[3]
 _SHOWN = 4
 
 

@@ -1,4 +1,4 @@
-"""Runtime. In: names and weights of OpenPCDet's multi-head PointPillars. Out: the same under our detector's names."""
+"""Converter. In: names and weights of OpenPCDet's multi-head PointPillars. Out: the same under our detector's names."""
 
 from __future__ import annotations
 

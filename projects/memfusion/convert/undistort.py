@@ -1,4 +1,4 @@
-"""Runtime. In: a nuScenes-format folder whose cameras have lens distortion. Out: a new folder with pinhole images and their K.
+"""Converter. In: a nuScenes-format folder whose cameras have lens distortion. Out: a new one with pinhole images and their K.
 
 Points, maps and the other tables are hard links to the files of the old folder (copies where the file system has no hard
 links across the two). What says something about distorted pixels and cannot be carried over is left out and named.
@@ -25,8 +25,8 @@ from projects.geometry.distortion import parse_distortion
 from projects.geometry.undistortion import undistort_image, undistorted_intrinsics
 from projects.memfusion.data.files import map_in_order, write_pickles
 from projects.memfusion.data.image_files import read_image
-from projects.memfusion.demos.keyframe.input import load_plain_pickle
 from projects.memfusion.runtime.errors import UserError
+from projects.memfusion.runtime.plain_pickle import load_plain_pickle
 
 SENSOR_TABLE = 'calibrated_sensor.json'
 LEFT_OUT = ('camera_labels', 'synthetic_nuscenes.json')

@@ -1,5 +1,7 @@
-"""Stage data: info files, clips, transforms, samplers. Names load on first use, so that importing the package (or one
-light module of it) does not import mmdet3d's compiled ops; importing a module registers what it defines.
+"""Stage data: info files, clips, transforms, samplers.
+
+Names load on first use, so that importing the package (or one light module of it) does not import mmdet3d's compiled ops;
+importing a module registers what it defines.
 """
 
 from importlib import import_module

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from mmdet3d.structures.ops import box_np_ops
 from mmengine.logging import print_log
 
 from .errors import DataError
@@ -32,22 +33,23 @@ Boxes = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
 
 
-def count_points(values: npt.NDArray[np.float32], load_dim: int, boxes_lidar: Boxes) -> Counts:
+def count_in_boxes(points_m: npt.NDArray[Any], boxes: npt.NDArray[Any], from_bottom: bool = False, margin_m: float = 1e-5,
+                   ) -> Counts:
     """(K,) points in each box.
 
     Args:
-        values: (N * load_dim,) content of a point file.
-        load_dim: values of a point.
-        boxes_lidar: (K, 7) middle, length, width, height, yaw, in the frame of the points.
+        points_m: (P, 3+); points that are not finite lie nowhere.
+        boxes: (K, 7+) middle, length, width, height, yaw, in the frame of the points.
+        from_bottom: their third number is the height of the bottom, as in mmdet3d's boxes.
+        margin_m: a point may lie this far outside; by default, points on a border are inside: mmdet3d turns
+            boxes in float32.
     """
-    points = values.reshape(-1, load_dim)[:, :3].astype(np.float64)
-    found = np.zeros(len(boxes_lidar), dtype=np.int64)
-    for row, box in enumerate(boxes_lidar):
-        offset = points[np.abs(points[:, :2] - box[:2]).max(axis=1) < np.hypot(box[3], box[4])] - box[:3]
-        cos, sin = np.cos(box[6]), np.sin(box[6])
-        turned = np.stack([offset[:, 0] * cos + offset[:, 1] * sin, offset[:, 1] * cos - offset[:, 0] * sin, offset[:, 2]])
-        found[row] = (np.abs(turned) < box[3:6, None] / 2 + _MARGIN_M).all(axis=0).sum()
-    return found
+    points = np.asarray(points_m[:, :3], dtype=np.float64)
+    grown = np.array(boxes[:, :7], dtype=np.float64)
+    grown[:, 2] += 0.5 * grown[:, 5] * from_bottom
+    grown[:, 3:6] += 2 * margin_m
+    inside = box_np_ops.points_in_rbbox(points[np.isfinite(points).all(axis=1)], grown, origin=(0.5, 0.5, 0.5))
+    return np.asarray(inside.sum(axis=0), dtype=np.int64)
 
 
 def share_found(found: Counts, expected: Counts) -> float:
@@ -79,7 +81,8 @@ def check_box_points(nusc: NuScenes, samples: Sequence[Record], lidar_channel: s
         path = nusc.get_sample_data_path(lidar_token)
         boxes, expected = _boxes(nusc, sample, lidar_token)
         size, values = os.path.getsize(path), np.fromfile(path, dtype=np.float32)
-        found = {dim: count_points(values, dim, boxes) for dim in dict.fromkeys((load_dim, *PLAUSIBLE_DIMS))
+        found = {dim: count_in_boxes(values.reshape(-1, dim), boxes, margin_m=_MARGIN_M)
+                 for dim in dict.fromkeys((load_dim, *PLAUSIBLE_DIMS))
                  if size and size % (4 * dim) == 0}
         shares = {dim: share_found(counts, expected) for dim, counts in found.items()}
         # The largest: files of 2 D values a point hold all points for D too, and as many rows that are none.

@@ -13,6 +13,9 @@ from mmengine.fileio import PickleHandler, YamlHandler, register_handler
 
 from projects.common.safe_pickle import read_pickle
 
+# libyaml's is ten times faster, and MMEngine reads 30 files for every config that names one of another package's as base.
+_LOADER = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)
+
 
 @register_handler(['pkl', 'pickle'])
 class SafePickleHandler(PickleHandler):
@@ -36,4 +39,4 @@ class SafeYamlHandler(YamlHandler):
 
     def load_from_fileobj(self, file: IO, **kwargs: Any) -> Any:
         """The content of an open file; yaml.YAMLError for a tag that is none of YAML's own."""
-        return yaml.load(file, **{**kwargs, 'Loader': yaml.SafeLoader})
+        return yaml.load(file, **{**kwargs, 'Loader': _LOADER})

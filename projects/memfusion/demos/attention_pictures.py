@@ -1,4 +1,4 @@
-"""Pictures of attention. In: a memory, a frame, a cell (metres, LiDAR frame). Out: RGB, the cell and where it looks."""
+"""Demo, pictures of attention. In: a memory, a frame, a cell (metres, LiDAR frame). Out: RGB, the cell and where it looks."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from projects.memfusion.data.box_points_check import count_in_boxes
 from projects.memfusion.memory import TemporalMemory
 from projects.memfusion.runtime.errors import UserError
-from projects.memfusion.visualization import BoxSet, StoredFrame, draw_attention, draw_bev, mark_cell
+from projects.memfusion.visualization import StoredFrame, draw_attention, draw_bev, mark_cell
 from projects.memfusion.visualization.bev import BEVCanvas
 
 from .recorded_steps import MemoryFrame
@@ -75,7 +76,7 @@ def choose_cell(seen: MemoryFrame, cell_m: tuple[float, float] | None, range_m: 
         place, reason = np.array(cell_m), 'the one asked for'
     elif len(boxes):
         scores = boxes.scores if boxes.scores is not None else np.ones(len(boxes))
-        counts = count_points(boxes, seen.points)
+        counts = count_in_boxes(seen.points, boxes.boxes, from_bottom=True)
         hidden = (counts <= FEW_POINTS) & (scores >= score_thr)
         best = int(np.argmax(np.where(hidden, scores, -1.0) if hidden.any() else scores))
         label = names[int(boxes.labels[best])] if boxes.labels is not None else 'box'
@@ -120,13 +121,3 @@ def places_in_slots(place_m: np.ndarray, global_from_cur: np.ndarray, global_fro
     """
     slot_from_cur = np.linalg.inv(global_from_slots) @ global_from_cur
     return (slot_from_cur @ np.array([*place_m, 0.0, 1.0]))[:, :2]
-
-
-def count_points(boxes: BoxSet, points: np.ndarray) -> np.ndarray:
-    """(N,) how many of (P, 3+) points lie inside each box."""
-    counts = np.zeros(len(boxes), dtype=np.int64)
-    for index, (x, y, z, length, width, height, yaw) in enumerate(boxes.boxes[:, :7]):
-        dx, dy, up = points[:, 0] - x, points[:, 1] - y, points[:, 2] - z
-        along, across = dx * np.cos(yaw) + dy * np.sin(yaw), dy * np.cos(yaw) - dx * np.sin(yaw)
-        counts[index] = ((np.abs(along) <= length / 2) & (np.abs(across) <= width / 2) & (up >= 0) & (up <= height)).sum()
-    return counts

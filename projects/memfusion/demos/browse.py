@@ -1,4 +1,4 @@
-"""Runtime. In: a config. Out: pictures of what its pipeline feeds the detector: augmented points, boxes, network images.
+"""Demo. In: a config. Out: pictures of what its pipeline feeds the detector: augmented points, boxes, network images.
 
 Boxes and points are in the augmented LiDAR frame and cross to the network's pixels through the frame's own calibration, so that
 a fault in either shows.

@@ -1,4 +1,4 @@
-"""The demo. In: nothing. Out: data, a trained detector, official scores beside an untrained one's, pictures. Runs the tools."""
+"""Demo. In: nothing. Out: data, a trained detector, official scores beside an untrained one's, pictures. Runs the tools."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures of a memory at work. In: config, checkpoint, a test scene. Out: PNGs of gate, of attention and of memory usage.
+"""Demo, a memory at work. In: config, checkpoint, a test scene. Out: PNGs of gate, of attention and of memory usage.
 
 The scene runs through the detector as in testing; nothing but the drawing sees the truth.
 """

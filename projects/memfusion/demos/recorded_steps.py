@@ -1,4 +1,4 @@
-"""Runtime. In: a temporal detector. Out: what each of its steps was given and left behind, for looking at."""
+"""Demo. In: a temporal detector. Out: what each of its steps was given and left behind, for looking at."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures of one streamed scene. In: config, checkpoint, scene. Out: BEV, camera and gate PNGs and an animated strip."""
+"""Demo, one streamed scene. In: config, checkpoint, scene. Out: BEV, camera and gate PNGs and an animated strip."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Metric. In: tables of truth and predictions. Out: which truth each prediction found, by centre distance on the ground.
 
 The official rule: predictions choose in descending order of score, each the nearest truth of its class and frame that is
-still free and nearer than the limit.
+still free and nearer than the limit. The devkit's own `accumulate` gives curves of one class: it does not say who found
+whom, and knows no truth that only excuses predictions.
 """
 
 from __future__ import annotations

@@ -7,13 +7,14 @@ our own reader has it.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import inspect
 import pickle
 import re
 import uuid
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PosixPath
 from typing import Any, cast
 
@@ -28,7 +29,8 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 from torch import Tensor, nn
 
-from projects.common.safe_pickle import RefusedError, check_plain, files_are_trusted, refusal
+from projects.common.numpy_stand_ins import NumpyStandIns, RefusedError
+from projects.common.safe_pickle import files_are_trusted, refusal
 from projects.common.safe_tensors import load_listed
 
 from .errors import DownloadError, UserError
@@ -58,67 +60,45 @@ def _method(owner: object, name: object) -> Callable:
         return getattr(HistoryBuffer, str(name))
     if owner is _ONE_CYCLE and name in ('_annealing_cos', '_annealing_linear'):
         return getattr(OneCycleParamScheduler, str(name))
-    raise pickle.UnpicklingError(f'Unsupported global: GLOBAL builtins.getattr of {owner!r}, {name!r}')
+    raise RefusedError(f'builtins.getattr of {owner!r}, {name!r}')
 
 
 def _no_instance(*args: Any) -> Any:
     """Stands in for a class that a checkpoint may name but not build."""
-    raise pickle.UnpicklingError('Unsupported global: GLOBAL mmengine.OneCycleParamScheduler called')
+    raise RefusedError('mmengine.OneCycleParamScheduler')
+
+
+@contextlib.contextmanager
+def _as_torch_refuses() -> Iterator[None]:
+    """A refusal in the words of torch's own loader."""
+    try:
+        yield
+    except RefusedError as error:
+        raise pickle.UnpicklingError(f'Unsupported global: GLOBAL {error}') from None
 
 
 def _named(function: Callable, name: str) -> Callable:
     """`function` under the full name that a pickle calls it by; the allow-list is keyed by that name."""
 
     def stand_in(*args: Any) -> Any:
-        return function(*args)
+        with _as_torch_refuses():
+            return function(*args)
 
     stand_in.__module__, stand_in.__name__ = name.rsplit('.', 1)
     stand_in.__qualname__ = stand_in.__name__
     return stand_in
 
 
+_NUMPY = NumpyStandIns()
 _ONE_CYCLE = _named(_no_instance, f'{OneCycleParamScheduler.__module__}.OneCycleParamScheduler')
-
-
-def _no_array(*args: Any) -> Any:
-    """Stands for numpy.ndarray, which a checkpoint names but has no need to call: it takes raw bytes for pointers."""
-    raise pickle.UnpicklingError('Unsupported global: GLOBAL numpy.ndarray called')
-
-
-def _empty_array(kind: Any, shape: Any, code: Any) -> np.ndarray:
-    """Stands for numpy's _reconstruct: an array that its state then fills."""
-    return np.empty(0, dtype='i1')
-
-
-def _dtype(code: Any, align: bool = False, copy: bool = False) -> np.dtype:
-    """Stands for numpy.dtype: numbers, text and times, always a copy."""
-    made = np.dtype(str(code), False, True)  # type: ignore[call-overload]  # numpy's stubs leave positional flags out
-    _check_dtype(made)
-    return made
-
-
-def _scalar(dtype: Any, data: Any = b'') -> Any:
-    """Stands for numpy's scalar, of types that are what they say."""
-    _check_dtype(dtype)
-    return _SCALAR(dtype, data)
-
-
-def _check_dtype(dtype: Any) -> None:
-    try:
-        check_plain(dtype)
-    except RefusedError as error:
-        raise pickle.UnpicklingError(f'Unsupported global: GLOBAL {error}') from None
-
-
-_SCALAR = cast(Callable, np.float64(0).__reduce__()[0])
 
 
 def _harmless_types() -> list[Any]:
     aliases = [_ONE_CYCLE, *(_named(function, name) for function, name in (
-        (_method, 'builtins.getattr'), (_no_array, 'numpy.ndarray'), (_dtype, 'numpy.dtype')))]
+        (_method, 'builtins.getattr'), (_NUMPY.ndarray, 'numpy.ndarray'), (_NUMPY.dtype, 'numpy.dtype')))]
     for package in ('numpy.core', 'numpy._core'):  # numpy 1 and numpy 2
-        aliases.append(_named(_empty_array, f'{package}.multiarray._reconstruct'))
-        aliases.append(_named(_scalar, f'{package}.multiarray.scalar'))
+        aliases.append(_named(_NUMPY.reconstruct, f'{package}.multiarray._reconstruct'))
+        aliases.append(_named(_NUMPY.scalar, f'{package}.multiarray.scalar'))
     # Their instances get a state, so torch's loader must know them; by a name that no file knows, it cannot call them.
     secret = uuid.uuid4().hex
     stateful = {np.ndarray, *(type(np.dtype(code)) for code in '?bhilqBHILQefdgFDSUMm')}
@@ -216,11 +196,12 @@ def safe_load(path: str | Path, map_location: Any = None, trust: bool = False, t
 
 
 def _load(file: Path, map_location: Any, trust: bool, types: Sequence[Callable], mmap: bool) -> Any:
-    if not trust and (types or not _CAN_ALLOW):
-        return load_listed(file, [*_ALLOWED, *types], map_location, mmap)
-    if _CAN_ALLOW:
-        torch.serialization.add_safe_globals(_ALLOWED)
-    return torch.load(file, map_location=map_location, weights_only=not trust, mmap=mmap or None)
+    with _as_torch_refuses(), _NUMPY.checked():
+        if not trust and (types or not _CAN_ALLOW):
+            return load_listed(file, [*_ALLOWED, *types], map_location, mmap)
+        if _CAN_ALLOW:
+            torch.serialization.add_safe_globals(_ALLOWED)
+        return torch.load(file, map_location=map_location, weights_only=not trust, mmap=mmap or None)
 
 
 def _neighbours(file: Path) -> str:

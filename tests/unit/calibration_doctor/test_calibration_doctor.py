@@ -25,8 +25,8 @@ from projects.memfusion.calibration_doctor.image_checks import with_raw_points
 from projects.memfusion.calibration_doctor.image_edges import find_image_edges
 from projects.memfusion.calibration_doctor.lidar_edges import KINDS, LidarEdges, find_lidar_edges
 from projects.memfusion.data.errors import DataError
-from projects.memfusion.demos.keyframe.input import load_plain_pickle
 from projects.memfusion.runtime.errors import UserError
+from projects.memfusion.runtime.plain_pickle import load_plain_pickle
 from projects.memfusion.structures.calibration import Calibration
 
 Info = dict[str, Any]

@@ -8,7 +8,7 @@ import pytest
 from mmengine.logging import MMLogger
 from nuscenes.nuscenes import NuScenes
 
-from projects.memfusion.data.box_points_check import check_box_points, count_points, share_found
+from projects.memfusion.data.box_points_check import check_box_points, count_in_boxes, share_found
 from projects.memfusion.data.errors import BadFrameError, DataError
 from projects.memfusion.data.gt_database import training_frames
 from projects.memfusion.data.nuscenes_infos import create_infos, load_info_file
@@ -240,10 +240,22 @@ def test_points_and_boxes_that_do_not_belong_together(world, tmp_path, said):
     assert 'no keyframe has 50 annotated LiDAR points' in said[-1]
 
 
+def test_points_in_a_turned_box_by_hand():
+    # 10 x 2 x 1 m along (3, 4) / 5, bottom at z = 1
+    box = np.array([[0.0, 0, 1.0, 10.0, 2.0, 1.0, np.arctan2(4, 3)]])
+    inside = [[2.9, 3.9, 1.5], [-2.9, -3.9, 1.1], [-0.7, 0.5, 1.9], [0, 0, 1.0], [0, 0, 2.0]]
+    outside = [[3.1, 4.1, 1.5], [-0.9, 0.7, 1.5], [0, 0, 0.9], [0, 0, 2.1], [2.9, -3.9, 1.5]]
+    assert count_in_boxes(np.array(inside), box, from_bottom=True).tolist() == [5]
+    assert count_in_boxes(np.array(outside), box, from_bottom=True).tolist() == [0]
+    assert count_in_boxes(np.zeros((0, 5)), box).tolist() == [0]
+    assert count_in_boxes(np.full((2, 4), np.nan), box).tolist() == [0]
+    assert count_in_boxes(np.array(inside), box[:0]).tolist() == []
+
+
 def test_points_are_counted_as_by_hand():
     box = np.array([[10.0, 5, 1, 4, 2, 1, np.pi / 2]])  # turned: 4 m along y
     points = np.float32([[10, 6.9, 1, 0], [10.9, 5, 1, 0], [12, 5, 1, 0], [10, 5, 1.7, 0]])
-    found = count_points(points.ravel(), 4, box)
+    found = count_in_boxes(points, box, margin_m=0.05)
     assert found.tolist() == [2]
     assert share_found(found, np.array([4])) == 0.5 and share_found(found, np.array([1])) == 1.0
 
@@ -253,5 +265,5 @@ def test_points_of_the_real_keyframe_lie_in_its_boxes(keyframe_dir):
     boxes = np.array([instance['bbox_3d'] for instance in info['instances']])
     expected = np.array([instance['num_lidar_pts'] for instance in info['instances']])
     values = np.fromfile(next(keyframe_dir.glob('*.pcd.bin')), np.float32)
-    assert share_found(count_points(values, 5, boxes), expected) > 0.95
-    assert share_found(count_points(values[:len(values) // 4 * 4], 4, boxes), expected) < 0.5
+    assert share_found(count_in_boxes(values.reshape(-1, 5), boxes, margin_m=0.05), expected) > 0.95
+    assert share_found(count_in_boxes(values[:len(values) // 4 * 4].reshape(-1, 4), boxes), expected) < 0.5

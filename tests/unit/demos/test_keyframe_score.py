@@ -1,4 +1,4 @@
-"""Unit: the keyframe's figures by hand: matching, yaw, points in boxes, marks."""
+"""Unit: the keyframe's figures by hand: matching, yaw, marks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pytest
 from projects.memfusion.demos.keyframe.score import (
     KeyframeScore,
     box_points_error,
-    count_points_in_boxes,
     match_greedily,
     score_keyframe,
     yaw_errors_deg,
@@ -23,16 +22,6 @@ RANGE_M = [-20, -20, -5, 20, 20, 3]
 def boxes(*rows: tuple[float, float, float]) -> np.ndarray:
     """x, y, yaw -> (N, 7)."""
     return np.array([[x, y, -1.0, 4.0, 2.0, 1.5, yaw] for x, y, yaw in rows], dtype=np.float64).reshape(-1, 7)
-
-
-def test_points_in_a_turned_box_by_hand() -> None:
-    # 10 x 2 x 1 m along (3, 4) / 5, bottom at z = 1
-    box = np.array([[0.0, 0, 1.0, 10.0, 2.0, 1.0, math.atan2(4, 3)]])
-    inside = [[2.9, 3.9, 1.5], [-2.9, -3.9, 1.1], [-0.7, 0.5, 1.9], [0, 0, 1.0], [0, 0, 2.0]]
-    outside = [[3.1, 4.1, 1.5], [-0.9, 0.7, 1.5], [0, 0, 0.9], [0, 0, 2.1], [2.9, -3.9, 1.5]]
-    assert count_points_in_boxes(np.array(inside), box).tolist() == [5]
-    assert count_points_in_boxes(np.array(outside), box).tolist() == [0]
-    assert count_points_in_boxes(np.zeros((0, 5)), box).tolist() == [0]
 
 
 def test_points_error_does_not_cancel() -> None:

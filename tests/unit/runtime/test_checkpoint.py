@@ -32,11 +32,13 @@ class Payload:
 class Called:
     """A pickle that calls what it names."""
 
+    state = None
+
     def __init__(self, function, arguments):
         self.function, self.arguments = function, arguments
 
     def __reduce__(self):
-        return self.function, self.arguments
+        return self.function, self.arguments, self.state
 
 
 class GetattrPayload:
@@ -149,6 +151,18 @@ def test_getattr_reaches_nothing_but_the_statistics(tmp_path, owner, name):
         safe_load(tmp_path / 'evil.pth')
     from projects.memfusion.runtime.checkpoint import _ALLOWED
     assert getattr not in _ALLOWED and eval not in _ALLOWED
+
+
+@needs_allow_list
+def test_arrays_whose_type_lies_about_pointers_are_refused(tmp_path):
+    lying = Called(np.dtype, ('f8', False, True))
+    lying.state = (3, '<', None, None, None, -1, -1, 63)
+    torch.save(dict(a=np.arange(3.0)), tmp_path / 'good.pth')
+    torch.save(dict(a=lying), tmp_path / 'evil.pth')
+    for _ in range(2):  # a refusal leaves nothing behind
+        with pytest.raises(UserError, match=r'evil\.pth: was refused.*numpy\.dtype'):
+            safe_load(tmp_path / 'evil.pth')
+        assert safe_load(tmp_path / 'good.pth')['a'].tolist() == [0, 1, 2]
 
 
 def test_files_that_are_not_checkpoints(tmp_path):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from projects.memfusion.demos.attention_pictures import cell_size_m, choose_cell, count_points, places_in_slots
+from projects.memfusion.demos.attention_pictures import cell_size_m, choose_cell, places_in_slots
 from projects.memfusion.demos.memory_pictures import build_remembering, draw_memory, find_scene, stream_memory, usage_of
 from projects.memfusion.demos.recorded_steps import MemoryFrame
 from projects.memfusion.runtime import UserError, init_registry, prepare_config
@@ -139,14 +139,6 @@ def test_chart_shows_the_numbers() -> None:
 
 
 # -- which cell -------------------------------------------------------------------------------------------------------
-def test_points_in_a_turned_box() -> None:
-    # 10 m long, 2 m wide, from z 0 to 1; its axis is (3, 4) / 5
-    box = BoxSet([[1.0, 1.0, 0.0, 10.0, 2.0, 1.0, np.arctan2(4, 3)]])
-    inside = [[1 + 2.9, 1 + 3.9, 0.5], [1 - 0.7, 1 + 0.5, 0.0]]
-    outside = [[1 + 3.1, 1 + 4.1, 0.5], [1 - 0.9, 1 + 0.7, 0.5], [1, 1, 1.1], [1, 1, -0.1], [1 + 4, 1 - 3, 0.5]]
-    assert count_points(box, np.array(inside + outside)).tolist() == [2]
-
-
 def test_choice_of_the_cell() -> None:
     seen: Any = SimpleNamespace(
         points=np.tile([4.0, 4.0, 0.5], (6, 1)), gate=np.eye(4)[[1, 0, 2, 3]] * [[1], [2], [1], [1]],

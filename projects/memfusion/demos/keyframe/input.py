@@ -1,4 +1,4 @@
-"""Runtime. In: a folder with one nuScenes keyframe (.pkl, images, .pcd.bin). Out: a checked Keyframe, LiDAR frame."""
+"""Demo. In: a folder with one nuScenes keyframe (.pkl, images, .pcd.bin). Out: a checked Keyframe, LiDAR frame."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from mmdet3d.structures import Box3DMode, LiDARInstance3DBoxes
 
-from projects.common.safe_pickle import DamagedFileError, UnsafeFileError, load_pickle
 from projects.memfusion.runtime.errors import UserError
+from projects.memfusion.runtime.plain_pickle import load_plain_pickle
 from projects.memfusion.visualization.image_files import read_rgb
 
 _INSTANCE_KEYS = ('bbox_3d', 'bbox_label_3d', 'num_lidar_pts')
@@ -72,23 +72,6 @@ def read_keyframe(folder: str | Path, class_names: Sequence[str]) -> Keyframe:
     if not images:
         raise UserError(f'{found[0]}: the keyframe has no images')
     return Keyframe(info, lidar_path, images, boxes, labels, num_lidar_pts)
-
-
-def load_plain_pickle(path: Path) -> Any:
-    """Loads a pickle that holds only Python's own containers, numbers and strings, and numpy arrays and scalars.
-
-    Raises:
-        UserError: naming the file, where it cannot be read, is damaged, or would create anything else (a pickle may
-            run any code it likes; this one may not).
-    """
-    try:
-        return load_pickle(path)
-    except OSError as error:
-        raise UserError(f'{path} cannot be read ({error.strerror})') from error
-    except UnsafeFileError as error:
-        raise UserError(str(error)) from error
-    except DamagedFileError as error:
-        raise UserError(f'{error}: copy it again') from error
 
 
 def _one_info(content: Any, path: Path) -> tuple[dict[str, Any], dict[int, str]]:

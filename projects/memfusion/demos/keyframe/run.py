@@ -1,4 +1,4 @@
-"""Runtime: the whole pipeline on one real nuScenes keyframe. In: its folder. Out: pictures and figures; LiDAR frame.
+"""Demo: the whole pipeline on one real nuScenes keyframe. In: its folder. Out: pictures and figures; LiDAR frame.
 
 It learns the frame by heart: not a test of generality, but of conventions (axes, yaw, length and width, box origin,
 calibration), which a world of our own making cannot give.
@@ -21,6 +21,7 @@ from mmengine.model import BaseModel
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 
+from projects.memfusion.data.box_points_check import count_in_boxes
 from projects.memfusion.runtime.errors import UserError
 from projects.memfusion.structures.calibration import Calibration
 from projects.memfusion.visualization import BoxSet, draw_bev, draw_cameras, draw_lidar_on_cameras, write_png
@@ -31,11 +32,10 @@ from .score import (
     MIN_SCORE,
     KeyframeScore,
     box_points_error,
-    count_points_in_boxes,
     score_keyframe,
 )
 
-CONFIG = Path(__file__).resolve().parents[3] / 'configs/demo/keyframe_pillar04.py'
+CONFIG = Path(__file__).resolve().parents[4] / 'configs/demo/keyframe_pillar04.py'
 MARKER = '.made_by_demo_keyframe'
 PICTURES = ('lidar_cameras.png', 'truth_bev.png', 'truth_cameras.png', 'prediction_bev.png', 'prediction_cameras.png')
 
@@ -62,7 +62,7 @@ def run_keyframe(folder: Path, out: Path, steps: int | None = None, seed: int = 
     frame = Compose(cfg.pipeline)(keyframe.pipeline_input())
     points = _all_points(keyframe, cfg)
     objects = _num_objects(keyframe, cfg.point_cloud_range)
-    counted = count_points_in_boxes(points, keyframe.boxes.tensor.numpy())
+    counted = count_in_boxes(points, keyframe.boxes.tensor.numpy(), from_bottom=True)
     check_complete(keyframe, counted, len(points))
     prepare_out(out)
     print(f'{folder}: {len(points)} points, {len(keyframe.images)} images, {len(keyframe.labels)} objects, {objects} '

@@ -1,4 +1,4 @@
-"""Runtime. In: points, truth and predicted boxes (LiDAR frame, mmdet3d's tensors). Out: the keyframe's figures."""
+"""Demo. In: points, truth and predicted boxes (LiDAR frame, mmdet3d's tensors). Out: the keyframe's figures."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from projects.memfusion.metrics.box_tables import PredictionTable, TruthTable
+from projects.memfusion.metrics.matching import candidate_pairs, match, score_order
 
 SYMMETRIC = ('barrier',)  # nuScenes: turned by 180 degrees they are the same
 WITHOUT_YAW = ('traffic_cone',)
@@ -41,27 +44,6 @@ class KeyframeScore:
         return [text for passed, text in marks if not passed]
 
 
-def count_points_in_boxes(points_m: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Points inside each box, borders included, in float64.
-
-    Args:
-        points_m: (P, 3+).
-        boxes: (N, 7+) x, y, z of the bottom centre, length, width, height, yaw.
-
-    Returns:
-        (N,) int64.
-    """
-    points = np.asarray(points_m, dtype=np.float64)[:, :3]
-    counts = []
-    for x, y, z, length, width, height, yaw in np.asarray(boxes, dtype=np.float64)[:, :7]:
-        offset = points - [x, y, z + height / 2]
-        along = offset[:, 0] * np.cos(yaw) + offset[:, 1] * np.sin(yaw)
-        across = offset[:, 1] * np.cos(yaw) - offset[:, 0] * np.sin(yaw)
-        inside = (np.abs(along) <= length / 2) & (np.abs(across) <= width / 2) & (np.abs(offset[:, 2]) <= height / 2)
-        counts.append(int(inside.sum()))
-    return np.asarray(counts, dtype=np.int64)
-
-
 def box_points_error(counted: np.ndarray, given: np.ndarray) -> float:
     """Sum over boxes of |counted - given| / sum of given: errors of different boxes cannot cancel.
 
@@ -75,17 +57,12 @@ def box_points_error(counted: np.ndarray, given: np.ndarray) -> float:
 
 def match_greedily(truth: np.ndarray, truth_labels: np.ndarray, boxes: np.ndarray, labels: np.ndarray,
                    scores: np.ndarray) -> list[tuple[int, int]]:
-    """Pairs (truth, prediction) by falling score: the nearest free truth of the same class within 2 m in the plane."""
-    free = np.ones(len(truth), dtype=bool)
-    pairs = []
-    for index in np.argsort(-scores, kind='stable'):
-        distance = np.hypot(*(truth[:, :2] - boxes[index, :2]).T)
-        distance[~free | (truth_labels != labels[index])] = np.inf
-        nearest = int(np.argmin(distance)) if len(truth) else 0
-        if len(truth) and distance[nearest] <= MATCH_DISTANCE_M:
-            free[nearest] = False
-            pairs.append((nearest, int(index)))
-    return pairs
+    """Pairs (truth, prediction) by falling score, by the official rule: the nearest free truth of the class nearer than 2 m."""
+    every, zero = np.ones(len(truth), dtype=bool), np.zeros(len(truth), dtype=np.int64)
+    table = TruthTable(zero, zero, zero, truth_labels, truth[:, :3], zero, zero, every)
+    predictions = PredictionTable(np.zeros(len(boxes), dtype=np.int64), labels, boxes[:, :3], scores)
+    found = match(candidate_pairs(table, predictions, MATCH_DISTANCE_M), MATCH_DISTANCE_M, every, ~every)
+    return [(int(found[index]), int(index)) for index in score_order(scores) if found[index] >= 0]
 
 
 def yaw_errors_deg(truth_yaw: np.ndarray, yaw: np.ndarray, class_names: Sequence[str]) -> np.ndarray:

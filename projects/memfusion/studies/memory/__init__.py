@@ -1,1 +1,1 @@
-"""The study of what memory is for: plain detector, cached features, one training per row, counterfactual tests, a table."""
+"""Study of what memory is for: plain detector, cached features, one training per row, counterfactual tests, a table."""

@@ -1,1 +1,1 @@
-"""Runtime. What calibration errors, missing sensors and false images do to a fused detector."""
+"""Study. What calibration errors, missing sensors and false images do to a fused detector."""

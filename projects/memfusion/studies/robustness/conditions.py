@@ -1,4 +1,4 @@
-"""Robustness. What a detector is tested under. In: a config. Out: its test set with one fault put into the pipeline."""
+"""Study. What a detector is tested under. In: a config. Out: its test set with one fault put into the pipeline."""
 
 from __future__ import annotations
 

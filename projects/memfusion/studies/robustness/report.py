@@ -1,4 +1,4 @@
-"""Robustness. In: scores by condition. Out: a verdict, a break-even per fault, tables (Markdown) and curves (picture)."""
+"""Study. In: scores by condition. Out: a verdict, a break-even per fault, tables (Markdown) and curves (picture)."""
 
 from __future__ import annotations
 

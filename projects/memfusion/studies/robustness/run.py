@@ -1,4 +1,4 @@
-"""Robustness, the order of events. In: a fused detector. Out: mAP and NDS under each condition; finished ones are skipped."""
+"""Study, the order of events. In: a fused detector. Out: mAP and NDS under each condition; finished ones are skipped."""
 
 from __future__ import annotations
 
