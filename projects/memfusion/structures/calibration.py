@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from projects.geometry.distortion import PINHOLE
@@ -21,49 +22,17 @@ from projects.geometry.projection import (
     project_to_image,
     whole_window,
 )
-from projects.geometry.rigid import transform_points
-from projects.geometry.undistortion import undistort_points, undistorted_intrinsics
+from projects.geometry.rigid import compose, invert_affine, transform_points
+from projects.geometry.undistortion import undistorted_intrinsics
+from projects.geometry.views import Views
 
 from .camera_row import bev_aug_of, images_of_matrices, read_cameras
+from .rig_tensors import RigTensors
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """N cameras of B frames. Float32 tensors unless said otherwise; matrices are composed in float64.
-
-    Attributes:
-        cam_names: N names; everything that depends on which camera it is goes by name, not by position.
-        img_from_cam: (B, N, 4, 4) raw K, padded; never edited (image augmentation lives in img_aug).
-        cam_from_lidar: (B, N, 4, 4) raw LiDAR frame at t_lidar to camera at t_cam, ego motion included.
-        img_aug: (B, N, 4, 4) raw pixel to network pixel, a padded homography.
-        img_hw_raw, img_hw: (B, N, 2) int64 height and width of the raw and of the network image, padding excluded.
-        seen_px: (B, N, 4) left, top, right, bottom: the part of the raw image that was left when the image was turned; all of
-            it for images that were not.
-        bev_aug: (B, 4, 4) raw LiDAR frame to augmented LiDAR frame.
-        calib_noise: (B, N, 4, 4) rigid error on the left of cam_from_lidar; the identity where none was put in.
-        distortion_model: (B, N) int64, position in geometry.distortion.MODELS.
-        distortion: (B, N, 5) coefficients, zeros beyond those of the model.
-        max_radius: (B, N) largest normalised radius that the lens model maps.
-        cam_valid: (B, N) bool; a missing camera is masked out.
-        t_lidar: (B,) float64 seconds; NaN where the reader was not told.
-        t_cam: (B, N) float64 seconds; NaN where the info has none.
-    """
-
-    cam_names: tuple[str, ...]
-    img_from_cam: Tensor
-    cam_from_lidar: Tensor
-    img_aug: Tensor
-    img_hw_raw: Tensor
-    img_hw: Tensor
-    seen_px: Tensor
-    bev_aug: Tensor
-    calib_noise: Tensor
-    distortion_model: Tensor
-    distortion: Tensor
-    max_radius: Tensor
-    cam_valid: Tensor
-    t_lidar: Tensor
-    t_cam: Tensor
+class Calibration(RigTensors):
+    """N cameras of B frames, see RigTensors for what is known of them; matrices are composed in float64."""
 
     @classmethod
     def from_info(
@@ -137,35 +106,34 @@ class Calibration:
         frames = [cls.from_info(each, bev_aug=augs[b], t_lidar=stamps[b]) for b, each in enumerate(images)]
         return replace(cls.cat(frames), cam_valid=valid)
 
-    @staticmethod
-    def cat(calibrations: Sequence[Calibration]) -> Calibration:
-        """Joins frames along B; raises ValueError where the camera names differ."""
-        names = {calibration.cam_names for calibration in calibrations}
-        if len(names) != 1:
-            raise ValueError(f'cannot batch frames of different cameras: {sorted(names)}')
-        joined: dict[str, Any] = {name: torch.cat([getattr(c, name) for c in calibrations]) for name in _tensor_names()}
-        return replace(calibrations[0], **joined)
-
-    def to(self, device: torch.device | str) -> Calibration:
-        """The same on another device."""
-        target = torch.device(device)  # not a dtype: each tensor keeps its own
-        return replace(self, **{name: getattr(self, name).to(target) for name in _tensor_names()})
-
-    def select(self, frames: Tensor) -> Calibration:
-        """The frames at `frames`, (K,) positions or a (B,) bool mask along B."""
-        return replace(self, **{name: getattr(self, name)[frames] for name in _tensor_names()})
-
-    def take_cameras(self, order: Sequence[int]) -> Calibration:
-        """The cameras at these positions, in this order."""
-        rows = torch.as_tensor(order, device=self.bev_aug.device)
-        return replace(self, cam_names=tuple(self.cam_names[i] for i in order),
-                       **{name: getattr(self, name)[:, rows] for name in _tensor_names() if name not in _PER_FRAME})
-
     @full_precision
     def with_noise(self, noise: Tensor) -> Calibration:
         """The rig with one more rigid error (B, N, 4, 4) on the left of every cam_from_lidar (and of the noise so far)."""
         together = noise.double() @ self.calib_noise.double()
-        return replace(self, calib_noise=together.to(self.calib_noise.dtype))
+        return replace(self, calib_noise=together.to(self.calib_noise.dtype))._keep(self._known_facts)
+
+    @full_precision
+    def with_shift(self, shift_px: Tensor) -> Calibration:
+        """The rig whose network pixels are moved by (B, N, 2), right and down."""
+        column = F.pad(shift_px.double(), (0, 2))[..., None]  # u, v, 0, 0
+        shift = torch.eye(4, dtype=torch.float64, device=shift_px.device) + F.pad(column, (2, 1))
+        return replace(self, img_aug=(shift @ self.img_aug.double()).to(self.img_aug.dtype))._keep(self._known_facts)
+
+    @full_precision
+    def moved(self, cur_from_prev: Tensor) -> Calibration:
+        """The rig of an earlier frame as seen from now: what it knew in its own frame it knows in the current one.
+
+        Args:
+            cur_from_prev: (B, 4, 4) augmented LiDAR frame of the rig to that of now, metres; best in float64.
+
+        Raises:
+            ValueError: where cur_from_prev is of another shape.
+        """
+        if cur_from_prev.shape != self.bev_aug.shape:
+            raise ValueError(f'cur_from_prev is {tuple(cur_from_prev.shape)}, expected {tuple(self.bev_aug.shape)}: one for '
+                             'each frame of the rig')
+        bev_aug = cur_from_prev.double() @ self.bev_aug.double()
+        return replace(self, bev_aug=bev_aug.to(self.bev_aug.dtype))._keep(self._known_facts)
 
     def with_img_aug(self, camera_index: int, homography: Tensor, new_hw: tuple[int, int]) -> Calibration:
         """One camera's image changed once more, in all frames.
@@ -186,13 +154,13 @@ class Calibration:
             if _turns(before):
                 raise ValueError(f'camera {self.cam_names[camera_index]}: its image was turned before; turn it once only')
             corners = whole_window(img_hw[:, camera_index]).double().unflatten(-1, (2, 2))
-            corners = apply_homography(torch.linalg.inv(before), corners)
+            corners = apply_homography(invert_affine(before), corners)
             window, seen_px = seen_px[:, camera_index], seen_px.clone()
             low, high = torch.maximum(corners.amin(1), window[:, :2]), torch.minimum(corners.amax(1), window[:, 2:])
             seen_px[:, camera_index] = torch.cat([low, high], dim=-1).to(seen_px.dtype)
         img_aug[:, camera_index] = (step @ before).to(img_aug.dtype)
         img_hw[:, camera_index] = torch.tensor(new_hw, device=img_hw.device)
-        return replace(self, img_aug=img_aug, img_hw=img_hw, seen_px=seen_px)
+        return replace(self, img_aug=img_aug, img_hw=img_hw, seen_px=seen_px, padded_hw=None)
 
     def undistorted(self) -> Calibration:
         """The rig after its images went through geometry.undistortion.undistort_image: pinholes with their new K.
@@ -222,10 +190,10 @@ class Calibration:
     @property
     def img_from_lidar(self) -> Tensor:
         """(B, N, 4, 4) augmented LiDAR frame to network pixels (times depth); ValueError unless all are pinholes."""
-        bent = [name for i, name in enumerate(self.cam_names) if (self.distortion_model[:, i] != PINHOLE).any()]
+        bent = [self.cam_names[n] for n in self.facts.bent_cameras]
         if bent:
             raise ValueError(f'cameras {bent} have lens distortion, so no matrix maps them: use Calibration.project')
-        return (self.img_aug.double() @ self._of_present(self.img_from_cam).double() @ self.cam_from_bev).float()
+        return compose(self.views().img_from_cam, self.cam_from_bev).float()
 
     @full_precision
     def project(self, points_m: Tensor, min_depth_m: float = MIN_DEPTH_M) -> tuple[Tensor, Tensor, Tensor]:
@@ -256,12 +224,19 @@ class Calibration:
             (B, N, P, 3) float32 in the augmented LiDAR frame. Finite, with finite gradients, for finite pixels; those of a
             missing camera mean nothing.
         """
-        raw_px = apply_homography(torch.linalg.inv(self.img_aug.double()), uv_px.double())
-        matrix = self._of_present(self.img_from_cam.double())
-        bent = (raw_px - matrix[..., None, :2, 2]) @ torch.linalg.inv(matrix[..., :2, :2]).transpose(-1, -2)
-        xy = undistort_points(bent, self.distortion_model, self.distortion, self.max_radius)
-        points_cam_m = torch.cat([xy, torch.ones_like(xy[..., :1])], dim=-1) * depth_m.double()[..., None]
-        return transform_points(torch.linalg.inv(self.cam_from_bev), points_cam_m).float()
+        views = self.views()
+        xy = views.pinhole_xy(uv_px)
+        points_cam_m = F.pad(xy, (0, 1), value=1.0) * depth_m.double()[..., None]
+        return transform_points(views.bev_from_cam, points_cam_m).float()
+
+    def rays(self, level_shape: Sequence[int], offset: float = 0.5, normalise: bool = False) -> tuple[Tensor, Tensor]:
+        """Origins (B, N, 3) and directions (B, N, h, w, 3) of the cells of a feature level, see geometry.views.Views.rays:
+        origin + depth_m * direction is unproject(pixel, depth_m)."""
+        return self.views().rays(level_shape, offset, normalise)
+
+    def views(self) -> Views:
+        """What encodings need of the rig, with its matrices and their inverses."""
+        return self._once('views', self._make_views)
 
     @full_precision
     def to_cam(self, points_m: Tensor) -> Tensor:
@@ -284,16 +259,27 @@ class Calibration:
     def _project_raw(self, points_cam_m: Tensor, min_depth_m: float) -> tuple[Tensor, Tensor, Tensor]:
         raw_px, depth_m, has_pixel = project_to_image(
             points_cam_m.float(), self._of_present(self.img_from_cam), self.distortion_model, self.distortion,
-            self.max_radius, min_depth_m)
+            self.max_radius, min_depth_m, self.facts.lens_models)
         return raw_px, depth_m, has_pixel & self.cam_valid[..., None]
 
     @property
     def cam_from_bev(self) -> Tensor:
         """(B, N, 4, 4) float64: augmented LiDAR frame to camera. bev_aug may scale and mirror, so it is not rigid. The identity
         for a missing camera, whose matrices may hold anything."""
+        return self._once('cam_from_bev', self._chain)
+
+    def _chain(self) -> Tensor:
         noise, cam_from_lidar = (self._of_present(part).double() for part in (self.calib_noise, self.cam_from_lidar))
-        chain = noise @ cam_from_lidar @ torch.linalg.inv(self.bev_aug.double())[:, None]
-        return self._of_present(chain)
+        return self._of_present(compose(compose(noise, cam_from_lidar), invert_affine(self.bev_aug.double())[:, None]))
+
+    def _make_views(self) -> Views:
+        img_from_cam = compose(self.img_aug.double(), self._of_present(self.img_from_cam).double())
+        return Views(
+            cam_names=self.cam_names, cam_from_bev=self.cam_from_bev, bev_from_cam=invert_affine(self.cam_from_bev),
+            img_from_cam=img_from_cam, cam_from_img=invert_affine(img_from_cam), distortion_model=self.distortion_model,
+            distortion=self.distortion, max_radius=self.max_radius, lens_models=self.facts.lens_models,
+            cam_valid=self.cam_valid, img_hw=self.img_hw, padded_hw=self.padded_hw or self.facts.largest_hw,
+            t_lidar=self.t_lidar, t_cam=self.t_cam)
 
     def _of_present(self, matrices: Tensor) -> Tensor:
         """(B, N, 4, 4) with the identity for the cameras that are not there."""
@@ -301,13 +287,6 @@ class Calibration:
         return torch.where(self.cam_valid[..., None, None], matrices, eye)
 
 
-_PER_FRAME = ('bev_aug', 't_lidar')
-
-
 def _turns(homography: Tensor) -> bool:
     """Whether any of (..., 4, 4) does more than scale, mirror and move along the axes."""
     return bool((homography[..., [0, 1], [1, 0]] != 0).any())
-
-
-def _tensor_names() -> list[str]:
-    return [field.name for field in fields(Calibration) if field.name != 'cam_names']
