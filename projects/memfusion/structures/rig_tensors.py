@@ -129,6 +129,11 @@ class RigTensors:
             self._keep(RigFacts.of(self.distortion_model, self.cam_valid, self.img_hw))
         return self.__dict__['_facts']
 
+    @property
+    def cameras_there(self) -> tuple[bool, ...]:
+        """B x N bools on the host, camera fastest: cam_valid."""
+        return tuple(bool(there) for frame in self.facts.cam_valid for there in frame)
+
     def _once(self, key: str, make: Callable[[], Value]) -> Value:
         """What `make` makes of the tensors, kept; but made anew each time for a rig with a gradient, whose graph is spent by
         one backward pass and not there without gradients."""
