@@ -79,7 +79,7 @@ class RigTensors:
         target = torch.device(device)  # not a dtype: each tensor keeps its own
         if target == self.bev_aug.device:
             return self
-        facts, tensors = self.facts, self._tensors
+        facts, tensors = self.facts, self.tensors
         if any(tensor.requires_grad for tensor in tensors):
             moved = [tensor.to(target) for tensor in tensors]
         else:
@@ -88,14 +88,20 @@ class RigTensors:
             moved = unpack(staged.to(target, non_blocking=staged is not buffer), layout)
         return replace(self, **dict(zip(_TENSORS, moved)))._keep(facts)
 
+    @classmethod
+    def from_tensors(cls: type[Rig], cam_names: tuple[str, ...], padded_hw: tuple[int, int] | None,
+                     tensors: Sequence[Tensor]) -> Rig:
+        """Of what `tensors` gives."""
+        return cls(cam_names=cam_names, padded_hw=padded_hw, **dict(zip(_TENSORS, tensors)))
+
     def pin_memory(self: Rig) -> Rig:
         """The same in page-locked memory, as one block; DataLoader(pin_memory=True) calls it."""
-        buffer, layout = pack(self._tensors)
+        buffer, layout = pack(self.tensors)
         return _unpacked(type(self), self.cam_names, self.padded_hw, buffer.pin_memory(), layout)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled as one tensor, since each costs a file descriptor between processes."""
-        return _unpacked, (type(self), self.cam_names, self.padded_hw, *pack(self._tensors))
+        return _unpacked, (type(self), self.cam_names, self.padded_hw, *pack(self.tensors))
 
     def select(self: Rig, frames: Tensor | Sequence[int] | Sequence[bool]) -> Rig:
         """Some frames.
@@ -137,7 +143,7 @@ class RigTensors:
     def _once(self, key: str, make: Callable[[], Value]) -> Value:
         """What `make` makes of the tensors, kept; but made anew each time for a rig with a gradient, whose graph is spent by
         one backward pass and not there without gradients."""
-        if any(tensor.requires_grad for tensor in self._tensors):
+        if any(tensor.requires_grad for tensor in self.tensors):
             return make()
         derived = self.__dict__.setdefault('_derived', {})
         if key not in derived:
@@ -157,7 +163,8 @@ class RigTensors:
         return self.facts if '_facts' in self.__dict__ or self.bev_aug.device.type != 'cpu' else None
 
     @property
-    def _tensors(self) -> list[Tensor]:
+    def tensors(self) -> list[Tensor]:
+        """All of them, in the order of the attributes."""
         return [getattr(self, name) for name in _TENSORS]
 
 
@@ -166,4 +173,4 @@ _TENSORS = tuple(name for name in RigTensors.__dataclass_fields__ if name not in
 
 def _unpacked(kind: type[Rig], cam_names: tuple[str, ...], padded_hw: tuple[int, int] | None, buffer: Tensor,
               layout: Layout) -> Rig:
-    return kind(cam_names=cam_names, padded_hw=padded_hw, **dict(zip(_TENSORS, unpack(buffer, layout))))
+    return kind.from_tensors(cam_names, padded_hw, unpack(buffer, layout))
