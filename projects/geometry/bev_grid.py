@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .precision import full_precision
 from .resampling import sample_bilinear
+from .rigid import invert_affine
 
 
 @dataclass(frozen=True)
@@ -117,19 +118,26 @@ def rasterize_boxes(boxes: Tensor, grid: BEVGrid, chunk: int = 64) -> Tensor:
 
 def cell_positions(shape: Sequence[int], point_cloud_range: Sequence[float], device: torch.device | None = None) -> Tensor:
     """(H, W, 2) float64, x and y of every cell's centre in metres, for a map of `shape` (H, W) over the range."""
+    x, y = _cell_centers(shape, point_cloud_range, device)
+    grid_y, grid_x = torch.meshgrid(y, x, indexing='ij')
+    return torch.stack([grid_x, grid_y], dim=-1)
+
+
+def _cell_centers(shape: Sequence[int], point_cloud_range: Sequence[float],
+                  device: torch.device | None) -> tuple[Tensor, Tensor]:
+    """(W,) x and (H,) y of the cells' centres, float64, metres."""
     height, width = shape
     x_min, y_min, _, x_max, y_max, _ = point_cloud_range
     x = x_min + (torch.arange(width, device=device, dtype=torch.float64) + 0.5) * (x_max - x_min) / width
     y = y_min + (torch.arange(height, device=device, dtype=torch.float64) + 0.5) * (y_max - y_min) / height
-    grid_y, grid_x = torch.meshgrid(y, x, indexing='ij')
-    return torch.stack([grid_x, grid_y], dim=-1)
+    return x, y
 
 
 @full_precision
 def move_positions(positions: Tensor, dst_from_src: Tensor) -> Tensor:
     """Moves ground positions (..., H, W, 2) at height 0 by (..., 4, 4); returns (..., H, W, 2) in the destination frame."""
-    rotation = dst_from_src[..., None, None, :2, :2]
-    return (rotation @ positions[..., None]).squeeze(-1) + dst_from_src[..., None, None, :2, 3]
+    turned = positions.flatten(-3, -2) @ dst_from_src[..., :2, :2].transpose(-1, -2)
+    return turned.unflatten(-2, positions.shape[-3:-1]) + dst_from_src[..., None, None, :2, 3]
 
 
 @full_precision
@@ -150,9 +158,12 @@ def warp_bev(bev: Tensor, cur_from_prev: Tensor, point_cloud_range: Sequence[flo
     if cur_from_prev.shape != (bev.shape[0], 4, 4):
         raise ValueError(f'cur_from_prev must be ({bev.shape[0]}, 4, 4) for this batch, got {tuple(cur_from_prev.shape)}')
     x_min, y_min, _, x_max, y_max, _ = point_cloud_range
-    prev_from_cur = torch.linalg.inv(cur_from_prev.double())
-    source = move_positions(cell_positions(bev.shape[-2:], point_cloud_range, bev.device), prev_from_cur)
-    low = source.new_tensor([x_min, y_min])
-    extent = source.new_tensor([x_max - x_min, y_max - y_min])
-    grid = (2 * (source - low) / extent - 1).float()
-    return sample_bilinear(bev.float(), grid).to(bev.dtype)
+    prev_from_cur = invert_affine(cur_from_prev.double())
+    x, y = _cell_centers(bev.shape[-2:], point_cloud_range, bev.device)
+    sides = []
+    for row, low, high in zip(prev_from_cur[:, :2].unbind(1), (x_min, y_min), (x_max, y_max)):
+        along, across, shift = row[:, 0, None, None], row[:, 1, None, None], row[:, 3, None, None]
+        of_column = along * x * (2 / (high - low))  # what a cell's column and its row have to say, in float64
+        of_row = (across * y[:, None] + (shift - low)) * (2 / (high - low)) - 1
+        sides.append((of_column + of_row).float())
+    return sample_bilinear(bev.float(), torch.stack(sides, dim=-1)).to(bev.dtype)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
@@ -53,22 +53,28 @@ def max_radius_of(model: Tensor, coefficients: Tensor) -> Tensor:
     return radii.reshape(model.shape).to(model.device)
 
 
-def distort(xy: Tensor, model: Tensor, coefficients: Tensor) -> Tensor:
+def models_of(model: Tensor) -> tuple[int, ...]:
+    """The codes that occur in (...) codes on the CPU; all, which costs but never waits, where they are on another device."""
+    return tuple(sorted(set(model.reshape(-1).tolist()))) if model.device.type == 'cpu' else (PINHOLE, RADTAN, FISHEYE)
+
+
+def distort(xy: Tensor, model: Tensor, coefficients: Tensor, models: Collection[int] | None = None) -> Tensor:
     """Applies each camera's lens model, in OpenCV's order.
 
     Args:
         xy: (..., P, 2) normalised coordinates.
         model: (...) int64 codes.
         coefficients: (..., 5).
+        models: the codes that may occur in `model`, where the caller knows; None finds out.
 
     Returns:
         (..., P, 2) distorted normalised coordinates; gradients are finite, at the axis as well.
     """
+    occurring = models_of(model) if models is None else models
     result = xy
     for code, function in ((RADTAN, _radtan), (FISHEYE, _fisheye)):
-        chosen = model == code
-        if chosen.any():
-            result = torch.where(chosen[..., None, None], function(xy, coefficients), result)
+        if code in occurring:
+            result = torch.where((model == code)[..., None, None], function(xy, coefficients), result)
     return result
 
 

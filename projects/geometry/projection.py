@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor
 
@@ -20,6 +22,7 @@ def project_to_image(
     distortion: Tensor,
     max_radius: Tensor,
     min_depth_m: float = MIN_DEPTH_M,
+    models: Collection[int] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Camera frame to raw pixels: divide by depth, distort, multiply with K.
 
@@ -30,6 +33,7 @@ def project_to_image(
         distortion: (..., 5) coefficients.
         max_radius: (...) largest normalised radius that the lens model maps.
         min_depth_m: depth is masked below this, before the division.
+        models: the codes that may occur, where the caller knows; None finds out.
 
     Returns:
         uv_px (..., P, 2), depth_m (..., P), and has_pixel (..., P) bool: in front and within the lens model. uv_px is
@@ -40,7 +44,7 @@ def project_to_image(
     xy = points_cam_m[..., :2] / torch.where(in_front, depth_m, torch.ones_like(depth_m))[..., None]
     has_pixel = in_front & ((xy.detach() ** 2).sum(-1) < max_radius[..., None] ** 2)
     xy = torch.where(has_pixel[..., None], xy, torch.zeros_like(xy))
-    xy = distort(xy, distortion_model, distortion)
+    xy = distort(xy, distortion_model, distortion, models)
     uv_px = xy @ img_from_cam[..., :2, :2].transpose(-1, -2) + img_from_cam[..., None, :2, 2]
     return uv_px, depth_m, has_pixel
 

@@ -43,6 +43,26 @@ def invert_rigid(dst_from_src: Tensor) -> Tensor:
     return torch.cat([torch.cat([rotation, translation], dim=-1), bottom], dim=-2)
 
 
+def compose(outer: Tensor, inner: Tensor) -> Tensor:
+    """outer @ inner of small (..., n, n) matrices, number by number: no setting of the products' precision touches it."""
+    return (outer[..., :, :, None] * inner[..., None, :, :]).sum(-2)
+
+
+def invert_3x3(matrix: Tensor) -> Tensor:
+    """Inverse of (..., 3, 3) matrices by cofactors: torch.linalg.inv looks for singular ones, for which a GPU's host waits."""
+    first, second, third = matrix.unbind(-2)
+    cofactors = torch.stack([torch.linalg.cross(second, third), torch.linalg.cross(third, first),
+                             torch.linalg.cross(first, second)], dim=-1)
+    return cofactors / (first * cofactors[..., 0]).sum(-1)[..., None, None]
+
+
+def invert_affine(dst_from_src: Tensor) -> Tensor:
+    """Inverse of (..., 4, 4) matrices whose last row is 0, 0, 0, 1; also of homographies in the upper left 3x3, padded."""
+    linear = invert_3x3(dst_from_src[..., :3, :3])
+    translation = -compose(linear, dst_from_src[..., :3, 3:])
+    return torch.cat([torch.cat([linear, translation], dim=-1), dst_from_src[..., 3:, :]], dim=-2)
+
+
 @full_precision
 def transform_points(dst_from_src: Tensor, points_m: Tensor) -> Tensor:
     """Moves (..., P, 3) points by (..., 4, 4) matrices; returns (..., P, 3) in the destination frame."""

@@ -7,6 +7,7 @@ geometry.distortion: codes and (..., 5) coefficients.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from functools import lru_cache
 
 import numpy as np
@@ -14,43 +15,49 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .distortion import FISHEYE, MODELS, PINHOLE, RADTAN, distort, max_radius_of
+from .distortion import FISHEYE, MODELS, PINHOLE, RADTAN, distort, max_radius_of, models_of
 
 WIDEST_DEG = 80.0
 """Half the field of view of an undistorted image at the most: a pinhole has no pixel for 90 degrees."""
 _WIDEST_FISHEYE_RAD = math.pi / 2 - 1e-4
-_GROWTH_STEPS, _RADIUS_STEPS, _NEWTON_STEPS = 12, 60, 8
+_GROWTH_STEPS, _RADIUS_STEPS, _NEWTON_STEPS = 12, 30, 8
 
 
-def undistort_points(xy: Tensor, model: Tensor, coefficients: Tensor, max_radius: Tensor | None = None) -> Tensor:
+def undistort_points(xy: Tensor, model: Tensor, coefficients: Tensor, max_radius: Tensor | None = None,
+                     models: Collection[int] | None = None) -> Tensor:
     """Solves `distort(result) = xy`: along the radius by safeguarded Newton, then Newton in two dimensions for radtan.
+
+    The number of steps is fixed: to stop early one would have to ask the tensors, for which a GPU's host waits.
 
     Args:
         xy: (..., P, 2) distorted normalised coordinates.
         model: (...) int64 codes, see geometry.distortion.
         coefficients: (..., 5).
         max_radius: (...) largest radius that the lens model maps; None works it out from the coefficients.
+        models: the codes that may occur in `model`, where the caller knows; None finds out.
 
     Returns:
         (..., P, 2) in xy's dtype (solved in float64, to less than 1e-6 within the lens model). What lies beyond the lens
         model comes back on its rim. Gradients to xy and coefficients are those of the implicit function, and finite.
     """
+    occurring = models_of(model) if models is None else models
+    if not {RADTAN, FISHEYE} & set(occurring):
+        return xy
     if max_radius is None:
         max_radius = max_radius_of(model, coefficients)
     bent, terms = xy.double(), coefficients.double()
     with torch.no_grad():
         result = _solve_radius(bent, model, terms, max_radius.double())
-        radtan = model == RADTAN
-        if radtan.any():
+        if RADTAN in occurring:
             rim = max_radius.double()[..., None, None]
             refined = result
             for _ in range(_NEWTON_STEPS):
-                refined = _newton_step(refined, bent, model, terms)
+                refined = _newton_step(refined, bent, model, terms, occurring)
                 refined = refined * (rim / refined.norm(dim=-1, keepdim=True).clamp(min=1e-12)).clamp(max=1.0)
-            result = torch.where(radtan[..., None, None], refined, result)
-        within = ((distort(result, model, terms) - bent).abs() < 1e-6).all(dim=-1, keepdim=True)
+            result = torch.where((model == RADTAN)[..., None, None], refined, result)
+        within = ((distort(result, model, terms, occurring) - bent).abs() < 1e-6).all(dim=-1, keepdim=True)
     # one last step with gradients: its derivative is the inverse of the lens model's
-    return torch.where(within, _newton_step(result, bent, model, terms), result).to(xy.dtype)
+    return torch.where(within, _newton_step(result, bent, model, terms, occurring), result).to(xy.dtype)
 
 
 def undistorted_intrinsics(img_from_cam: Tensor, model: Tensor, coefficients: Tensor, hw: tuple[int, int]) -> Tensor:
@@ -164,10 +171,7 @@ def _solve_radius(bent: Tensor, model: Tensor, coefficients: Tensor, max_radius:
         step = off / _radial_slope(root, terms)
         newton = root - step
         inside = (newton >= low) & (newton <= high)  # False for a NaN as well
-        moved = torch.where(off == 0, root, torch.where(inside, newton, (low + high) / 2))
-        done, root = bool(((moved - root).abs() <= 1e-13 * (1 + moved)).all()), moved
-        if done:
-            break
+        root = torch.where(off == 0, root, torch.where(inside, newton, (low + high) / 2))
     radius = torch.where(fisheye, root.clamp(max=_WIDEST_FISHEYE_RAD).tan(), root)
     scale = torch.where(goal > 1e-12, radius / goal.clamp(min=1e-12), torch.ones_like(goal))
     return bent * scale[..., None]
@@ -183,13 +187,13 @@ def _radial_slope(t: Tensor, terms: tuple[Tensor, ...]) -> Tensor:
     return 1 + t2 * (3 * c1 + t2 * (5 * c2 + t2 * (7 * c3 + t2 * 9 * c4)))
 
 
-def _newton_step(guess: Tensor, bent: Tensor, model: Tensor, coefficients: Tensor) -> Tensor:
+def _newton_step(guess: Tensor, bent: Tensor, model: Tensor, coefficients: Tensor, models: Collection[int]) -> Tensor:
     """guess - J^-1 (distort(guess) - bent), with J at the guess and without a gradient."""
     with torch.no_grad():
         along, across, off_diagonal = _jacobian(guess, model, coefficients)
         determinant = along * across - off_diagonal ** 2
         safe = torch.where(determinant.abs() > 1e-9, determinant, torch.ones_like(determinant))
-    miss_x, miss_y = (distort(guess, model, coefficients) - bent).unbind(-1)
+    miss_x, miss_y = (distort(guess, model, coefficients, models) - bent).unbind(-1)
     step = torch.stack([across * miss_x - off_diagonal * miss_y, along * miss_y - off_diagonal * miss_x], -1)
     return guess - step / safe[..., None]
 

@@ -12,10 +12,10 @@ from scipy.spatial.transform import Rotation
 
 from projects.memfusion.data.errors import DataError
 from projects.memfusion.data.poses import record_matrix, relative_pose
+from projects.memfusion.data.rig_checks import rig_problems, stamp_problems
 from projects.memfusion.data.sensor_channels import pick_lidar
 from projects.memfusion.data.sequence_fields import JsonTables, global_from_sensor
 from projects.memfusion.structures.calibration import Calibration
-from projects.memfusion.structures.rig_checks import rig_problems, stamp_problems
 
 from .inputs import DoctorData, Info
 from .pose_tools import Pose, Problems, add_problem, difference, global_from_lidar_of, matrix_of, twist

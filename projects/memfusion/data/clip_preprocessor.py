@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -61,4 +62,4 @@ class ClipDataPreprocessor(Det3DDataPreprocessor):
                 if cam_valid[v][n]:
                     imgs[v, n].fill_(self.pad_value)
                     imgs[v, n, :, :image.shape[1], :image.shape[2]] = self.preprocess_img(self.cast_data(image))
-        return dict(imgs=imgs, calibration=calibration.to(self.device))
+        return dict(imgs=imgs, calibration=replace(calibration, padded_hw=(height, width)).to(self.device))

@@ -13,11 +13,9 @@ from torch import Tensor, nn
 from projects.geometry import full_precision, sample_bilinear
 from projects.memfusion.losses.fusion_losses import calibration_error
 from projects.memfusion.losses.ranks import mean_over_ranks
-from projects.memfusion.structures import Calibration
 
 from .fusion_layer import FusionTruth
 from .fusion_state import FusionState, check_kind
-from .token_geometry import unproject
 from .token_grid import TokenGrid
 
 KINDS = ('none', 'offsets', 'pose')
@@ -87,7 +85,7 @@ class CalibRefine(nn.Module):
         if self.correct is not None:
             raw = self.correct(evidence).float().tanh()
             if self.kind == 'offsets':
-                calibration = shift_images(calibration, raw * self.limit_px)
+                calibration = calibration.with_shift(raw * self.limit_px)
             else:
                 pose = rigid_from_twist(torch.cat(
                     [raw[..., :3] * math.radians(self.limit_deg), raw[..., 3:] * self.limit_m], dim=-1))
@@ -120,9 +118,11 @@ class CalibRefine(nn.Module):
     def _evidence(self, state: FusionState) -> Tensor:
         """(V, N, hidden): per camera, how its tokens agree with the BEV along their rays."""
         tokens = self.tokens(state.maps[self.level], state.calibration)
-        beside = [tokens.uv_px + tokens.uv_px.new_tensor([shift, 0.0]) for shift in _SHIFTS_PX]
-        points = torch.stack([unproject(state.calibration, uv_px, depth)[..., :2]
-                              for depth in self.depths_m for uv_px in beside], dim=3)  # (V, N, T, Z * S, 2)
+        u_px, v_px = tokens.uv_px.unbind(-1)
+        beside = torch.stack([torch.stack([u_px + shift, v_px], dim=-1) for shift in _SHIFTS_PX], dim=3)
+        origins, directions = state.calibration.views().rays_at(beside.flatten(2, 3))
+        directions = directions.unflatten(2, beside.shape[2:4])[..., :2]  # (V, N, T, S, 2)
+        points = torch.cat([origins[:, :, None, None, :2] + depth * directions for depth in self.depths_m], dim=3)
         seen = self.bev(self._bev_at(state.bev, points))  # (V, N, T, Z * S, hidden)
         match = (seen @ tokens.features[..., None].to(seen.dtype)).squeeze(-1) / math.sqrt(seen.shape[-1])
         size_px = state.calibration.img_hw.flip(-1)[:, :, None].to(tokens.uv_px.dtype)
@@ -162,11 +162,3 @@ def rigid_from_twist(twist: Tensor) -> Tensor:
     zero = torch.zeros_like(x)
     rows = [zero, -z, y, a, z, zero, -x, b, -y, x, zero, c, zero, zero, zero, zero]
     return torch.linalg.matrix_exp(torch.stack(rows, dim=-1).unflatten(-1, (4, 4)))
-
-
-@full_precision
-def shift_images(calibration: Calibration, shift_px: Tensor) -> Calibration:
-    """The rig whose network pixels are moved by (V, N, 2)."""
-    column = F.pad(shift_px.double(), (0, 2))[..., None]  # u, v, 0, 0
-    moved = torch.eye(4, dtype=torch.float64, device=shift_px.device) + F.pad(column, (2, 1))
-    return replace(calibration, img_aug=(moved @ calibration.img_aug.double()).to(calibration.img_aug.dtype))

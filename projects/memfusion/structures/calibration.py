@@ -1,18 +1,18 @@
-"""Contract, no network: the camera rig. In: mmdet3d's image keys, read only here. Out: LiDAR points to pixels."""
+"""Contract, no network: the camera rig. In: mmdet3d's image keys, see camera_row. Out: LiDAR points to pixels."""
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from projects.geometry.distortion import NUM_COEFFICIENTS, PINHOLE, parse_distortion
+from projects.geometry.distortion import PINHOLE
 from projects.geometry.precision import full_precision
 from projects.geometry.projection import (
     MIN_DEPTH_M,
@@ -22,47 +22,17 @@ from projects.geometry.projection import (
     project_to_image,
     whole_window,
 )
-from projects.geometry.rigid import check_rigid, invert_rigid, transform_points
-from projects.geometry.undistortion import undistort_points, undistorted_intrinsics
+from projects.geometry.rigid import compose, invert_affine, transform_points
+from projects.geometry.undistortion import undistorted_intrinsics
+from projects.geometry.views import Views
+
+from .camera_row import bev_aug_of, images_of_matrices, read_cameras
+from .rig_tensors import RigTensors
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """N cameras of B frames. Float32 tensors unless said otherwise; matrices are composed in float64.
-
-    Attributes:
-        cam_names: N names; everything that depends on which camera it is goes by name, not by position.
-        img_from_cam: (B, N, 4, 4) raw K, padded; never edited (image augmentation lives in img_aug).
-        cam_from_lidar: (B, N, 4, 4) raw LiDAR frame at t_lidar to camera at t_cam, ego motion included.
-        img_aug: (B, N, 4, 4) raw pixel to network pixel, a padded homography.
-        img_hw_raw, img_hw: (B, N, 2) int64 height and width of the raw and of the network image, padding excluded.
-        seen_px: (B, N, 4) left, top, right, bottom: the part of the raw image that was left when the image was turned; all of
-            it for images that were not.
-        bev_aug: (B, 4, 4) raw LiDAR frame to augmented LiDAR frame.
-        calib_noise: (B, N, 4, 4) rigid error on the left of cam_from_lidar; the identity where none was put in.
-        distortion_model: (B, N) int64, position in geometry.distortion.MODELS.
-        distortion: (B, N, 5) coefficients, zeros beyond those of the model.
-        max_radius: (B, N) largest normalised radius that the lens model maps.
-        cam_valid: (B, N) bool; a missing camera is masked out.
-        t_lidar: (B,) float64 seconds; NaN where the reader was not told.
-        t_cam: (B, N) float64 seconds; NaN where the info has none.
-    """
-
-    cam_names: tuple[str, ...]
-    img_from_cam: Tensor
-    cam_from_lidar: Tensor
-    img_aug: Tensor
-    img_hw_raw: Tensor
-    img_hw: Tensor
-    seen_px: Tensor
-    bev_aug: Tensor
-    calib_noise: Tensor
-    distortion_model: Tensor
-    distortion: Tensor
-    max_radius: Tensor
-    cam_valid: Tensor
-    t_lidar: Tensor
-    t_cam: Tensor
+class Calibration(RigTensors):
+    """N cameras of B frames, see RigTensors for what is known of them; matrices are composed in float64."""
 
     @classmethod
     def from_info(
@@ -89,19 +59,12 @@ class Calibration:
         Raises:
             ValueError: naming camera and key, for a missing key, a matrix that is no K or no rigid transform, an
                 unknown image size or lens model, a camera that is there twice. Whether a sound matrix is a likely one is
-                asked by structures.rig_checks.
+                asked by data.rig_checks.
         """
-        names = tuple(info_images) if cam_names is None else tuple(cam_names)
-        _check_unique(names, info_images)
-        if not info_images:
-            raise ValueError('the info has no cameras: its `images` is empty')
-        if not any(name in info_images for name in names):
-            raise ValueError(f'none of the cameras {list(names)} is in the info, which has {list(info_images)}')
-        rows = [_read_camera(name, info_images.get(name), img_hw, global_from_lidar) for name in names]
-        columns = {key: torch.as_tensor(np.stack([row[key] for row in rows]))[None] for key in rows[0]}
+        names, columns = read_cameras(info_images, img_hw, cam_names, global_from_lidar)
         return cls(
             cam_names=names, img_aug=torch.eye(4).repeat(1, len(names), 1, 1), img_hw=columns['img_hw_raw'].clone(),
-            seen_px=whole_window(columns['img_hw_raw']), bev_aug=_bev_aug(bev_aug),
+            seen_px=whole_window(columns['img_hw_raw']), bev_aug=bev_aug_of(bev_aug),
             calib_noise=torch.eye(4).repeat(1, len(names), 1, 1),
             t_lidar=torch.tensor([t_lidar], dtype=torch.float64), **columns)
 
@@ -136,63 +99,41 @@ class Calibration:
         Raises:
             ValueError: as from_info.
         """
-        batch, count = img_from_cam.shape[:2]
-        names = tuple(f'CAM_{i}' for i in range(count)) if cam_names is None else tuple(cam_names)
-        _check_unique(names, {})
-        pinhole: tuple[str, Sequence[float]] = ('pinhole', ())
-        models = [pinhole] * count if lenses is None else list(lenses)
-        for key, found in dict(cam_from_lidar=cam_from_lidar.shape[:2], img_hw_raw=img_hw_raw.shape[:2],
-                               cam_names=(batch, len(names)), lenses=(batch, len(models))).items():
-            if tuple(found) != (batch, count):
-                raise ValueError(f'{key} is of {tuple(found)} frames and cameras, img_from_cam of {(batch, count)}')
-        valid = torch.ones(batch, count, dtype=torch.bool) if cam_valid is None else cam_valid.cpu()
-        if valid.shape != (batch, count) or valid.dtype != torch.bool:
-            raise ValueError(f'cam_valid is {tuple(valid.shape)} {valid.dtype}, expected {(batch, count)} bool')
-        for n, name in enumerate(names):
-            check_rigid(cam_from_lidar[:, n].cpu()[valid[:, n]].double(), f'camera {name}: cam_from_lidar')
+        images, valid = images_of_matrices(img_from_cam, cam_from_lidar, img_hw_raw, cam_names, lenses, cam_valid, t_cam)
         aug = None if bev_aug is None else bev_aug.cpu()
-        augs = list(aug) if aug is not None and aug.dim() == 3 else [aug] * batch
-        stamps = [float('nan')] * batch if t_lidar is None else t_lidar.tolist()
-        frames = []
-        for b in range(batch):
-            images = {name: dict(cam2img=img_from_cam[b, n].cpu() if valid[b, n] else torch.eye(4),
-                                 lidar2cam=cam_from_lidar[b, n].cpu() if valid[b, n] else torch.eye(4),
-                                 height=int(img_hw_raw[b, n, 0]), width=int(img_hw_raw[b, n, 1]),
-                                 distortion=dict(model=models[n][0], coefficients=models[n][1]),
-                                 timestamp=float('nan') if t_cam is None else float(t_cam[b, n]))
-                      for n, name in enumerate(names)}
-            frames.append(cls.from_info(images, bev_aug=augs[b], t_lidar=stamps[b]))
+        augs = list(aug) if aug is not None and aug.dim() == 3 else [aug] * len(images)
+        stamps = [math.nan] * len(images) if t_lidar is None else t_lidar.tolist()
+        frames = [cls.from_info(each, bev_aug=augs[b], t_lidar=stamps[b]) for b, each in enumerate(images)]
         return replace(cls.cat(frames), cam_valid=valid)
-
-    @staticmethod
-    def cat(calibrations: Sequence[Calibration]) -> Calibration:
-        """Joins frames along B; raises ValueError where the camera names differ."""
-        names = {calibration.cam_names for calibration in calibrations}
-        if len(names) != 1:
-            raise ValueError(f'cannot batch frames of different cameras: {sorted(names)}')
-        joined: dict[str, Any] = {name: torch.cat([getattr(c, name) for c in calibrations]) for name in _tensor_names()}
-        return replace(calibrations[0], **joined)
-
-    def to(self, device: torch.device | str) -> Calibration:
-        """The same on another device."""
-        target = torch.device(device)  # not a dtype: each tensor keeps its own
-        return replace(self, **{name: getattr(self, name).to(target) for name in _tensor_names()})
-
-    def select(self, frames: Tensor) -> Calibration:
-        """The frames at `frames`, (K,) positions or a (B,) bool mask along B."""
-        return replace(self, **{name: getattr(self, name)[frames] for name in _tensor_names()})
-
-    def take_cameras(self, order: Sequence[int]) -> Calibration:
-        """The cameras at these positions, in this order."""
-        rows = torch.as_tensor(order, device=self.bev_aug.device)
-        return replace(self, cam_names=tuple(self.cam_names[i] for i in order),
-                       **{name: getattr(self, name)[:, rows] for name in _tensor_names() if name not in _PER_FRAME})
 
     @full_precision
     def with_noise(self, noise: Tensor) -> Calibration:
         """The rig with one more rigid error (B, N, 4, 4) on the left of every cam_from_lidar (and of the noise so far)."""
         together = noise.double() @ self.calib_noise.double()
-        return replace(self, calib_noise=together.to(self.calib_noise.dtype))
+        return replace(self, calib_noise=together.to(self.calib_noise.dtype))._keep(self._known_facts)
+
+    @full_precision
+    def with_shift(self, shift_px: Tensor) -> Calibration:
+        """The rig whose network pixels are moved by (B, N, 2), right and down."""
+        column = F.pad(shift_px.double(), (0, 2))[..., None]  # u, v, 0, 0
+        shift = torch.eye(4, dtype=torch.float64, device=shift_px.device) + F.pad(column, (2, 1))
+        return replace(self, img_aug=(shift @ self.img_aug.double()).to(self.img_aug.dtype))._keep(self._known_facts)
+
+    @full_precision
+    def moved(self, cur_from_prev: Tensor) -> Calibration:
+        """The rig of an earlier frame as seen from now: what it knew in its own frame it knows in the current one.
+
+        Args:
+            cur_from_prev: (B, 4, 4) augmented LiDAR frame of the rig to that of now, metres; best in float64.
+
+        Raises:
+            ValueError: where cur_from_prev is of another shape.
+        """
+        if cur_from_prev.shape != self.bev_aug.shape:
+            raise ValueError(f'cur_from_prev is {tuple(cur_from_prev.shape)}, expected {tuple(self.bev_aug.shape)}: one for '
+                             'each frame of the rig')
+        bev_aug = cur_from_prev.double() @ self.bev_aug.double()
+        return replace(self, bev_aug=bev_aug.to(self.bev_aug.dtype))._keep(self._known_facts)
 
     def with_img_aug(self, camera_index: int, homography: Tensor, new_hw: tuple[int, int]) -> Calibration:
         """One camera's image changed once more, in all frames.
@@ -213,13 +154,13 @@ class Calibration:
             if _turns(before):
                 raise ValueError(f'camera {self.cam_names[camera_index]}: its image was turned before; turn it once only')
             corners = whole_window(img_hw[:, camera_index]).double().unflatten(-1, (2, 2))
-            corners = apply_homography(torch.linalg.inv(before), corners)
+            corners = apply_homography(invert_affine(before), corners)
             window, seen_px = seen_px[:, camera_index], seen_px.clone()
             low, high = torch.maximum(corners.amin(1), window[:, :2]), torch.minimum(corners.amax(1), window[:, 2:])
             seen_px[:, camera_index] = torch.cat([low, high], dim=-1).to(seen_px.dtype)
         img_aug[:, camera_index] = (step @ before).to(img_aug.dtype)
         img_hw[:, camera_index] = torch.tensor(new_hw, device=img_hw.device)
-        return replace(self, img_aug=img_aug, img_hw=img_hw, seen_px=seen_px)
+        return replace(self, img_aug=img_aug, img_hw=img_hw, seen_px=seen_px, padded_hw=None)
 
     def undistorted(self) -> Calibration:
         """The rig after its images went through geometry.undistortion.undistort_image: pinholes with their new K.
@@ -249,10 +190,10 @@ class Calibration:
     @property
     def img_from_lidar(self) -> Tensor:
         """(B, N, 4, 4) augmented LiDAR frame to network pixels (times depth); ValueError unless all are pinholes."""
-        bent = [name for i, name in enumerate(self.cam_names) if (self.distortion_model[:, i] != PINHOLE).any()]
+        bent = [self.cam_names[n] for n in self.facts.bent_cameras]
         if bent:
             raise ValueError(f'cameras {bent} have lens distortion, so no matrix maps them: use Calibration.project')
-        return (self.img_aug.double() @ self._of_present(self.img_from_cam).double() @ self.cam_from_bev).float()
+        return compose(self.views().img_from_cam, self.cam_from_bev).float()
 
     @full_precision
     def project(self, points_m: Tensor, min_depth_m: float = MIN_DEPTH_M) -> tuple[Tensor, Tensor, Tensor]:
@@ -283,12 +224,19 @@ class Calibration:
             (B, N, P, 3) float32 in the augmented LiDAR frame. Finite, with finite gradients, for finite pixels; those of a
             missing camera mean nothing.
         """
-        raw_px = apply_homography(torch.linalg.inv(self.img_aug.double()), uv_px.double())
-        matrix = self._of_present(self.img_from_cam.double())
-        bent = (raw_px - matrix[..., None, :2, 2]) @ torch.linalg.inv(matrix[..., :2, :2]).transpose(-1, -2)
-        xy = undistort_points(bent, self.distortion_model, self.distortion, self.max_radius)
-        points_cam_m = torch.cat([xy, torch.ones_like(xy[..., :1])], dim=-1) * depth_m.double()[..., None]
-        return transform_points(torch.linalg.inv(self.cam_from_bev), points_cam_m).float()
+        views = self.views()
+        xy = views.pinhole_xy(uv_px)
+        points_cam_m = F.pad(xy, (0, 1), value=1.0) * depth_m.double()[..., None]
+        return transform_points(views.bev_from_cam, points_cam_m).float()
+
+    def rays(self, level_shape: Sequence[int], offset: float = 0.5, normalise: bool = False) -> tuple[Tensor, Tensor]:
+        """Origins (B, N, 3) and directions (B, N, h, w, 3) of the cells of a feature level, see geometry.views.Views.rays:
+        origin + depth_m * direction is unproject(pixel, depth_m)."""
+        return self.views().rays(level_shape, offset, normalise)
+
+    def views(self) -> Views:
+        """What encodings need of the rig, with its matrices and their inverses."""
+        return self._once('views', self._make_views)
 
     @full_precision
     def to_cam(self, points_m: Tensor) -> Tensor:
@@ -311,7 +259,7 @@ class Calibration:
     def _project_raw(self, points_cam_m: Tensor, min_depth_m: float) -> tuple[Tensor, Tensor, Tensor]:
         raw_px, depth_m, has_pixel = project_to_image(
             points_cam_m.float(), self._of_present(self.img_from_cam), self.distortion_model, self.distortion,
-            self.max_radius, min_depth_m)
+            self.max_radius, min_depth_m, self.facts.lens_models)
         return raw_px, depth_m, has_pixel & self.cam_valid[..., None]
 
     @property
@@ -323,9 +271,20 @@ class Calibration:
     def cam_from_bev(self) -> Tensor:
         """(B, N, 4, 4) float64: augmented LiDAR frame to camera. bev_aug may scale and mirror, so it is not rigid. The identity
         for a missing camera, whose matrices may hold anything."""
+        return self._once('cam_from_bev', self._chain)
+
+    def _chain(self) -> Tensor:
         noise, cam_from_lidar = (self._of_present(part).double() for part in (self.calib_noise, self.cam_from_lidar))
-        chain = noise @ cam_from_lidar @ torch.linalg.inv(self.bev_aug.double())[:, None]
-        return self._of_present(chain)
+        return self._of_present(compose(compose(noise, cam_from_lidar), invert_affine(self.bev_aug.double())[:, None]))
+
+    def _make_views(self) -> Views:
+        img_from_cam = compose(self.img_aug.double(), self._of_present(self.img_from_cam).double())
+        return Views(
+            cam_names=self.cam_names, cam_from_bev=self.cam_from_bev, bev_from_cam=invert_affine(self.cam_from_bev),
+            img_from_cam=img_from_cam, cam_from_img=invert_affine(img_from_cam), distortion_model=self.distortion_model,
+            distortion=self.distortion, max_radius=self.max_radius, lens_models=self.facts.lens_models,
+            cam_valid=self.cam_valid, img_hw=self.img_hw, padded_hw=self.padded_hw or self.facts.largest_hw,
+            t_lidar=self.t_lidar, t_cam=self.t_cam)
 
     def _of_present(self, matrices: Tensor) -> Tensor:
         """(B, N, 4, 4) with the identity for the cameras that are not there."""
@@ -333,130 +292,6 @@ class Calibration:
         return torch.where(self.cam_valid[..., None, None], matrices, eye)
 
 
-_PER_FRAME = ('bev_aug', 't_lidar')
-
-
 def _turns(homography: Tensor) -> bool:
     """Whether any of (..., 4, 4) does more than scale, mirror and move along the axes."""
     return bool((homography[..., [0, 1], [1, 0]] != 0).any())
-
-
-def _bev_aug(given: np.ndarray | Tensor | None) -> Tensor:
-    """(1, 4, 4) float32; ValueError for what cannot be inverted."""
-    matrix = torch.eye(4) if given is None else torch.as_tensor(given).float()
-    if matrix.shape != (4, 4) or not matrix.isfinite().all() or torch.linalg.det(matrix[:3, :3]).abs() < 1e-6:
-        raise ValueError(f'bev_aug is no invertible 4x4 matrix: {matrix.tolist()}')
-    return matrix[None].clone()
-
-
-def _tensor_names() -> list[str]:
-    return [field.name for field in fields(Calibration) if field.name != 'cam_names']
-
-
-def _check_unique(names: Sequence[str], info_images: Mapping[str, Mapping[str, Any]]) -> None:
-    for position, name in enumerate(names):
-        if name in names[:position]:
-            raise ValueError(f'duplicate cameras: camera {name} is listed twice in {list(names)}')
-    for (key, value), twins in shared_records({name: info_images.get(name) for name in names}).items():
-        raise ValueError(f'duplicate cameras: {" and ".join(twins)} have the same {key} {value}: the info has a camera twice')
-
-
-def shared_records(info_images: Mapping[str, Mapping[str, Any] | None]) -> dict[tuple[str, str], list[str]]:
-    """{(key, value): cameras} of image files and sample_data records that more than one camera of an info has."""
-    cameras: dict[tuple[str, str], list[tuple[str, str]]] = {}
-    for name, image in info_images.items():
-        for key in ('img_path', 'sample_data_token'):
-            value = str((image or {}).get(key) or '')
-            if value:
-                cameras.setdefault((key, os.path.normpath(value)), []).append((name, value))
-    return {(key, found[0][1]): [name for name, _ in found] for (key, _), found in cameras.items() if len(found) > 1}
-
-
-def _read_camera(
-    name: str,
-    image: Mapping[str, Any] | None,
-    img_hw: tuple[int, int] | Mapping[str, tuple[int, int]] | None,
-    global_from_lidar: np.ndarray | None,
-) -> dict[str, np.ndarray]:
-    """One camera's row of every tensor, without B; a camera that is not there gets a row that is not valid."""
-    if image is None:
-        eye = np.eye(4, dtype=np.float32)
-        return _row(eye, eye, (1, 1), (PINHOLE, [0.0] * NUM_COEFFICIENTS, np.inf), False, np.nan)
-    img_from_cam = _intrinsics(name, image)
-    cam_from_lidar = _extrinsics(name, image, global_from_lidar)
-    if image.get('height') and image.get('width'):
-        size = (int(image['height']), int(image['width']))
-    else:
-        given = img_hw.get(name) if isinstance(img_hw, Mapping) else img_hw
-        if given is None:
-            raise ValueError(f'camera {name}: the info has no height and width; pass img_hw (make the info file with '
-                             'tools/create_data.py to have them in it)')
-        size = (int(given[0]), int(given[1]))
-    lens = image.get('distortion') or dict(model='pinhole', coefficients=[])
-    if not {'model', 'coefficients'} <= lens.keys():
-        raise ValueError(f'camera {name}: distortion needs model and coefficients, the info has {list(lens)}')
-    parsed = parse_distortion(lens['model'], lens['coefficients'], name)
-    return _row(img_from_cam, cam_from_lidar, size, parsed, True, _number(name, image, 'timestamp'))
-
-
-def _number(name: str, image: Mapping[str, Any], key: str) -> float:
-    """NaN where the info has none."""
-    try:
-        return float(image[key]) if image.get(key) is not None else math.nan
-    except (TypeError, ValueError) as error:
-        raise ValueError(f'camera {name}: {key} must be a number, got {image[key]!r}') from error
-
-
-def _matrix(name: str, image: Mapping[str, Any], key: str) -> np.ndarray:
-    """float64; the caller checks its shape."""
-    try:
-        return np.asarray(image[key], dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f'camera {name}: {key} is no matrix of numbers: {image[key]!r}') from error
-
-
-def _row(img_from_cam: np.ndarray, cam_from_lidar: np.ndarray, size: tuple[int, int],
-         lens: tuple[int, list[float], float], valid: bool, t_cam: float) -> dict[str, np.ndarray]:
-    return dict(
-        img_from_cam=img_from_cam.astype(np.float32), cam_from_lidar=cam_from_lidar.astype(np.float32),
-        img_hw_raw=np.array(size, dtype=np.int64), distortion_model=np.array(lens[0], dtype=np.int64),
-        distortion=np.array(lens[1], dtype=np.float32), max_radius=np.array(lens[2], dtype=np.float32),
-        cam_valid=np.array(valid), t_cam=np.array(t_cam, dtype=np.float64))
-
-
-def _intrinsics(name: str, image: Mapping[str, Any]) -> np.ndarray:
-    """(4, 4) float64 raw K, padded."""
-    if 'cam2img' not in image:
-        raise ValueError(f'camera {name}: the info has no cam2img')
-    matrix = _matrix(name, image, 'cam2img')
-    if matrix.shape not in ((3, 3), (3, 4), (4, 4)):
-        raise ValueError(f'camera {name}: cam2img has shape {matrix.shape}, expected 3x3 (or padded to 4x4)')
-    padded = np.eye(4)
-    padded[:3, :3] = matrix[:3, :3]
-    lower = padded[[1, 2, 2], [0, 0, 1]]
-    focal = padded[[0, 1], [0, 1]]
-    if not np.isfinite(matrix).all() or (lower != 0).any() or padded[2, 2] != 1 or (focal <= 0).any():
-        raise ValueError(f'camera {name}: cam2img is not an upper triangular K with positive focal lengths '
-                         f'(transposed or scaled?): {matrix[:3, :3].tolist()}')
-    return padded
-
-
-def _extrinsics(name: str, image: Mapping[str, Any], global_from_lidar: np.ndarray | None) -> np.ndarray:
-    """(4, 4) float64 cam_from_lidar, LiDAR stamp to camera stamp."""
-    if 'lidar2cam' in image:
-        matrix = torch.as_tensor(_matrix(name, image, 'lidar2cam'))
-        source = 'lidar2cam'
-    elif global_from_lidar is not None and 'cam2ego' in image and 'ego2global' in image:
-        ego_from_cam, global_from_ego_at_cam = (
-            torch.as_tensor(_matrix(name, image, key)) for key in ('cam2ego', 'ego2global'))
-        check_rigid(ego_from_cam, f'camera {name}: cam2ego')
-        global_from_cam = global_from_ego_at_cam @ ego_from_cam
-        matrix = invert_rigid(global_from_cam) @ torch.as_tensor(np.asarray(global_from_lidar, dtype=np.float64))
-        source = 'cam2ego, ego2global and global_from_lidar'
-    else:
-        raise ValueError(f'camera {name}: the info has no lidar2cam (nor cam2ego and ego2global together with a '
-                         'global_from_lidar to make it from)')
-    if matrix.shape != (4, 4):
-        raise ValueError(f'camera {name}: {source} has shape {tuple(matrix.shape)}, expected 4x4')
-    check_rigid(matrix, f'camera {name}: {source}')
-    return matrix.numpy()

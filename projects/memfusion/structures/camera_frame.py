@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .calibration import Calibration
+from .packing import Layout, pack, unpack
 
 
 @dataclass(frozen=True)
 class CameraFrame:
-    """N images and what maps LiDAR points onto them.
+    """N images and what maps LiDAR points onto them. It crosses from a loading process as one tensor.
 
     Attributes:
         images: N tensors (3, h, w) uint8, BGR, each of its own size; what a masked camera shows has no meaning.
@@ -35,3 +37,19 @@ class CameraFrame:
                 raise ValueError(f'camera {name}: the image is {image.dtype} of shape {tuple(image.shape)}, the calibration '
                                  f'says uint8 of (3, {size[0]}, {size[1]}): change image and calibration together '
                                  '(Calibration.with_img_aug)')
+
+    def pin_memory(self) -> CameraFrame:
+        """The same in page-locked memory, as one block; DataLoader(pin_memory=True) calls it."""
+        buffer, layout = self._packed()
+        return _unpacked(self.calibration.cam_names, self.calibration.padded_hw, buffer.pin_memory(), layout)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpacked, (self.calibration.cam_names, self.calibration.padded_hw, *self._packed())
+
+    def _packed(self) -> tuple[Tensor, Layout]:
+        return pack([*self.images, *self.calibration.tensors])
+
+
+def _unpacked(cam_names: tuple[str, ...], padded_hw: tuple[int, int] | None, buffer: Tensor, layout: Layout) -> CameraFrame:
+    tensors, count = unpack(buffer, layout), len(cam_names)
+    return CameraFrame(tuple(tensors[:count]), Calibration.from_tensors(cam_names, padded_hw, tensors[count:]))

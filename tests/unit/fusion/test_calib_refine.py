@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from projects.memfusion.fusion import FusionTruth
-from projects.memfusion.fusion.calib_refine import CalibRefine, rigid_from_twist, shift_images
+from projects.memfusion.fusion.calib_refine import CalibRefine, rigid_from_twist
 from projects.memfusion.fusion.fusion_state import CameraTokens, FusionState
 from projects.memfusion.losses.fusion_losses import calibration_error
 
@@ -44,7 +44,7 @@ def test_exponential_map_by_hand():
 def test_shift_moves_pixels():
     calibration, shift = ring(3), torch.tensor([[[2.0, -1.0], [0.0, 0.0], [5.0, 7.0]]] * 2)
     points = torch.rand(2, 50, 3) * 20 - 10
-    plain, moved = calibration.project_cam(calibration.to_cam(points)), shift_images(calibration, shift)
+    plain, moved = calibration.project_cam(calibration.to_cam(points)), calibration.with_shift(shift)
     uv_px, _, valid = moved.project_cam(moved.to_cam(points))
     torch.testing.assert_close((uv_px - plain[0])[valid], shift[:, :, None].expand_as(uv_px)[valid], atol=2e-3, rtol=1e-4)
 

@@ -1,16 +1,13 @@
-"""Unit: token grid, geometry and FiLM by hand numbers."""
+"""Unit: token grid and FiLM by hand numbers."""
 
 from __future__ import annotations
 
 import math
 
-import numpy as np
-import pytest
 import torch
 
 from projects.memfusion.fusion.film import FiLM, soft_visibility
 from projects.memfusion.fusion.fusion_state import CameraTokens, FusionState
-from projects.memfusion.fusion.token_geometry import TokenGeometry
 from projects.memfusion.fusion.token_grid import TokenGrid
 from projects.memfusion.structures import Calibration
 
@@ -56,44 +53,6 @@ def test_tokens_of_large_values_and_of_maps_that_round_down():
         layer = TokenGrid(2, 2, 16, 1).to(dtype)
         pooled = layer(torch.full((1, 1, 2, 32, 88), value, dtype=dtype), wide).features
         torch.testing.assert_close(pooled[0, 0, 0], layer.proj(torch.full((2,), value, dtype=dtype)))
-
-
-def numbers(kind: str, calibration: Calibration, uv_px=(47.5, 31.5), **settings) -> torch.Tensor:
-    uv = torch.tensor(uv_px).expand(*calibration.cam_valid.shape, 1, 2)
-    return TokenGeometry(4, kind, scale_m=10.0, **settings).numbers(uv, calibration)[0, 0, 0]
-
-
-def test_geometry_in_numbers():
-    # At (2, 1, 3), looks along +y; 36 px right of the centre at f = 48 is 3 right for 4 ahead: direction (0.6, 0.8, 0).
-    one = Calibration.from_info(dict(A=camera(math.pi / 2, (2.0, 1.0, 3.0))))
-    right = (47.5 + 36, 31.5)
-    torch.testing.assert_close(numbers('ray', one, right), torch.tensor([0.2, 0.1, 0.3, 0.6, 0.8, 0.0]), atol=1e-6, rtol=0)
-    # moment: (0.2, 0.1, 0.3) x (0.6, 0.8, 0) = (-0.24, 0.18, 0.10)
-    line = numbers('pluecker', one, right)
-    torch.testing.assert_close(line, torch.tensor([0.6, 0.8, 0.0, -0.24, 0.18, 0.10]), atol=1e-6, rtol=0)
-    torch.testing.assert_close(numbers('yaw_pitch', one, right), torch.tensor([0.6, 0.8, 0.0, 1.0]), atol=1e-6, rtol=0)
-    down = numbers('yaw_pitch', one, (47.5, 31.5 + 48))  # 45 degrees down
-    torch.testing.assert_close(down, torch.tensor([0.0, 1.0, -math.sqrt(0.5), math.sqrt(0.5)]), atol=1e-6, rtol=0)
-    frustum = numbers('frustum', one, right, depths_m=(4.0, 8.0))  # 3 right and 4 ahead of (2, 1, 3), and twice that
-    torch.testing.assert_close(frustum, torch.tensor([0.5, 0.5, 0.3, 0.8, 0.9, 0.3]), atol=1e-6, rtol=0)
-
-
-def test_geometry_follows_the_augmented_rig():
-    aug = np.eye(4)
-    aug[:2, :2] = [[0, -1], [1, 0]]  # a quarter turn
-    aug[:3, 3] = [0, 0, 0.5]
-    one = Calibration.from_info(dict(A=camera(0.0, (2.0, 0.0, 1.0))), bev_aug=aug)
-    torch.testing.assert_close(numbers('ray', one), torch.tensor([0.0, 0.2, 0.15, 0.0, 1.0, 0.0]), atol=1e-6, rtol=0)
-
-
-def test_camera_id_goes_by_name():
-    layer = TokenGeometry(3, 'camera_id', cam_names=('B', 'A'))
-    calibration = Calibration.from_info(dict(A=camera(0.0), B=camera(1.0)))
-    tokens = CameraTokens(torch.zeros(1, 2, 1, 3), torch.zeros(1, 2, 1, 2), torch.ones(1, 2, 1, dtype=torch.bool))
-    torch.testing.assert_close(layer(tokens, calibration).features[0, :, 0], layer.identity.weight[[1, 0]])
-    for names in ((), ('A', 'A')):
-        with pytest.raises(ValueError, match='cam_names'):
-            TokenGeometry(3, 'camera_id', cam_names=names)
 
 
 def test_soft_visibility_in_numbers():

@@ -13,8 +13,12 @@ from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
 from mmengine.logging import print_log
 
-from projects.memfusion.structures.calibration import Calibration, shared_records
-from projects.memfusion.structures.rig_checks import (
+from projects.memfusion.structures.calibration import Calibration
+from projects.memfusion.structures.camera_row import shared_records
+
+from ..errors import BadFrameError, DataError
+from ..image_files import Image, read_image
+from ..rig_checks import (
     MAX_STAMP_GAP_S,
     CalibrationError,
     check_image_size,
@@ -23,9 +27,6 @@ from projects.memfusion.structures.rig_checks import (
     require_likely_rig,
     rig_problems,
 )
-
-from ..errors import BadFrameError, DataError
-from ..image_files import Image, read_image
 from .loading import lidar_pose
 
 NUM_MASKED_KEY = 'num_masked_cameras'
@@ -50,7 +51,7 @@ def mask_cameras(calibration: Calibration, names: Collection[str]) -> Calibratio
 class LoadMultiViewImages(BaseTransform):
     """Reads the images of a frame and the calibration that goes with them, and checks both.
 
-    A rig that looks unlikely (see structures.rig_checks) counts as bad with nuScenes' cameras and is a warning
+    A rig that looks unlikely (see data.rig_checks) counts as bad with nuScenes' cameras and is a warning
     otherwise. A frame between keyframes (`is_keyframe` False) has no images: all its cameras are masked.
 
     Args:

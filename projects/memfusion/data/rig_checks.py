@@ -1,4 +1,4 @@
-"""Contract, no network: is a rig likely? In: a Calibration, raw LiDAR frame. Out: faults by camera, errors, a warning.
+"""Stage data: is a rig likely? In: a Calibration, raw LiDAR frame. Out: faults by camera, errors, a warning.
 
 Calibration.from_info refuses matrices that are none. A rotation of a wrong convention (inverted, w-last quaternion, radians
 for degrees, two cameras exchanged) is a rotation all the same; what gives it away is a camera that lies on its side or
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .calibration import Calibration
+from projects.memfusion.structures.calibration import Calibration
 
 NUSCENES_CAMERAS = ('CAM_FRONT', 'CAM_FRONT_RIGHT', 'CAM_FRONT_LEFT', 'CAM_BACK', 'CAM_BACK_LEFT', 'CAM_BACK_RIGHT')
 MAX_TILT_DEG = 60.0

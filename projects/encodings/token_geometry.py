@@ -1,17 +1,13 @@
-"""FuTr++, stage geometry. In: camera tokens, augmented rig. Out: tokens that know where they look, in the LiDAR frame."""
+"""Encoding. In: features of image positions, the views. Out: features that know where they look, augmented LiDAR frame."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from projects.memfusion.structures import Calibration
-
-from .fusion_state import CameraTokens, check_kind
+from projects.geometry.views import Views
 
 KINDS = ('none', 'camera_id', 'yaw_pitch', 'ray', 'pluecker', 'frustum')
 _NUMBERS = dict(yaw_pitch=4, ray=6, pluecker=6)
@@ -33,7 +29,8 @@ class TokenGeometry(nn.Module):
     def __init__(self, dim: int, kind: str = 'ray', cam_names: Sequence[str] = (),
                  depths_m: Sequence[float] = (1.0, 4.0, 10.0, 20.0, 35.0, 55.0), scale_m: float = 50.0) -> None:
         super().__init__()
-        check_kind('geometry', kind, KINDS)
+        if kind not in KINDS:
+            raise ValueError(f'fusion_layer.geometry.kind must be one of {", ".join(KINDS)}, got {kind!r}')
         self.kind, self.scale_m, self.cam_names = kind, scale_m, tuple(cam_names)
         self.depths_m = tuple(float(depth) for depth in depths_m)
         if kind == 'camera_id':
@@ -45,28 +42,33 @@ class TokenGeometry(nn.Module):
             numbers = _NUMBERS.get(kind, 3 * len(self.depths_m))
             self.encode = nn.Sequential(nn.Linear(numbers, dim), nn.ReLU(), nn.Linear(dim, dim))
 
-    def forward(self, tokens: CameraTokens, calibration: Calibration) -> CameraTokens:
-        """The tokens with the encoding added to their features.
+    def forward(self, features: Tensor, uv_px: Tensor, valid: Tensor, views: Views) -> Tensor:
+        """The features with the encoding added.
+
+        Args:
+            features: (V, N, T, D) of T positions in each view.
+            uv_px: (V, N, T, 2) network pixels.
+            valid: (V, N, T) bool; others come back as 0 (but for kind 'none').
+            views: of V frames and N cameras.
 
         Raises:
             ValueError: for camera_id, naming the cameras that are not in cam_names.
         """
         if self.kind == 'none':
-            return tokens
+            return features
         if self.kind == 'camera_id':
-            encoding = self.identity(self._positions(calibration))[None, :, None]
+            encoding = self.identity(self._positions(views))[None, :, None]
         else:
-            numbers = self.numbers(tokens.uv_px, calibration)
-            encoding = self.encode(torch.where(tokens.valid[..., None], numbers, torch.zeros_like(numbers)))
-        return replace(tokens, features=(tokens.features + encoding).masked_fill(~tokens.valid[..., None], 0))
+            numbers = self.numbers(uv_px, views)
+            encoding = self.encode(torch.where(valid[..., None], numbers, torch.zeros_like(numbers)))
+        return (features + encoding).masked_fill(~valid[..., None], 0)
 
-    def numbers(self, uv_px: Tensor, calibration: Calibration) -> Tensor:
+    def numbers(self, uv_px: Tensor, views: Views) -> Tensor:
         """(V, N, T, 2) network pixels -> (V, N, T, K) float32, the numbers that are encoded."""
+        origins, direction = views.rays_at(uv_px, normalise=self.kind != 'frustum')
+        origin = origins[:, :, None].expand_as(direction)
         if self.kind == 'frustum':
-            points = [unproject(calibration, uv_px, depth) for depth in self.depths_m]
-            return torch.cat(points, dim=-1) / self.scale_m
-        origin = torch.linalg.inv(calibration.cam_from_bev)[:, :, None, :3, 3].float().expand(*uv_px.shape[:-1], 3)
-        direction = F.normalize(unproject(calibration, uv_px, 1.0) - origin, dim=-1)
+            return torch.cat([origin + depth * direction for depth in self.depths_m], dim=-1) / self.scale_m
         if self.kind == 'ray':
             return torch.cat([origin / self.scale_m, direction], dim=-1)
         if self.kind == 'pluecker':
@@ -74,14 +76,9 @@ class TokenGeometry(nn.Module):
         level = direction[..., :2].norm(dim=-1, keepdim=True).clamp(min=1e-6)
         return torch.cat([direction[..., :2] / level, direction[..., 2:], level], dim=-1)
 
-    def _positions(self, calibration: Calibration) -> Tensor:
-        unknown = [name for name in calibration.cam_names if name not in self.cam_names]
+    def _positions(self, views: Views) -> Tensor:
+        unknown = [name for name in views.cam_names if name not in self.cam_names]
         if unknown:
             raise ValueError(f'cameras {unknown} are not in fusion_layer.geometry.cam_names {list(self.cam_names)}: add them '
                              '(a trained model knows only the cameras it was trained with), or use another kind')
-        return torch.tensor([self.cam_names.index(name) for name in calibration.cam_names], device=calibration.bev_aug.device)
-
-
-def unproject(calibration: Calibration, uv_px: Tensor, depth_m: float) -> Tensor:
-    """(V, N, T, 2) network pixels -> (V, N, T, 3) points at this depth along the camera's axis, augmented LiDAR frame."""
-    return calibration.unproject(uv_px, torch.full_like(uv_px[..., 0], depth_m))
+        return torch.tensor([self.cam_names.index(name) for name in views.cam_names], device=views.cam_valid.device)

@@ -15,8 +15,7 @@ import pytest
 import torch
 from pyquaternion import Quaternion
 
-from projects.memfusion.structures.calibration import Calibration
-from projects.memfusion.structures.rig_checks import (
+from projects.memfusion.data.rig_checks import (
     NUSCENES_CAMERAS,
     CalibrationError,
     RigWarning,
@@ -26,6 +25,7 @@ from projects.memfusion.structures.rig_checks import (
     require_likely_rig,
     rig_problems,
 )
+from projects.memfusion.structures.calibration import Calibration
 
 HEADINGS_DEG = dict(zip(NUSCENES_CAMERAS, (0.3, -56.4, 55.2, 179.9, 108.6, -110.8)))
 LIDAR_FROM_EGO = np.array([[0.0, -1, 0, 0], [1, 0, 0, -0.94], [0, 0, 1, -1.84], [0, 0, 0, 1]])
