@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,8 +19,8 @@ class ClipDataPreprocessor(Det3DDataPreprocessor):
     """mmdet3d's Det3DDataPreprocessor for clips.
 
     Padding is left out before voxelisation, so it never reaches a network or a BatchNorm statistic. The result is
-    `inputs`: points and voxels of the V valid frames, plus `clip_shape` (B, T) and `frame_valid` (list of B x T bools);
-    `data_samples`: all B x T samples, clip-major.
+    `inputs`: points and voxels (where frames have points) of the V valid frames, plus `clip_shape` (B, T) and `frame_valid`
+    (list of B x T bools); `data_samples`: all B x T samples, clip-major.
 
     Where frames have cameras: `imgs` (V, N, 3, Hp, Wp) float32, normalised (mean, std, bgr_to_rgb), padded on the right and
     below by pad_value to the largest image, rounded up to pad_size_divisor; a masked camera is all 0. `calibration`: of the
@@ -39,11 +39,20 @@ class ClipDataPreprocessor(Det3DDataPreprocessor):
         if kept:
             inputs = {name: [steps[t]['inputs'][name][b] for t, b in kept] for name in steps[0]['inputs']}
             cameras = inputs.pop('cameras', None)
+            self.require_points(inputs)
             result['inputs'] = super().forward({'inputs': inputs, 'data_samples': None}, training)['inputs']
             if cameras:
                 result['inputs'].update(self.stack_cameras(cameras))
         result['inputs'].update(clip_shape=(clips, length), frame_valid=frame_valid)
         return result
+
+    def require_points(self, inputs: Mapping[str, Any]) -> None:
+        """ValueError naming the keys, where voxels are asked for and the frames have no points."""
+        if self.voxel and 'points' not in inputs:
+            raise ValueError(
+                'model.data_preprocessor.voxel=True makes voxels (voxel_layer), but the frames have no points: put '
+                "LoadLidarPoints into the pipeline, 'points' into the keys of its PackClipFrame and use_lidar=True into the "
+                'modality of the data set; or, for a model without LiDAR, set model.data_preprocessor.voxel=False')
 
     def stack_cameras(self, frames: Sequence[CameraFrame]) -> dict[str, Tensor | Calibration]:
         """`imgs` and `calibration` of V frames; images may be of any sizes.

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from mmdet3d.datasets.transforms import Pack3DDetInputs
 from mmdet3d.registry import DATASETS
 from mmengine.logging import print_log
 
@@ -13,7 +14,7 @@ from .clip_frames import Clip
 from .clip_index import ClipIndex, keyframe_index, reading_index
 from .errors import BadFrameError, DataError
 from .frame_checks import check_keyframes
-from .pipeline_checks import check_alignment, check_cameras, check_same_for_all_frames, check_sweep_loader
+from .pipeline_checks import check_alignment, check_cameras, check_points, check_same_for_all_frames, check_sweep_loader
 from .seeding import SeededNuScenesDataset, is_seeded, seeded
 from .transforms.packing import ALIGNED_KEY, pack_padding
 
@@ -40,7 +41,8 @@ class NuScenesSequenceDataset(SeededNuScenesDataset):
         seed, keep_seen_s: as in SeededNuScenesDataset.
         on_bad_frame: 'error', or 'drop': a frame whose files are broken becomes padding and is counted.
         kwargs: NuScenesDataset's own arguments. Images need modality=dict(use_camera=True) and the cameras' folders in
-            data_prefix (CAM_FRONT='samples/CAM_FRONT', ...).
+            data_prefix (CAM_FRONT='samples/CAM_FRONT', ...). With use_lidar=False frames have no points: the pipeline loads
+            none and 'points' is not among the keys of PackClipFrame.
 
     Raises:
         ValueError: naming the key, for a bad value, a clip longer than a scene, unknown classes, a pipeline that cannot make
@@ -82,7 +84,9 @@ class NuScenesSequenceDataset(SeededNuScenesDataset):
         check_sweep_loader(pipeline, num_sweeps, self.at_sweep_rate)
         if seq_len > 1 or self.streams_sweeps:
             check_same_for_all_frames(pipeline)
-        self.has_cameras = check_cameras(pipeline, (kwargs.get('modality') or {}).get('use_camera', False))
+        modality = kwargs.get('modality', dict(use_lidar=True)) or {}  # mmdet3d's default for nuScenes
+        check_points(pipeline, modality.get('use_lidar', False), self.at_sweep_rate)
+        self.has_cameras = check_cameras(pipeline, modality.get('use_camera', False))
         if self.aligned:
             check_alignment(pipeline)
             if test_mode and seq_len == 1:
@@ -204,8 +208,10 @@ class NuScenesSequenceDataset(SeededNuScenesDataset):
         metainfo = {**self._metainfo_of(clip, row, info), **changes}
         if self.aligned:
             metainfo['bev_aug'] = clip.end_from(info)
-        features = next((t.use_dim for t in self.pipeline.transforms if hasattr(t, 'use_dim')), [0] * 5)
-        return pack_padding(metainfo, len(features), 9 if self.with_velocity else 7, self.has_cameras)
+        transforms = self.pipeline.transforms
+        has_points = all('points' in transform.keys for transform in transforms if isinstance(transform, Pack3DDetInputs))
+        features = next((transform.use_dim for transform in transforms if hasattr(transform, 'use_dim')), [0] * 5)
+        return pack_padding(metainfo, len(features) if has_points else None, 9 if self.with_velocity else 7, self.has_cameras)
 
     def _metainfo_of(self, clip: Clip, row: int, info: dict) -> dict[str, Any]:
         return {**clip.metainfo(row, info), ALIGNED_KEY: self.aligned, 'box_type_3d': self.box_type_3d,

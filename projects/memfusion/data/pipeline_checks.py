@@ -14,6 +14,7 @@ from mmdet3d.datasets.transforms import (
     ObjectRangeFilter,
     ObjectSample,
     Pack3DDetInputs,
+    PointShuffle,
     PointsRangeFilter,
     RandomFlip3D,
 )
@@ -35,11 +36,13 @@ from .transforms.sensor_faults import DropCameras, DropLidar
 
 Pipeline = Sequence[Any]
 _PER_FRAME_DRAWS = (GlobalRotScaleTrans, RandomFlip3D, ObjectNoise)
-_BEFORE_ALIGNMENT = (LoadPointsFromFile, LoadPointsFromMultiSweeps, LoadAnnotations3D)
+_LOAD_POINTS = (LoadPointsFromFile, LoadPointsFromMultiSweeps)
+_LOAD_WHAT_IS_MOVED = (*_LOAD_POINTS, LoadAnnotations3D)
 _AFTER_ALIGNMENT = (ClipBEVAugmentation, PointsRangeFilter, ObjectRangeFilter, Pack3DDetInputs, *_PER_FRAME_DRAWS)
 
 _NEEDS_IMAGES = (UndistortImages, MultiViewTransform, DistortImagesPhotometric, MaskImageGrid, DropCameras, CalibrationNoise,
                  ReplaceImages, LoadImageLabels, ProjectImageBoxes, ProjectLidarsegLabels)
+_NEEDS_POINTS = (*_LOAD_POINTS, PointsRangeFilter, PointShuffle, ObjectSample, DropLidar, ProjectLidarsegLabels)
 
 
 def check_same_for_all_frames(pipeline: Pipeline) -> None:
@@ -60,11 +63,31 @@ def check_sweep_loader(pipeline: Pipeline, num_sweeps: int | None, sweep_rate: b
     if num_sweeps is not None and not ours:
         raise ValueError(f'num_sweeps={num_sweeps} needs a LoadLidarSweeps in the pipeline, after LoadLidarPoints')
     for number, kind in enumerate(kinds):
-        if issubclass(kind, (LoadPointsFromFile, LoadPointsFromMultiSweeps)) and DropLidar in kinds[:number]:
+        if issubclass(kind, _LOAD_POINTS) and DropLidar in kinds[:number]:
             raise ValueError(f'DropLidar must come after {kind.__name__} in the pipeline, which loads points again')
         if sweep_rate and issubclass(kind, LoadPointsFromMultiSweeps) and not issubclass(kind, LoadLidarSweeps):
             raise ValueError(f"frame_rate='sweep' cannot go with {kind.__name__}, which knows sweeps relative to keyframes "
                              'only: use LoadLidarSweeps')
+
+
+def check_points(pipeline: Pipeline, use_lidar: bool, sweep_rate: bool) -> None:
+    """Raises ValueError where points are needed and there are none, or loaded only after the rest of the frame was augmented.
+
+    Args:
+        pipeline: its config.
+        use_lidar: `modality['use_lidar']`, with which mmdet3d's data sets complete the point files' paths.
+        sweep_rate: whether frames between keyframes are asked for.
+    """
+    kinds = list(transform_types(pipeline))
+    asking = [kind.__name__ for kind in kinds if issubclass(kind, _NEEDS_POINTS)]
+    if asking and not use_lidar:
+        raise ValueError(f'pipeline has {", ".join(asking)}, but modality.use_lidar=False says that there are no points: set '
+                         'use_lidar=True, with the folder in data_prefix.pts (points that are loaded need not be packed), or '
+                         'leave them out')
+    if sweep_rate and not use_lidar:
+        raise ValueError("frame_rate='sweep' cannot go with modality.use_lidar=False: frames between keyframes have no images, "
+                         "so nothing would be in them; use frame_rate='keyframe'")
+    _check_after_loaders(kinds, ClipBEVAugmentation)
 
 
 def check_alignment(pipeline: Pipeline) -> None:
@@ -74,12 +97,17 @@ def check_alignment(pipeline: Pipeline) -> None:
     if len(places) != 1:
         raise ValueError(f"align='loader' needs AlignToClipEnd once in the pipeline, it is there {len(places)} times: add "
                          "dict(type='AlignToClipEnd') after LoadAnnotations3D (or the last loader)")
-    for number, kind in enumerate(kinds):
-        if number > places[0] and issubclass(kind, _BEFORE_ALIGNMENT):
-            raise ValueError(f'AlignToClipEnd must come after {kind.__name__} in the pipeline: it moves what is loaded')
-        if number < places[0] and issubclass(kind, _AFTER_ALIGNMENT):
+    _check_after_loaders(kinds, AlignToClipEnd)
+    for kind in kinds[:places[0]]:
+        if issubclass(kind, _AFTER_ALIGNMENT):
             raise ValueError(f'AlignToClipEnd must come before {kind.__name__} in the pipeline: augmentation and ranges are '
                              "those of the clip's last frame")
+
+
+def _check_after_loaders(kinds: Sequence[type], mover: type) -> None:
+    for number, kind in enumerate(kinds):
+        if issubclass(kind, _LOAD_WHAT_IS_MOVED) and any(issubclass(earlier, mover) for earlier in kinds[:number]):
+            raise ValueError(f'{mover.__name__} must come after {kind.__name__} in the pipeline: it moves what is loaded')
 
 
 def check_cameras(pipeline: Pipeline, use_camera: bool) -> bool:

@@ -44,7 +44,7 @@ def browse(cfg: Config, split: str, out: Path, number: int) -> Iterator[Path]:
         frames = f', last of {len(item)} frames' if isinstance(item, list) else ''
         title = f'{split} {index}: sample {sample.metainfo.get("sample_idx")}{frames}'
         path = out / f'{split}_{index:04d}_bev.png'
-        write_png(path, draw_bev(inputs['points'], range_m, truth, None, names, title=title))
+        write_png(path, draw_bev(inputs.get('points'), range_m, truth, None, names, title=title))
         yield path
         cameras = inputs.get('cameras')
         if cameras is not None:

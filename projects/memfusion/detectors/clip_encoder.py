@@ -167,7 +167,7 @@ class ClipEncoder(MVXTwoStageDetector):
                              'pipeline and use_camera=True into the modality of the data set, or set model.img_backbone=None')
         imgs, calibration = inputs['imgs'], inputs['calibration']
         if list(chosen) != list(range(len(imgs))):
-            imgs, calibration = take_rows(imgs, chosen), calibration.select(torch.tensor(list(chosen)))
+            imgs, calibration = take_rows(imgs, chosen), calibration.select(list(chosen))
         shown = [i for i, there in enumerate(calibration.cameras_there) if there]
         if shown:
             # A missing camera would spoil BatchNorm statistics.

@@ -36,14 +36,14 @@ class EncodedImages:
             return self
         aux = None if self.aux is None else {name: take_rows(value, at) for name, value in self.aux.items()}
         return EncodedImages([take_rows(level, at) for level in self.levels],
-                             self.calibration.select(torch.tensor(at, dtype=torch.long)), tuple(self.rows[i] for i in at), aux)
+                             self.calibration.select(at), tuple(self.rows[i] for i in at), aux)
 
     def spread(self, rows: Sequence[int]) -> tuple[tuple[Tensor, ...], Calibration]:
         """Levels and calibration of the frames at `rows`, in this order; zeros and no camera where there are no images."""
         known = {row: i for i, row in enumerate(self.rows)}
         at = [known.get(row, 0) for row in rows]
         there = [row in known for row in rows]
-        calibration = self.calibration.select(torch.tensor(at, dtype=torch.long))
+        calibration = self.calibration.select(at)
         levels = tuple(take_rows(level, at) for level in self.levels)
         if all(there):
             return levels, calibration

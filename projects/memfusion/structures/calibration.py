@@ -263,11 +263,6 @@ class Calibration(RigTensors):
         return raw_px, depth_m, has_pixel & self.cam_valid[..., None]
 
     @property
-    def cameras_there(self) -> tuple[bool, ...]:
-        """B x N bools on the host, camera fastest: cam_valid."""
-        return tuple(self.cam_valid.flatten().tolist())
-
-    @property
     def cam_from_bev(self) -> Tensor:
         """(B, N, 4, 4) float64: augmented LiDAR frame to camera. bev_aug may scale and mirror, so it is not rigid. The identity
         for a missing camera, whose matrices may hold anything."""

@@ -90,7 +90,7 @@ class SceneFeatures:
         return SceneFeatures(
             None if self.bev is None else take_rows(self.bev, rows),
             None if self.levels is None else tuple(take_rows(level, rows) for level in self.levels),
-            None if self.calibration is None else self.calibration.select(torch.tensor(list(rows), dtype=torch.long)),
+            None if self.calibration is None else self.calibration.select(list(rows)),
             None if self.observed is None else take_rows(self.observed, rows))
 
 

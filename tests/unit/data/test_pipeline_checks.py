@@ -23,8 +23,8 @@ def registry():
 
 
 def build(*pipeline, **arguments):
-    return DATASETS.build(dict(type='NuScenesSequenceDataset', data_root='', ann_file='no.pkl', lazy_init=True,
-                               modality=dict(use_lidar=True), pipeline=list(pipeline), **arguments))
+    return DATASETS.build({**dict(type='NuScenesSequenceDataset', data_root='', ann_file='no.pkl', lazy_init=True,
+                                  modality=dict(use_lidar=True), pipeline=list(pipeline)), **arguments})
 
 
 @pytest.mark.parametrize('pipeline, words', [
@@ -85,6 +85,23 @@ def test_points_that_were_dropped_are_not_loaded_again():
         with pytest.raises(ValueError, match=f'DropLidar must come after Load.*{pipeline[-1]["type"][-6:]}'):
             build(*pipeline)
     build(POINTS, SWEEPS, drop)
+
+
+@pytest.mark.parametrize('step', [
+    POINTS, STOCK_SWEEPS, RANGE, dict(type='PointShuffle'), dict(type='DropLidar', prob=0.5), dict(PASTE, type='ObjectSample')])
+def test_steps_that_need_points_are_refused_without_lidar(step):
+    cameras = dict(modality=dict(use_lidar=False, use_camera=True))
+    with pytest.raises(ValueError, match=f'pipeline has {step["type"]}, but modality.use_lidar=False.*data_prefix.pts'):
+        build(BOXES, step, **cameras)
+    build(BOXES, AUGMENT, **cameras)
+    with pytest.raises(ValueError, match="frame_rate='sweep' cannot go with modality.use_lidar=False"):
+        build(BOXES, frame_rate='sweep', **cameras)
+
+
+@pytest.mark.parametrize('loader', [POINTS, SWEEPS, BOXES])
+def test_augmentation_moves_all_that_is_loaded(loader):
+    with pytest.raises(ValueError, match=f'ClipBEVAugmentation must come after {loader["type"]}'):
+        build(AUGMENT, loader)
 
 
 @pytest.mark.parametrize('name', ['seq_len', 'stride', 'frame_stride', 'num_sweeps'])

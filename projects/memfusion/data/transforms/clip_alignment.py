@@ -47,8 +47,8 @@ class AlignToClipEnd(BaseTransform):
     """Moves a frame into the LiDAR coordinates of the clip's last frame, where the data set says `align='loader'`.
 
     Stands after the loaders and before augmentation and range filters. Reads `clip_end_from_lidar` (4, 4) float64, rigid;
-    moves `points`, `gt_bboxes_3d` and the boxes of `eval_ann_info`; multiplies `bev_aug` (raw LiDAR frame to the frame of
-    the points) from the left. `global_from_lidar` stays the frame's own.
+    moves `points`, `gt_bboxes_3d` and the boxes of `eval_ann_info`, where there are any; multiplies `bev_aug` (raw LiDAR frame
+    to the frame of points and boxes) from the left. `global_from_lidar` stays the frame's own.
     """
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
@@ -56,7 +56,8 @@ class AlignToClipEnd(BaseTransform):
         clip_end_from_lidar = results.get('clip_end_from_lidar')
         if clip_end_from_lidar is None:
             return results
-        move_points(results['points'].tensor, clip_end_from_lidar)
+        if 'points' in results:
+            move_points(results['points'].tensor, clip_end_from_lidar)
         if 'gt_bboxes_3d' in results:
             move_boxes(results['gt_bboxes_3d'], clip_end_from_lidar)
         if 'eval_ann_info' in results:

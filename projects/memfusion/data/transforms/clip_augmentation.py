@@ -1,4 +1,4 @@
-"""Data transform. In: one frame of a clip (points, boxes, raw LiDAR frame). Out: the same in the augmented LiDAR frame.
+"""Data transform. In: one frame of a clip (points, boxes or neither, raw LiDAR frame). Out: it in the augmented LiDAR frame.
 
 All frames of a clip get the same flip, rotation, scale and translation: the draw depends on `results['clip_seed']` alone.
 """
@@ -27,7 +27,7 @@ class ClipBEVAugmentation(BaseTransform):
         flip_ratio_bev_horizontal: probability of mirroring y (y -> -y).
         flip_ratio_bev_vertical: probability of mirroring x (x -> -x).
 
-    Reads `points`, `gt_bboxes_3d` (where there are any) and `clip_seed`; writes `bev_aug`, (4, 4) float64, raw LiDAR frame
+    Reads `points` and `gt_bboxes_3d` (where there are any) and `clip_seed`; writes `bev_aug`, (4, 4) float64, raw LiDAR frame
     to augmented LiDAR frame. Velocities are flipped, rotated and scaled with the boxes.
     """
 
@@ -62,7 +62,8 @@ class ClipBEVAugmentation(BaseTransform):
         bev_aug[:3, :3] = scale * rotation @ flip
         bev_aug[:3, 3] = translation
 
-        move_points(results['points'].tensor, bev_aug)
+        if 'points' in results:
+            move_points(results['points'].tensor, bev_aug)
         if 'gt_bboxes_3d' in results:
             boxes = results['gt_bboxes_3d']
             if flip_y:

@@ -35,8 +35,8 @@ class PackClipFrame(Pack3DDetInputs):
     is done, so its place in the pipeline does not matter.
 
     Raises:
-        DataError: naming the sample, where points were augmented by transforms that do not write `bev_aug`, or there are
-            images without calibration or the other way round.
+        DataError: naming the sample, where points were augmented by transforms that do not write `bev_aug`, there are images
+            without calibration or the other way round, or `keys` has points and none were loaded.
     """
 
     def __init__(self, keys: tuple[str, ...]) -> None:
@@ -45,6 +45,10 @@ class PackClipFrame(Pack3DDetInputs):
 
     def pack_single_results(self, results: dict[str, Any]) -> dict[str, Any]:
         """Packs one frame."""
+        if 'points' in self.keys and 'points' not in results:  # mmdet3d's would leave them out and say nothing
+            raise DataError(f"sample {sample_name(results)}: PackClipFrame has 'points' in its keys, but none were loaded: put "
+                            'LoadLidarPoints into the pipeline and use_lidar=True into the modality of the data set, or, '
+                            "without LiDAR, take 'points' out of the keys")
         packed = super().pack_single_results({key: value for key, value in results.items() if key != 'img'})
         if 'calibration' in results or 'img' in results:
             cameras = packed['inputs']['cameras'] = pack_cameras(results)
@@ -68,14 +72,15 @@ def pack_cameras(results: Mapping[str, Any]) -> CameraFrame:
 
 
 def pack_padding(
-    metainfo: dict[str, Any], num_point_features: int, box_dim: int, has_cameras: bool = False,
+    metainfo: dict[str, Any], num_point_features: int | None, box_dim: int, has_cameras: bool = False,
 ) -> dict[str, Any]:
     """A packed frame that holds nothing: what stands before a scene's first frame. `frame_valid` is False.
 
-    With cameras its `inputs['cameras']` is None: frames of one batch must have the same keys.
+    Frames of one batch must have the same keys: no points without LiDAR (`num_point_features` is None), and with cameras
+    `inputs['cameras']`, which is None.
     """
     sample = Det3DDataSample(metainfo={**metainfo, 'frame_valid': False})
     boxes = LiDARInstance3DBoxes(torch.zeros(0, box_dim), box_dim=box_dim)
     sample.gt_instances_3d = InstanceData(bboxes_3d=boxes, labels_3d=torch.zeros(0, dtype=torch.long))
-    inputs: dict[str, Any] = {'points': torch.zeros(0, num_point_features)}
+    inputs: dict[str, Any] = {} if num_point_features is None else {'points': torch.zeros(0, num_point_features)}
     return {'inputs': {**inputs, 'cameras': None} if has_cameras else inputs, 'data_samples': sample}

@@ -8,13 +8,14 @@ from typing import Any
 from .classes import check_checkpoint, check_classes
 from .evaluation import check_evaluators
 from .ranges import check_ranges
+from .sensors import check_points
 from .values import check_values
 
 __all__ = ['check_checkpoint', 'check_run', 'check_values']
 
 
 def check_run(cfg: Mapping[str, Any], phase: str) -> list[str]:
-    """Compares the parts of an assembled run: settings, classes, ranges, evaluators.
+    """Compares the parts of an assembled run: settings, classes, sensors, ranges, evaluators.
 
     Args:
         cfg: the config, as a Runner takes it.
@@ -28,6 +29,7 @@ def check_run(cfg: Mapping[str, Any], phase: str) -> list[str]:
     """
     check_values(cfg)
     check_classes(cfg, phase)
+    check_points(cfg, phase)
     warnings = check_ranges(cfg, phase)
     check_evaluators(cfg, phase)
     return warnings
