@@ -9,14 +9,8 @@ import torch.nn.functional as F
 from projects.geometry import transform_points, warp_bev
 from projects.geometry.projection import apply_homography
 from projects.geometry.resampling import _pool_in_order, _sample_in_order
-from projects.memfusion.memory.similarity import (
-    _chunked_read,
-    _fused_read,
-    _validity,
-    expand_memory,
-    expand_query,
-    read_memory,
-)
+from projects.memfusion.memory.chunked_read import chunked_read
+from projects.memfusion.memory.similarity import _fused_read, _validity, expand_memory, expand_query, read_memory
 from projects.memfusion.memory.xmem.network import KeyProjection
 from projects.memfusion.structures import Calibration
 
@@ -33,7 +27,7 @@ def test_fused_read_equals_the_chunked_one():
     memory = expand_memory(draw(2, 64, 4096), draw(2, 1, 4096) ** 2 + 1)
     value = draw(2, 4096, 128)
     bias, _ = _validity(torch.rand(2, 4096, generator=g, device='cuda') > 0.5, query)
-    chunked, _ = _chunked_read(query, memory, value, bias, None)
+    chunked, _ = chunked_read(query, memory, value, bias, None, False)
     assert (_fused_read(query, memory, value, bias) - chunked).abs().max() < 1e-4 * chunked.abs().max()
 
 

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from sync_counts import counting
 
 from projects.memfusion.memory.similarity import affinity_of, read_memory
 
@@ -41,6 +42,52 @@ def test_equals_the_formula(top_k):
     assert (readout - expected).abs().max() < 1e-5 * expected.abs().max()
     assert (usage - expected_usage).abs().max() < 1e-4
     assert usage[~valid].abs().max() == 0
+
+
+@pytest.mark.parametrize('top_k', [None, 7])
+@pytest.mark.parametrize('count_usage', [False, True])
+def test_gradients_are_those_of_the_formula(top_k, count_usage):
+    valid = torch.rand(2, 70, generator=torch.Generator().manual_seed(1)) > 0.3
+    found = []
+    for read, dtype in ((direct_read, torch.float64), (read_memory, torch.float32)):
+        args = [a.to(dtype).requires_grad_() for a in inputs()]
+        if read is direct_read:
+            readout = read(*args, top_k=top_k, valid=valid)[0]
+        else:
+            readout = read(*args, top_k=top_k, memory_valid=valid, return_usage=count_usage)
+            readout = readout[0] if count_usage else readout
+        (readout * torch.linspace(-1, 1, 300, dtype=dtype)).sum().backward()
+        found.append([a.grad for a in args])
+    for expected, grad in zip(*found, strict=True):
+        assert (grad - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize('top_k, count_usage', [(None, False), (7, True)])
+def test_no_affinity_of_all_queries_is_kept_for_the_backward_pass(top_k, count_usage):
+    elements, queries = 600, 1000
+    args = [a.float().requires_grad_() for a in inputs(batch=1, elements=elements, queries=queries)]
+    kept = {}
+
+    def keep(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        read_memory(*args, top_k=top_k, return_usage=count_usage)
+    given = 4 * (queries + elements) * (2 * 16 + 8 + 1)
+    assert given < sum(kept.values()) < 5 * given < 4 * queries * elements
+
+
+def test_the_host_is_asked_once_at_most_and_not_where_it_knows():
+    args = [a.float() for a in inputs()]
+    valid = torch.arange(70) < torch.tensor([[30], [20]])
+    with counting() as counts:
+        expected = read_memory(*args, memory_valid=valid)
+    assert counts.total == 1, counts
+    with counting() as counts:
+        found = read_memory(*args, memory_valid=valid, num_valid=(30, 20))
+    assert counts.total == 0, counts
+    assert torch.equal(found, expected)
 
 
 def test_nothing_valid_reads_exactly_zero_and_keeps_gradients_finite():

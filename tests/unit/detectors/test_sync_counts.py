@@ -1,0 +1,147 @@
+"""How often a step, an encoding, a fusion and a training step would wait for a GPU; the same whatever the batch and the rig."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from mmdet3d.registry import MODELS
+from mmengine.config import Config
+from sync_counts import counting
+
+from projects.memfusion.structures import Calibration
+from projects.memfusion.structures.camera_frame import CameraFrame
+
+CAMERAS = 'configs/fusion/futrpp-xmem-residual_r18_pillar04_second_secfpn_tiny-synthetic.py'
+SMALL = dict(
+    grid=dict(voxel_size=[0.8, 0.8, 8.0]),
+    pts_voxel_encoder=dict(feat_channels=[8]), pts_middle_encoder=dict(in_channels=8),
+    pts_backbone=dict(in_channels=8, out_channels=[8, 8, 16], layer_nums=[1, 1, 1]),
+    pts_neck=dict(in_channels=[8, 8, 16], out_channels=[8, 8, 8]),
+    pts_bbox_head=dict(in_channels=24, share_conv_channel=16, separate_head=dict(head_conv=8),
+                       bbox_coder=dict(score_threshold=0.0, max_num=40)),
+    img_backbone=dict(base_channels=8), img_neck=dict(in_channels=[16, 32], out_channels=16),
+    fusion_layer=dict(bev_channels=24, img_channels=16, tokens=dict(grid=2, dim=16), sample=dict(num_heads=2)),
+    temporal=dict(network=dict(in_channels=24, key_dim=8, value_dim=8, hidden_dim=8, feature_dim=16)), task_heads=None,
+    test_cfg=dict(pts=dict(pre_max_size=20, post_max_size=10)))
+STEP, ENCODE, FUSION, TRAINING = 12, 8, 4, 40
+IMAGE = (48, 64)
+
+
+def ring(count):
+    """`count` level cameras around the LiDAR."""
+    height, width = IMAGE
+    info = {}
+    for index in range(count):
+        yaw = 2 * math.pi * index / count
+        pose = np.eye(4)
+        pose[:3, :3] = [[math.sin(yaw), -math.cos(yaw), 0], [0, 0, -1], [math.cos(yaw), math.sin(yaw), 0]]
+        info[f'CAM_{index}'] = dict(cam2img=[[40, 0, width / 2], [0, 40, height / 2], [0, 0, 1]], lidar2cam=pose, height=height,
+                                    width=width)
+    return Calibration.from_info(info)
+
+
+@pytest.fixture
+def clip(make_frame):
+    """clip(scene, indices, cameras): packed frames of one scene."""
+
+    def make(scene, indices, cameras=0):
+        frames = [make_frame(scene, index, points=600) for index in indices]
+        for frame in frames if cameras else ():
+            images = tuple(torch.full((3, *IMAGE), 40 * i, dtype=torch.uint8) for i in range(cameras))
+            frame['inputs']['cameras'] = CameraFrame(images, ring(cameras))
+        return frames
+
+    return make
+
+
+@pytest.fixture(scope='module')
+def gated(small_detector):
+    return small_detector(dict(readout=dict(type='GateReadout')))
+
+
+@pytest.fixture(scope='module')
+def fused(repo):
+    config = Config.fromfile(repo / CAMERAS)
+    config.merge_from_dict(dict(model=SMALL))
+    torch.manual_seed(0)
+    return MODELS.build(config.model).eval()
+
+
+@pytest.fixture
+def streamed(collated, clip):
+    """streamed(model, name, batch, cameras): how often each call of the model's `name` waits in a scene's third frame."""
+
+    @torch.no_grad()
+    def run(model, name, batch, cameras=0):
+        model.session.clear()
+        for index in range(3):
+            data = collated(model, [clip('abcd'[b], [index], cameras) for b in range(batch)])
+            with counting() as counts, counts.keep_apart(model.pts_bbox_head, 'predict_by_feat'), \
+                    counts.only_in(model, name) as calls:
+                model(**data, mode='predict')
+        assert len(calls) == 1
+        return counts
+
+    return run
+
+
+@pytest.fixture
+def trained(collated, clip):
+    """trained(model, batch, cameras): how often a training step on clips of two frames waits."""
+
+    def run(model, batch, cameras=0):
+        model = copy.deepcopy(model).train()
+        data = collated(model, [clip('abcd'[b], range(2), cameras) for b in range(batch)], training=True)
+        head = model.pts_bbox_head  # mmdet3d draws its targets per frame and box
+        with counting() as counts, counts.keep_apart(head, 'get_targets_single'):
+            losses = model(**data, mode='loss')
+            model.parse_losses(losses)[0].backward()
+        return counts
+
+    return run
+
+
+def check(small, large, limit):
+    assert small.total <= limit, small
+    assert large.total == small.total, f'{small}\n-- in the larger batch or rig --\n{large}'
+
+
+def test_a_step(gated, streamed):
+    check(streamed(gated, 'step', 1), streamed(gated, 'step', 4), STEP)
+
+
+def test_an_encoding(gated, streamed):
+    check(streamed(gated, 'encode', 1), streamed(gated, 'encode', 4), ENCODE)
+
+
+def test_a_training_step(gated, trained):
+    check(trained(gated, 1), trained(gated, 4), TRAINING)
+
+
+@pytest.mark.parametrize('name, limit', [('step', STEP), ('encode', ENCODE)])
+def test_cameras(name, limit, fused, streamed):
+    few = streamed(fused, name, 1, 2)
+    check(few, streamed(fused, name, 1, 6), limit)
+    check(few, streamed(fused, name, 4, 2), limit)
+
+
+def test_a_training_step_with_cameras(fused, trained):
+    few = trained(fused, 1, 2)
+    check(few, trained(fused, 1, 6), TRAINING)
+    check(few, trained(fused, 4, 2), TRAINING)
+
+
+def test_a_fusion(fused):
+    found = []
+    for frames, cameras in ((1, 2), (1, 6), (4, 2)):
+        calibration = Calibration.cat([ring(cameras)] * frames)
+        levels = [torch.rand(frames, cameras, 16, *(side // stride for side in IMAGE)) for stride in fused.fusion_layer.strides]
+        with torch.no_grad(), counting() as counts:
+            fused.fusion_layer(torch.rand(frames, 24, *fused.grid.bev_shape), levels, calibration)
+        found.append(counts)
+    for other in found[1:]:
+        check(found[0], other, FUSION)
