@@ -15,15 +15,27 @@ from projects.geometry.projection import inside_image
 from .fusion_state import FusionState, Reading
 
 
+_MOST_SAMPLES = dict(cpu=1 << 21, cuda=1 << 26)
+"""Numbers that are sampled at once: bounds memory. A CPU is fastest where they stay in its cache, a GPU where they fill it."""
+
+
 @dataclass(frozen=True)
 class _Pairs:
-    """M pairs of a cell and a camera that sees it, image after image: frame, camera, cell (M,) int64 each; per_image: how
-    many pairs every image has, V * N numbers; uv_px (M, Z, 2) and valid (M, Z) of the pillar's points."""
+    """S pairs of a cell and a camera that sees it, in blocks of equal length, each of one image; what fills a block up is the
+    image's last pair again.
+
+    Attributes:
+        frame, camera, cell: (S,) int64.
+        filled: (S,) bool, False for those that fill up.
+        image: (blocks,) int64, position of each block's image in V * N.
+        uv_px, valid: (S, Z, 2) and (S, Z) of the pillar's points; nothing is valid where not filled.
+    """
 
     frame: Tensor
     camera: Tensor
     cell: Tensor
-    per_image: list[int]
+    filled: Tensor
+    image: Tensor
     uv_px: Tensor
     valid: Tensor
 
@@ -51,8 +63,11 @@ class PillarSampling(nn.Module):
         super().__init__()
         if dim % num_heads:
             raise ValueError(f'fusion_layer.dim={dim} does not divide by fusion_layer.sample.num_heads={num_heads}')
-        self.strides, self.heights_m, self.radius_px = tuple(strides), tuple(heights_m), radius_px
-        self.shape = (num_heads, len(self.strides), len(self.heights_m), num_points)  # heads, L, Z, P
+        self.strides, self.radius_px = tuple(strides), radius_px
+        # On the device, for a copy would make the host wait.
+        self.register_buffer('heights_m', torch.tensor(heights_m, dtype=torch.float32), persistent=False)
+        self.register_buffer('level_px', torch.tensor(self.strides, dtype=torch.float32), persistent=False)
+        self.shape = (num_heads, len(self.strides), len(heights_m), num_points)  # heads, L, Z, P
         size = math.prod(self.shape)
         self.values = nn.ModuleList(nn.Conv2d(img_channels, dim, 1) for _ in self.strides)
         self.offsets = nn.Linear(dim, 2 * size)
@@ -67,76 +82,80 @@ class PillarSampling(nn.Module):
     def forward(self, query: Tensor, cells_m: Tensor, state: FusionState) -> Reading:
         """query (V, K, D), cells_m (V, K, 2) -> Reading; trust is the attention on valid cameras times their weight."""
         pairs = self._pairs(cells_m, state)
-        uv_px = pairs.uv_px[:, None, None, :, None] + self._offsets_px(query, pairs)  # (M, heads, L, Z, P, 2)
+        uv_px = pairs.uv_px[:, None, None, :, None] + self._offsets_px(query, pairs)  # (S, heads, L, Z, P, 2)
         img_hw = state.calibration.img_hw[pairs.frame, pairs.camera]
         inside = inside_image(uv_px.detach().flatten(1, -2), img_hw).unflatten(1, self.shape)
         weights = self._softmax(query, state, pairs, inside & pairs.valid[:, None, None, :, None])
         weights = weights * state.weight[pairs.frame, pairs.camera].view(-1, 1, 1, 1, 1)
-        per_camera = weights.new_zeros(*state.weight.shape, query.shape[1]).index_put(
-            (pairs.frame, pairs.camera, pairs.cell), weights.flatten(1).sum(1) / self.shape[0])
+        trust = _spread(weights.flatten(1).sum(1, keepdim=True) / self.shape[0], pairs, state, query.shape[1]).sum(1)
         features = self._read(state.maps, pairs, uv_px, weights, state.calibration.img_hw, query.shape)
-        return Reading(self.output(features), per_camera.sum(1)[..., None])
+        return Reading(self.output(features), trust)
 
     def _pairs(self, cells_m: Tensor, state: FusionState) -> _Pairs:
         frames, cells = cells_m.shape[:2]
-        heights = cells_m.new_tensor(self.heights_m).view(1, 1, -1, 1).expand(frames, cells, -1, 1)
+        heights = self.heights_m.to(cells_m.dtype).view(1, 1, -1, 1).expand(frames, cells, -1, 1)
         pillars = torch.cat([cells_m[:, :, None].expand(-1, -1, heights.shape[2], -1), heights], dim=-1)
         uv_px, _, valid = state.calibration.project(pillars.flatten(1, 2))
         uv_px, valid = (part.unflatten(2, (cells, -1)) for part in (uv_px, valid))  # (V, N, K, Z, ...)
         seen = valid.any(-1)
-        frame, camera, cell = seen.nonzero(as_tuple=True)
-        return _Pairs(frame, camera, cell, seen.sum(-1).flatten().tolist(), uv_px[frame, camera, cell],
-                      valid[frame, camera, cell])
+        counts = seen.sum(-1).flatten()
+        per_image = counts.tolist()  # the one time that the host waits: how much there is to compute
+        map_cells = sum(math.prod(feature_map.shape[-2:]) for feature_map in state.maps)
+        size = _block_size(per_image, map_cells / math.prod(self.shape[1:]))
+        position, filled, image = _blocks(seen.flatten(), counts, size, sum(-(-count // size) for count in per_image))
+        pair_image = position.div(cells, rounding_mode='floor')
+        frame, camera = pair_image.div(seen.shape[1], rounding_mode='floor'), pair_image % seen.shape[1]
+        uv_px, valid = uv_px.flatten(0, 2)[position], valid.flatten(0, 2)[position]
+        return _Pairs(frame, camera, position % cells, filled, image, uv_px, valid & filled[:, None])
 
     def _offsets_px(self, query: Tensor, pairs: _Pairs) -> Tensor:
-        """(M, heads, L, Z, P, 2), at most radius_px long; the layer speaks of feature cells of each level."""
+        """(S, heads, L, Z, P, 2), at most radius_px long; the layer speaks of feature cells of each level."""
         raw = self.offsets(query)[pairs.frame, pairs.cell].float().unflatten(1, (*self.shape, 2))
-        raw = raw * raw.new_tensor(self.strides).view(-1, 1, 1, 1)
-        length = (raw * raw).sum(-1, keepdim=True).clamp(min=self.radius_px ** 2).sqrt()
-        return raw * (self.radius_px / length)
+        level_px = self.level_px.float().view(-1, 1, 1, 1)
+        length = ((raw * raw).sum(-1, keepdim=True) * level_px.square()).clamp(min=self.radius_px ** 2).sqrt()
+        return raw * (level_px * (self.radius_px / length))
 
     def _softmax(self, query: Tensor, state: FusionState, pairs: _Pairs, valid: Tensor) -> Tensor:
-        """(M, heads, L, Z, P) weights that sum to 1 over all pairs of a cell, 0 where not valid."""
+        """(S, heads, L, Z, P) weights that sum to 1 over all pairs of a cell, 0 where not valid."""
         logits = self.logits(query)[pairs.frame, pairs.cell].float().unflatten(1, self.shape).masked_fill(~valid, -math.inf)
-        at = (pairs.frame, pairs.camera, pairs.cell)
-        dense = logits.new_zeros(*state.weight.shape, query.shape[1], self.shape[0])  # (V, N, K, heads)
-        highest = torch.full_like(dense, -math.inf).index_put(at, logits.detach().flatten(2).amax(-1)).amax(1)
+        highest = _spread(logits.detach().flatten(2).amax(-1), pairs, state, query.shape[1], -math.inf).amax(1)
         highest = highest.masked_fill(highest == -math.inf, 0)
         weights = (logits - highest[pairs.frame, pairs.cell][..., None, None, None]).exp()
-        total = dense.index_put(at, weights.flatten(2).sum(-1)).sum(1)
+        total = _spread(weights.flatten(2).sum(-1), pairs, state, query.shape[1]).sum(1)
         # The largest term is exp(0), so a total below 1 is one without valid points: its weights are all 0.
         return weights / total.clamp(min=1.0)[pairs.frame, pairs.cell][..., None, None, None]
 
     def _read(self, maps: list[Tensor], pairs: _Pairs, uv_px: Tensor, weights: Tensor, img_hw: Tensor,
               shape: torch.Size) -> Tensor:
-        """(V, K, D), the weighted samples of every cell.
-
-        Image after image: samples of one image are all that is held at a time, and an image has each cell at most once, so
-        that the sums come out the same in every run.
-        """
+        """(V, K, D), the weighted samples of every cell; as many blocks at once as memory allows."""
         values = [layer(feature_map.flatten(0, 1)).float().unflatten(1, (self.shape[0], -1))  # (V * N, heads, d, h, w)
                   for layer, feature_map in zip(self.values, maps)]
         total = values[0].new_zeros(shape[0] * shape[1], shape[2])
+        if not len(pairs.image):
+            return total.unflatten(0, shape[:2])
         image_wh = img_hw.flatten(0, 1).flip(-1)
-        chunks = (part.split(pairs.per_image) for part in (_slots(pairs, shape), uv_px, weights))
-        for image, (slot, uv, weight) in enumerate(zip(*chunks)):
-            for level, value in enumerate(values if len(slot) else []):
-                read = self._sample(value[image], uv[:, :, level], weight[:, :, level], self.strides[level], image_wh[image])
-                total = total.index_add_(0, slot, read)
+        size = len(pairs.cell) // len(pairs.image)
+        chunk = max(1, _MOST_SAMPLES[total.device.type] // (size * math.prod(self.shape[2:]) * shape[2]))
+        chunks = (part.split(chunk) for part in (
+            pairs.image, *(whole.unflatten(0, (-1, size)) for whole in (uv_px, weights))))
+        reads = [sum(self._sample(value[image], uv[:, :, :, level], weight[:, :, :, level], stride, image_wh[image])
+                     for level, (value, stride) in enumerate(zip(values, self.strides)))
+                 for image, uv, weight in zip(*chunks)]
+        total = total.index_add(0, pairs.frame * shape[1] + pairs.cell, torch.cat(reads).flatten(0, 1))
         return total.unflatten(0, shape[:2])
 
     @staticmethod
     def _sample(value: Tensor, uv_px: Tensor, weight: Tensor, stride: int, image_wh: Tensor) -> Tensor:
-        """value (heads, d, h, w), uv_px (m, heads, Z, P, 2), weight (m, heads, Z, P) -> (m, D).
+        """value (B, heads, d, h, w), uv_px (B, m, heads, Z, P, 2), weight (B, m, heads, Z, P), image_wh (B, 2) -> (B, m, D).
 
         A pixel beyond the centre of the image's last feature cell reads that cell, not what pads the image.
         """
-        uv_px = uv_px.minimum(((image_wh / stride).ceil() - 0.5) * stride - 0.5)
-        size = uv_px.new_tensor([value.shape[3], value.shape[2]]) * stride
-        grid = ((uv_px + 0.5) * (2 / size) - 1).flatten(2, 3).transpose(0, 1)  # (heads, m, Z * P, 2)
-        sampled = sample_bilinear(value, grid, 'border')  # (heads, d, m, Z * P)
-        mixed = (sampled * weight.flatten(2).transpose(0, 1)[:, None]).sum(-1)
-        return mixed.flatten(0, 1).transpose(0, 1)
+        uv_px = uv_px.minimum((((image_wh / stride).ceil() - 0.5) * stride - 0.5).view(-1, 1, 1, 1, 1, 2))
+        share = torch.stack([uv_px.new_full((), 2 / (size * stride)) for size in (value.shape[4], value.shape[3])])
+        grid = ((uv_px + 0.5) * share - 1).flatten(3, 4).transpose(1, 2)  # (B, heads, m, Z * P, 2)
+        sampled = sample_bilinear(value.flatten(0, 1), grid.flatten(0, 1), 'border')  # (B * heads, d, m, Z * P)
+        mixed = (sampled * weight.flatten(3).transpose(1, 2).flatten(0, 1)[:, None]).sum(-1)
+        return mixed.unflatten(0, value.shape[:2]).flatten(1, 2).transpose(1, 2)
 
     def _first_offsets(self) -> Tensor:
         """(heads, L, Z, P, 2): every head looks into a direction of its own, one feature cell further at each point, or less
@@ -148,6 +167,45 @@ class PillarSampling(nn.Module):
         return (direction * torch.arange(points).view(-1, 1) * step.view(levels, 1, 1, 1)).expand(*self.shape, 2)
 
 
-def _slots(pairs: _Pairs, shape: torch.Size) -> Tensor:
-    """(M,) positions of the pairs' cells in V * K; `shape` is that of the queries."""
-    return pairs.frame * shape[1] + pairs.cell
+def _block_size(per_image: list[int], map_pairs: float) -> int:
+    """Pairs in a block, so that there is little to compute where images see unlike numbers of cells.
+
+    Args:
+        per_image: pairs of every image.
+        map_pairs: what a block costs besides its pairs, for its image's maps are copied, in pairs.
+    """
+    most = max(per_image)
+    sizes = {max(1, -(-most // parts)) for parts in range(1, 9)}
+    return min(sizes, key=lambda size: sum(-(-count // size) for count in per_image) * (size + map_pairs))
+
+
+def _blocks(seen: Tensor, counts: Tensor, size: int, number: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Lists what is seen, image after image.
+
+    Args:
+        seen: (images * K,) bool.
+        counts: (images,) how many are seen in each.
+        size: of a block.
+        number: of all blocks.
+
+    Returns:
+        position (number * size,) into seen, filled (number * size,) bool, image (number,), as in _Pairs.
+    """
+    last_block = (counts + size - 1).div(size, rounding_mode='floor').cumsum(0)
+    block = torch.arange(number, device=seen.device)
+    image = torch.searchsorted(last_block, block, right=True)
+    first = (last_block - (counts + size - 1).div(size, rounding_mode='floor'))[image]
+    rank = ((block - first) * size)[:, None] + torch.arange(size, device=seen.device)  # among the pairs of the image
+    before, here = (counts.cumsum(0) - counts)[image, None], counts[image, None]
+    position = torch.searchsorted(seen.cumsum(0), (before + rank.minimum(here - 1) + 1).flatten())
+    return position, (rank < here).flatten(), image
+
+
+def _spread(values: Tensor, pairs: _Pairs, state: FusionState, cells: int, default: float = 0.0) -> Tensor:
+    """(S, C) of the pairs -> (V, N, K, C), `default` where a camera does not see a cell."""
+    frames, cameras = state.weight.shape
+    place = (pairs.frame * cameras + pairs.camera) * cells + pairs.cell
+    nowhere = frames * cameras * cells  # what fills up goes there
+    dense = values.new_full((nowhere + 1, values.shape[1]), default)
+    dense = dense.index_put((place.where(pairs.filled, nowhere),), values)
+    return dense[:-1].view(frames, cameras, cells, -1)
