@@ -58,14 +58,15 @@ def centerpoint_radius(length: Tensor, width: Tensor, min_overlap: float) -> Ten
 
     It is CornerNet's first code, whose roots differ from those of `cornernet_radius`, which the paper means.
     """
-    return torch.stack([(b + torch.sqrt(b * b - 4 * a * c)) / 2 for a, b, c in _quadratics(length, width, min_overlap)]).amin(0)
+    roots = [(b + torch.sqrt(b * b - 4 * a * c)) / 2 for a, b, c in _quadratics(length, width, min_overlap)]
+    return torch.stack(roots).amin(0)
 
 
 def cornernet_radius(height: Tensor, width: Tensor, min_overlap: float) -> Tensor:
     """How far, in cells, both corners of a box may move until the IoU is `min_overlap` only; as mmdet's gaussian_radius."""
-    (a1, b1, c1), (a2, b2, c2), (a3, b3, c3) = _quadratics(height, width, min_overlap)
-    return torch.stack([(b1 - torch.sqrt(b1 * b1 - 4 * a1 * c1)) / (2 * a1), (b2 - torch.sqrt(b2 * b2 - 4 * a2 * c2)) / (2 * a2),
-                        (b3 + torch.sqrt(b3 * b3 - 4 * a3 * c3)) / (2 * a3)]).amin(0)
+    roots = [(b + sign * torch.sqrt(b * b - 4 * a * c)) / (2 * a)
+             for sign, (a, b, c) in zip((-1, -1, 1), _quadratics(height, width, min_overlap), strict=True)]
+    return torch.stack(roots).amin(0)
 
 
 def _quadratics(height: Tensor, width: Tensor, min_overlap: float) -> list[tuple[float, Tensor, Tensor]]:

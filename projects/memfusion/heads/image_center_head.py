@@ -18,7 +18,7 @@ from projects.memfusion.losses.center_losses import MaskedL1Loss
 from projects.memfusion.losses.ranks import mean_over_ranks
 from projects.memfusion.structures import Calibration
 
-from .image_center_targets import CenterMaps, CenterTargets, cells_inside, center_targets, decode_centers, focal_px, seen_hw
+from .image_center_targets import CenterMaps, cells_inside, center_targets, decode_centers, focal_px, seen_hw
 from .task_head import TaskHead, camera_labels, pick_level
 
 BRANCH_WEIGHTS = dict(heatmap=1.0, size=0.1, offset=1.0, depth=1.0)
@@ -89,8 +89,8 @@ class ImageCenterHead(TaskHead):
     def compute_losses(self, feats: Any, samples: Sequence[Det3DDataSample], calibration: Calibration) -> dict[str, Tensor]:
         """loss_img_heatmap, loss_img_size, loss_img_offset, loss_img_depth; see TaskHead.loss."""
         maps = self(feats)
-        targets = center_targets(camera_labels(samples, calibration), seen_hw(calibration), focal_px(calibration).flatten(), maps,
-                                 self.stride, self.min_overlap)
+        targets = center_targets(camera_labels(samples, calibration), seen_hw(calibration), focal_px(calibration).flatten(),
+                                 maps, self.stride, self.min_overlap)
         # Probability 0 where the target is 0 costs nothing: so the cells that do not count drop out, without gradient.
         unknown = ~targets.known[:, None]
         heat = maps.heatmap.float().sigmoid().clamp(1e-4, 1 - 1e-4).masked_fill(unknown, 0.0)

@@ -112,7 +112,7 @@ class ImageSegHead(TaskHead):
 
 def seg_target(labels: Sequence[ImageLabels | None], calibration: Calibration, shape: Sequence[int],
                num_classes: int) -> Tensor:
-    """(V x N, Hp, Wp) int64 classes on the calibration's device, 255 in the padding, in masked cameras and where nobody labelled.
+    """(V x N, Hp, Wp) int64 classes on the calibration's device; 255 in padding, masked cameras and where nobody labelled.
 
     Args:
         labels: V x N on the host, camera fastest; their `sem_seg` has the network image's size, without or with the padding.
@@ -145,8 +145,8 @@ def _check_sizes(given: Sequence[Tensor | None], calibration: Calibration, shape
     for i, found in odd.items():
         size = tuple(sizes[i])
         if size not in (found, MASKED):
-            raise ValueError(f'camera {_camera(calibration, i)}: sem_seg is {found}, but the network image is {size} and padded '
-                             f'{tuple(shape)}')
+            raise ValueError(f'camera {_camera(calibration, i)}: sem_seg is {found}, but the network image is {size} and '
+                             f'padded {tuple(shape)}')
 
 
 def _camera(calibration: Calibration, image: int) -> str:
