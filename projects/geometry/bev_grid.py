@@ -81,41 +81,6 @@ class BEVGrid:
         return cell_positions(self.bev_shape, self.point_cloud_range, device).float()
 
 
-def rasterize_boxes(boxes: Tensor, grid: BEVGrid, chunk: int = 64) -> Tensor:
-    """Union of rotated boxes as a BEV mask.
-
-    A cell belongs to a box when its centre lies inside the box. So that no box falls between centres, one thinner than a
-    cell counts as one cell thick, and the cell that holds a box's centre always belongs to it.
-
-    Args:
-        boxes: (N, 5) x, y, length, width in metres and yaw in radians (counter-clockwise, 0 along +x), or (N, 7+)
-            in mmdet3d's order x, y, z, length, width, height, yaw.
-        grid: the cells.
-        chunk: boxes handled at once; bounds memory.
-
-    Returns:
-        (H, W) bool.
-    """
-    centers = grid.cell_centers_m(boxes.device)
-    mask = torch.zeros(grid.bev_shape, dtype=torch.bool, device=boxes.device)
-    if boxes.shape[0] == 0:
-        return mask
-    columns = [0, 1, 2, 3, 4] if boxes.shape[1] == 5 else [0, 1, 3, 4, 6]
-    for x, y, length, width, yaw in (part.unbind(1) for part in boxes[:, columns].float().split(chunk)):
-        offset = centers[None] - torch.stack([x, y], dim=-1)[:, None, None]
-        cos, sin = yaw.cos()[:, None, None], yaw.sin()[:, None, None]
-        along = (offset[..., 0] * cos + offset[..., 1] * sin).abs()
-        across = (offset[..., 1] * cos - offset[..., 0] * sin).abs()
-        cell = max(grid.cell_m)
-        half_length, half_width = length.clamp(min=cell)[:, None, None] / 2, width.clamp(min=cell)[:, None, None] / 2
-        mask |= ((along <= half_length) & (across <= half_width)).any(dim=0)
-    column = ((boxes[:, 0] - grid.point_cloud_range[0]) / grid.cell_m[0]).floor().long()
-    row = ((boxes[:, 1] - grid.point_cloud_range[1]) / grid.cell_m[1]).floor().long()
-    seen = (row >= 0) & (row < mask.shape[0]) & (column >= 0) & (column < mask.shape[1])
-    mask[row[seen], column[seen]] = True
-    return mask
-
-
 def cell_positions(shape: Sequence[int], point_cloud_range: Sequence[float], device: torch.device | None = None) -> Tensor:
     """(H, W, 2) float64, x and y of every cell's centre in metres, for a map of `shape` (H, W) over the range."""
     x, y = _cell_centers(shape, point_cloud_range, device)

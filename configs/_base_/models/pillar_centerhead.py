@@ -29,8 +29,8 @@ model = dict(
         bbox_coder=dict(
             type='CenterPointBBoxCoder', max_num=500, score_threshold=0.1, code_size=9),
         separate_head=dict(type='SeparateHead', init_bias=-2.19, final_kernel=3),
-        loss_cls=dict(type='SyncGaussianFocalLoss', reduction='mean'),
-        loss_bbox=dict(type='SyncL1Loss', reduction='mean', loss_weight=0.25),
+        loss_cls=dict(type='mmdet.GaussianFocalLoss', reduction='mean'),
+        loss_bbox=dict(type='MaskedL1Loss', reduction='mean', loss_weight=0.25),
         norm_bbox=True),
     train_cfg=dict(
         loss_frames='all',

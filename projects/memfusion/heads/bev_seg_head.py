@@ -9,11 +9,15 @@ from mmdet3d.registry import MODELS
 from mmdet3d.structures import Det3DDataSample
 from mmengine.model import bias_init_with_prob
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
-from projects.geometry import BEVGrid, rasterize_boxes
+from projects.geometry import BEVGrid, pad_rows, rasterize_box_batch
+from projects.memfusion.losses.occupancy_loss import OccupancyLoss
 from projects.memfusion.structures import Calibration
 
 from .task_head import TaskHead
+
+NO_CLASS, NO_MEMBER = -1, -2  # a box that is padding, a place in a group that is empty
 
 
 @MODELS.register_module()
@@ -32,6 +36,7 @@ class BEVSegHead(TaskHead):
 
     needs = 'bev'
     grid_keys = dict(point_cloud_range='point_cloud_range')
+    labels_of: Tensor
 
     def __init__(
         self,
@@ -52,12 +57,14 @@ class BEVSegHead(TaskHead):
             if unknown or not members:
                 raise ValueError(f'BEVSegHead.groups[{name!r}]: {unknown or "no class"} given; classes are {list(classes)}')
         self.group_names = tuple(groups)
-        self.group_labels = tuple(tuple(list(classes).index(member) for member in members) for members in groups.values())
+        labels = [torch.tensor([list(classes).index(member) for member in members]) for members in groups.values()]
+        table = pad_sequence(labels, batch_first=True, padding_value=NO_MEMBER)
+        self.register_buffer('labels_of', table, persistent=False)  # (K, members at most)
         self.point_cloud_range = tuple(float(v) for v in point_cloud_range)
         first, last = nn.Conv2d(in_channels, channels, 3, padding=1), nn.Conv2d(channels, len(groups), 1)
         nn.init.constant_(last.get_parameter('bias'), bias_init_with_prob(0.01))  # few cells belong to anything
         self.layers = nn.Sequential(first, nn.ReLU(inplace=True), last)
-        self.loss_seg = MODELS.build(dict(type='OccupancyLoss') if loss_seg is None else loss_seg)
+        self.loss_seg = OccupancyLoss() if loss_seg is None else MODELS.build(loss_seg)
 
     def forward(self, bev: Tensor) -> Tensor:
         """(V, C, H, W) -> logits (V, K, H, W)."""
@@ -78,17 +85,17 @@ class BEVSegHead(TaskHead):
         for sample, probability in zip(samples, self(feats).float().sigmoid(), strict=True):
             sample.set_field(probability, 'pred_bev_seg')
 
+    @torch.no_grad()
     def targets(self, samples: Sequence[Det3DDataSample], like: Tensor) -> Tensor:
         """Boxes of V frames, in their augmented LiDAR frames -> (V, K, H, W) in `like`'s shape, dtype and device."""
-        grid = self._grid(like.shape[-2:])
-        target = torch.zeros_like(like, requires_grad=False)
-        for frame, sample in zip(target, samples, strict=True):
-            boxes = sample.gt_instances_3d.bboxes_3d.tensor.to(like.device)
-            labels = torch.as_tensor(sample.gt_instances_3d.labels_3d, device=like.device)
-            for channel, members in zip(frame, self.group_labels):
-                inside = torch.isin(labels, labels.new_tensor(members))
-                channel.copy_(rasterize_boxes(boxes[inside][:, :7], grid))
-        return target
+        if not samples:
+            return torch.zeros_like(like)
+        truths = [sample.gt_instances_3d for sample in samples]
+        boxes, there = pad_rows([truth.bboxes_3d.tensor[:, :7] for truth in truths])
+        labels = pad_rows([torch.as_tensor(truth.labels_3d) for truth in truths])[0].masked_fill(~there, NO_CLASS)
+        boxes, labels = boxes.to(like.device), labels.to(like.device)
+        members = (labels[:, None, :, None] == self.labels_of[None, :, None, :]).any(-1)  # (V, K, n)
+        return rasterize_box_batch(boxes, members, self._grid(like.shape[-2:])).to(like.dtype)
 
     def _grid(self, shape: Sequence[int]) -> BEVGrid:
         """The cells of a map of this shape (H, W) over the range."""

@@ -7,15 +7,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from mmdet.models.losses import GaussianFocalLoss
 from mmdet3d.registry import MODELS
 from mmdet3d.structures import Det3DDataSample
+from mmengine.dist import get_world_size
 from mmengine.model import bias_init_with_prob
 from torch import Tensor, nn
 
-from projects.memfusion.losses.center_losses import SyncGaussianFocalLoss, SyncL1Loss
+from projects.memfusion.losses.center_losses import MaskedL1Loss
+from projects.memfusion.losses.ranks import mean_over_ranks
 from projects.memfusion.structures import Calibration
 
-from .image_center_targets import CenterMaps, CenterTargets, cells_inside, center_targets, decode_centers, focal_px
+from .image_center_targets import CenterMaps, cells_inside, center_targets, decode_centers, focal_px, seen_hw
 from .task_head import TaskHead, camera_labels, pick_level
 
 BRANCH_WEIGHTS = dict(heatmap=1.0, size=0.1, offset=1.0, depth=1.0)
@@ -74,9 +77,9 @@ class ImageCenterHead(TaskHead):
         self.size = _branch(in_channels, feat_channels, 2)
         self.offset = _branch(in_channels, feat_channels, 2)
         self.depth = _branch(in_channels, feat_channels, 1, TYPICAL_LOG_DEPTH)
-        self.loss_heatmap = SyncGaussianFocalLoss(loss_weight=weights['heatmap'])
+        self.loss_heatmap = GaussianFocalLoss(loss_weight=weights['heatmap'])
         self.loss_size, self.loss_offset, self.loss_depth = (
-            SyncL1Loss(loss_weight=weights[name]) for name in ('size', 'offset', 'depth'))
+            MaskedL1Loss(loss_weight=weights[name]) for name in ('size', 'offset', 'depth'))
 
     def forward(self, feats: Sequence[Tensor]) -> CenterMaps:
         """Levels of (V, N, C, h, w) -> maps of the V x N images, camera fastest."""
@@ -86,25 +89,22 @@ class ImageCenterHead(TaskHead):
     def compute_losses(self, feats: Any, samples: Sequence[Det3DDataSample], calibration: Calibration) -> dict[str, Tensor]:
         """loss_img_heatmap, loss_img_size, loss_img_offset, loss_img_depth; see TaskHead.loss."""
         maps = self(feats)
-        targets = center_targets(camera_labels(samples, calibration), calibration.img_hw.flatten(0, 1),
-                                 focal_px(calibration).flatten(), maps, self.stride, self.min_overlap)
-        return self.loss_by_maps(maps, targets)
-
-    def loss_by_maps(self, maps: CenterMaps, targets: CenterTargets) -> dict[str, Tensor]:
-        """Focal loss over the known cells; L1 at the objects' cells, averaged over objects and numbers per object."""
+        targets = center_targets(camera_labels(samples, calibration), seen_hw(calibration), focal_px(calibration).flatten(),
+                                 maps, self.stride, self.min_overlap)
         # Probability 0 where the target is 0 costs nothing: so the cells that do not count drop out, without gradient.
         unknown = ~targets.known[:, None]
         heat = maps.heatmap.float().sigmoid().clamp(1e-4, 1 - 1e-4).masked_fill(unknown, 0.0)
         truth = targets.heatmap.masked_fill(unknown, 0.0)
-        image, row, column = targets.cells.unbind(1)
-        size, offset, log_depth = (m.permute(0, 2, 3, 1)[image, row, column].float() for m in maps[1:])
-        has_depth = targets.log_depth.isfinite()
+        size, offset, log_depth = (m.flatten(2).gather(2, targets.cells[:, None].expand(-1, m.shape[1], -1)).mT.float()
+                                   for m in maps[1:])
+        counts, has_depth = targets.owned[..., None], (targets.owned[..., None] & targets.log_depth.isfinite())
+        peaks, objects, depths = mean_over_ranks(torch.stack([truth.eq(1).sum(), counts.sum(), has_depth.sum()]).float())
+        both = counts.float().expand_as(size)
         return {
-            'loss_img_heatmap': self.loss_heatmap(heat, truth, avg_factor=max(truth.eq(1).sum().item(), 1)),
-            'loss_img_size': self.loss_size(size, targets.size, avg_factor=_count(size)),
-            'loss_img_offset': self.loss_offset(offset, targets.offset, avg_factor=_count(offset)),
-            'loss_img_depth': self.loss_depth(log_depth, torch.where(has_depth, targets.log_depth, 0.0), has_depth.float(),
-                                              avg_factor=has_depth.float().sum()),
+            'loss_img_heatmap': self.loss_heatmap(heat, truth, avg_factor=peaks.clamp(min=1.0 / get_world_size())),
+            'loss_img_size': self.loss_size(size, targets.size, both, avg_factor=2 * objects),
+            'loss_img_offset': self.loss_offset(offset, targets.offset, both, avg_factor=2 * objects),
+            'loss_img_depth': self.loss_depth(log_depth, targets.log_depth, has_depth.float(), avg_factor=depths),
         }
 
     @torch.no_grad()
@@ -114,9 +114,8 @@ class ImageCenterHead(TaskHead):
         A camera that is masked out has no boxes.
         """
         maps, cameras = self(feats), len(calibration.cam_names)
-        img_hw = calibration.img_hw.flatten(0, 1).to(maps.heatmap.device)
-        there = calibration.cam_valid.flatten().to(img_hw.device)
-        seen = cells_inside(img_hw, tuple(maps.heatmap.shape[-2:]), self.stride) & there[:, None, None]
+        img_hw = seen_hw(calibration).to(maps.heatmap.device)
+        seen = cells_inside(img_hw, tuple(maps.heatmap.shape[-2:]), self.stride)
         focal = focal_px(calibration).flatten().to(img_hw.device)
         found = decode_centers(maps, seen, img_hw, focal, self.stride, self.max_per_img, self.score_threshold)
         for i, sample in enumerate(samples):
@@ -128,7 +127,3 @@ def _branch(in_channels: int, feat_channels: int, out_channels: int, bias: float
     first, last = nn.Conv2d(in_channels, feat_channels, 3, padding=1), nn.Conv2d(feat_channels, out_channels, 1)
     nn.init.constant_(last.get_parameter('bias'), bias)
     return nn.Sequential(first, nn.ReLU(inplace=True), last)
-
-
-def _count(values: Tensor) -> Tensor:
-    return values.new_tensor(float(values.numel()))

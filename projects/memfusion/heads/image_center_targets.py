@@ -6,22 +6,16 @@ Pixel u (an integer at a pixel's centre) lies at (u + 0.5) / stride cells from t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from mmdet.models.utils import (
-    gaussian_radius,
-    gen_gaussian_target,
-    get_local_maximum,
-    get_topk_from_heatmap,
-    transpose_and_gather_feat,
-)
+from mmdet.models.utils import get_local_maximum, get_topk_from_heatmap, transpose_and_gather_feat
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from projects.geometry import full_precision
+from projects.geometry import cornernet_radius, draw_gaussians, full_precision, pad_rows
 from projects.memfusion.structures import Calibration
 from projects.memfusion.structures.image_labels import ImageLabels
 
@@ -37,19 +31,21 @@ class CenterMaps(NamedTuple):
 
 @dataclass(frozen=True)
 class CenterTargets:
-    """What it should say. P cells hold an object's centre.
+    """What it should say, of M images with n objects at most.
 
     Attributes:
         heatmap: (M, K, h, w), 1 at centres, a Gaussian around them.
         known: (M, h, w) bool, cells of an image with labels; no others count.
-        cells: (P, 3) int64 image, row, column; each cell once, for its nearest object.
-        size, offset: (P, 2) cells along x and y; the offset is from the cell's centre to the object's.
-        log_depth: (P, 1) log of depth over focal length; NaN where the label has no depth in front of the camera.
+        cells: (M, n) int64, row * w + column of an object's centre; 0 where it has none.
+        owned: (M, n) bool, objects that own their centre's cell: the nearest of those that share it; no others count below.
+        size, offset: (M, n, 2) cells along x and y; the offset is from the cell's centre to the object's.
+        log_depth: (M, n, 1) log of depth over focal length; NaN where the label has no depth in front of the camera.
     """
 
     heatmap: Tensor
     known: Tensor
     cells: Tensor
+    owned: Tensor
     size: Tensor
     offset: Tensor
     log_depth: Tensor
@@ -69,13 +65,19 @@ def cells_inside(img_hw: Tensor, shape: Sequence[int], stride: int) -> Tensor:
     return (row[None, :, None] < img_hw[:, 0, None, None]) & (column[None, None, :] < img_hw[:, 1, None, None])
 
 
+def seen_hw(calibration: Calibration) -> Tensor:
+    """(M, 2) network image sizes in pixels, padding excluded, camera fastest; a masked camera has no pixels."""
+    return (calibration.img_hw * calibration.cam_valid[..., None]).flatten(0, 1)
+
+
+@torch.no_grad()
 def center_targets(labels: Sequence[ImageLabels | None], img_hw: Tensor, focal: Tensor, maps: CenterMaps, stride: int,
                    min_overlap: float) -> CenterTargets:
-    """Targets of M images, on the maps' device.
+    """Targets of M images, on the maps' device; no object is looked at from the host.
 
     Args:
-        labels: M labels; an image with None counts nowhere. Labels below 0 are of no class and skipped, and so are boxes
-            whose centre is outside the image.
+        labels: M labels, on the host; an image with None counts nowhere. Labels below 0 are of no class and skipped, and so
+            are boxes whose centre is outside the image.
         img_hw: (M, 2) network image sizes, padding excluded.
         focal: (M,) focal lengths in network pixels.
         maps: what the head said; gives shapes and device.
@@ -85,37 +87,38 @@ def center_targets(labels: Sequence[ImageLabels | None], img_hw: Tensor, focal: 
     Raises:
         ValueError: where a label is not a class of the head.
     """
-    num_classes, height, width = maps.heatmap.shape[1:]
-    heatmap = torch.zeros_like(maps.heatmap, dtype=torch.float32)
-    rows: dict[tuple[int, int, int], list[float]] = {}
-    for image, (label, size_px, f) in enumerate(zip(labels, img_hw.tolist(), focal.tolist(), strict=True)):
-        if label is None:
-            continue
-        if len(label.labels) and int(label.labels.max()) >= num_classes:
-            raise ValueError(f'gt_img_labels: label {int(label.labels.max())}, but the head has num_classes={num_classes}')
-        for kind, x, y, w, h, depth_m in _objects_far_first(label, size_px, stride):  # so the nearest writes a cell last
-            column, row = int(x), int(y)
-            gen_gaussian_target(heatmap[image, kind], [column, row], max(0, int(gaussian_radius((h, w), min_overlap))))
-            log_depth = math.log(depth_m / f) if depth_m > 0 else math.nan
-            rows[image, row, column] = [w, h, x - column - 0.5, y - row - 0.5, log_depth]
-    has_labels = torch.tensor([label is not None for label in labels], dtype=torch.bool, device=heatmap.device)
-    known = cells_inside(img_hw.to(heatmap.device), (height, width), stride) & has_labels[:, None, None]
-    cells = torch.tensor(list(rows), dtype=torch.int64).reshape(-1, 3).to(heatmap.device)
-    values = torch.tensor(list(rows.values()), dtype=torch.float32).reshape(-1, 5).to(heatmap.device)
-    return CenterTargets(heatmap, known, cells, values[:, :2], values[:, 2:4], values[:, 4:])
+    device, (num_classes, height, width) = maps.heatmap.device, maps.heatmap.shape[1:]
+    table = _packed(labels, num_classes).to(device, non_blocking=True)
+    img_hw, focal = img_hw.to(device), focal.to(device).double()[:, None]
+    depth_m = table[..., 4]
+    far_first = depth_m.masked_fill(depth_m.isnan(), math.inf).argsort(dim=1, descending=True, stable=True)
+    table = table.gather(1, far_first[..., None].expand_as(table))  # unknown depths, at the front, hide nobody
+    depth_m, kind = table[..., 4], table[..., 5].long()
+    center = (table[..., :2] + table[..., 2:4]) / 2 + 0.5  # from the image's upper left corner
+    valid = (kind >= 0) & (center >= 0).all(-1) & (center < img_hw.flip(-1)[:, None]).all(-1)
+    center, size = center / stride, (table[..., 2:4] - table[..., :2]) / stride
+    cell = torch.where(valid[..., None], center, 0.0).long()
+    radius = cornernet_radius(size[..., 1], size[..., 0], min_overlap).int().clamp(min=0).long()
+    heatmap = draw_gaussians(cell, radius, valid, (num_classes, height, width), kind.clamp(min=0))
+    flat = cell[..., 1] * width + cell[..., 0]
+    hidden = ((flat[:, :, None] == flat[:, None, :]) & valid[:, None, :]).triu(1).any(-1)  # a nearer one is in the cell
+    log_depth = torch.where(depth_m > 0, (depth_m / focal).log(), math.nan)
+    has_labels = torch.tensor([label is not None for label in labels], dtype=torch.bool).to(device, non_blocking=True)
+    known = cells_inside(img_hw, (height, width), stride) & has_labels[:, None, None]
+    return CenterTargets(heatmap, known, flat, valid & ~hidden, size.float(), (center - cell - 0.5).float(),
+                         log_depth.float()[..., None])
 
 
-def _objects_far_first(label: ImageLabels, img_hw: Sequence[int],
-                       stride: int) -> Iterator[tuple[int, float, float, float, float, float]]:
-    """Class, centre x and y, width and height in cells, depth in metres of the boxes that have a class and a centre inside."""
-    boxes, kinds = label.boxes_px.double().tolist(), label.labels.tolist()
-    depth_m = label.depth_m.double()
-    far_first = depth_m.masked_fill(depth_m.isnan(), math.inf).argsort(descending=True, stable=True)  # unknown hides nobody
-    for index in far_first.tolist():
-        u0, v0, u1, v1 = boxes[index]
-        u, v = (u0 + u1) / 2 + 0.5, (v0 + v1) / 2 + 0.5  # from the image's upper left corner
-        if kinds[index] >= 0 and 0 <= u < img_hw[1] and 0 <= v < img_hw[0]:
-            yield (kinds[index], u / stride, v / stride, (u1 - u0) / stride, (v1 - v0) / stride, float(label.depth_m[index]))
+def _packed(labels: Sequence[ImageLabels | None], num_classes: int) -> Tensor:
+    """(M, n, 6) float64 on the host: box, depth and class of the objects; padding is of class -1."""
+    rows = [torch.zeros(0, 6, dtype=torch.float64) if label is None else
+            torch.cat([label.boxes_px.double(), label.depth_m.double()[:, None], label.labels.double()[:, None]], dim=1)
+            for label in labels]
+    table, there = pad_rows([*rows, torch.zeros(0, 6, dtype=torch.float64)])  # one more, as there may be no image at all
+    kinds = table[..., 5].masked_fill_(~there, -1)
+    if kinds.numel() and kinds.max() >= num_classes:
+        raise ValueError(f'gt_img_labels: label {int(kinds.max())}, but the head has num_classes={num_classes}')
+    return table[:-1]
 
 
 def decode_centers(maps: CenterMaps, seen: Tensor, img_hw: Tensor, focal: Tensor, stride: int, max_per_img: int,

@@ -16,8 +16,11 @@ from projects.memfusion.losses.ranks import mean_over_ranks
 from projects.memfusion.structures import Calibration
 from projects.memfusion.structures.image_labels import IGNORED, ImageLabels
 
-from .image_center_targets import cells_inside
+from .image_center_targets import cells_inside, seen_hw
 from .task_head import TaskHead, camera_labels, pick_level
+
+MASKED = (0, 0)
+"""Size in pixels of what a masked camera shows."""
 
 
 @MODELS.register_module()
@@ -81,7 +84,7 @@ class ImageSegHead(TaskHead):
         """loss_img_seg: cross-entropy over the labelled pixels of all ranks, as torch's weighted mean; see TaskHead.loss."""
         logits = self.pixel_logits(self(feats))
         labels = camera_labels(samples, calibration)
-        target = seg_target(labels, calibration, logits.shape[-2:], self.num_classes).to(logits.device)
+        target = seg_target(labels, calibration, logits.shape[-2:], self.num_classes)
         # torch's own sum over a map adds up in another order in each run on a GPU.
         total = F.cross_entropy(logits, target, self.class_weights, ignore_index=IGNORED, reduction='none').sum()
         weight = torch.cat([self.class_weights, self.class_weights.new_zeros(IGNORED + 1 - self.num_classes)])[target].sum()
@@ -91,9 +94,7 @@ class ImageSegHead(TaskHead):
     def predict(self, feats: Any, samples: Sequence[Det3DDataSample], calibration: Calibration) -> None:
         """Sets `pred_img_sem_seg`: (N, Hp, Wp) uint8 at the padded network size; 255 where there is no image."""
         classes = self.pixel_logits(self(feats)).argmax(dim=1).to(torch.uint8)
-        img_hw = calibration.img_hw.flatten(0, 1).to(classes.device)
-        there = calibration.cam_valid.flatten().to(classes.device)
-        seen = cells_inside(img_hw, classes.shape[-2:], stride=1) & there[:, None, None]
+        seen = cells_inside(seen_hw(calibration).to(classes.device), classes.shape[-2:], stride=1)
         classes = classes.masked_fill(~seen, IGNORED).unflatten(0, (-1, len(calibration.cam_names)))
         for sample, frame in zip(samples, classes, strict=True):
             sample.set_field(frame, 'pred_img_sem_seg')
@@ -111,10 +112,10 @@ class ImageSegHead(TaskHead):
 
 def seg_target(labels: Sequence[ImageLabels | None], calibration: Calibration, shape: Sequence[int],
                num_classes: int) -> Tensor:
-    """(V x N, Hp, Wp) int64 classes, 255 in the padding, in masked cameras and where nobody labelled.
+    """(V x N, Hp, Wp) int64 classes on the calibration's device; 255 in padding, masked cameras and where nobody labelled.
 
     Args:
-        labels: V x N, camera fastest; their `sem_seg` has the network image's size, without or with the padding.
+        labels: V x N on the host, camera fastest; their `sem_seg` has the network image's size, without or with the padding.
         calibration: the frames' cameras.
         shape: (Hp, Wp) padded network size.
         num_classes: classes the head knows.
@@ -122,19 +123,31 @@ def seg_target(labels: Sequence[ImageLabels | None], calibration: Calibration, s
     Raises:
         ValueError: naming the camera, for a map of another size or with a class that the head does not know.
     """
-    target = torch.full((len(labels), *shape), IGNORED, dtype=torch.int64)
-    sizes = calibration.img_hw.flatten(0, 1).tolist()
-    for i, label in enumerate(labels):
-        if label is None or label.sem_seg is None:
-            continue
-        camera, given, (height, width) = calibration.cam_names[i % len(calibration.cam_names)], label.sem_seg, sizes[i]
-        if tuple(given.shape) not in ((height, width), tuple(shape)):
-            raise ValueError(f'camera {camera}: sem_seg is {tuple(given.shape)}, but the network image is {(height, width)} '
-                             f'and padded {tuple(shape)}')
-        inside = given[:height, :width].long()
-        wrong = inside[(inside != IGNORED) & (inside >= num_classes)]
-        if len(wrong):
-            raise ValueError(f'camera {camera}: sem_seg holds class {int(wrong[0])}, but ImageSegHead.num_classes is '
-                             f'{num_classes} ({IGNORED} is unknown)')
-        target[i, :height, :width] = inside
-    return target
+    given = [None if label is None else label.sem_seg for label in labels]
+    _check_sizes(given, calibration, shape)
+    maps = torch.full((len(labels), *shape), IGNORED, dtype=torch.uint8)
+    for target, one in zip(maps, given):
+        if one is not None:
+            target[:one.shape[0], :one.shape[1]] = one[:shape[0], :shape[1]]
+    inside = cells_inside(seen_hw(calibration), shape, stride=1)
+    wrong = (maps >= num_classes) & (maps != IGNORED)
+    if wrong.any() and (wrong := wrong & inside.cpu()).any():
+        image = int(wrong.flatten(1).any(dim=1).nonzero()[0])
+        raise ValueError(f'camera {_camera(calibration, image)}: sem_seg holds class {int(maps[image][wrong[image]][0])}, but '
+                         f'ImageSegHead.num_classes is {num_classes} ({IGNORED} is unknown)')
+    return maps.to(inside.device, non_blocking=True).long().masked_fill(~inside, IGNORED)
+
+
+def _check_sizes(given: Sequence[Tensor | None], calibration: Calibration, shape: Sequence[int]) -> None:
+    """Maps that are not padded must be of their image's size, for which the host has to ask the device."""
+    odd = {i: tuple(one.shape) for i, one in enumerate(given) if one is not None and tuple(one.shape) != tuple(shape)}
+    sizes = seen_hw(calibration).tolist() if odd else []
+    for i, found in odd.items():
+        size = tuple(sizes[i])
+        if size not in (found, MASKED):
+            raise ValueError(f'camera {_camera(calibration, i)}: sem_seg is {found}, but the network image is {size} and '
+                             f'padded {tuple(shape)}')
+
+
+def _camera(calibration: Calibration, image: int) -> str:
+    return calibration.cam_names[image % len(calibration.cam_names)]

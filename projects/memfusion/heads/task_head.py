@@ -65,22 +65,22 @@ class TaskHead(BaseModule):
 
 
 def camera_labels(samples: Sequence[Det3DDataSample], calibration: Calibration) -> list[ImageLabels | None]:
-    """V x N labels, camera fastest; None where the camera is masked out or nobody labelled its image.
+    """V x N labels, camera fastest; None where nobody labelled an image. Masked cameras may have some, which do not count.
 
     Raises:
         ValueError: naming the sample, where it has no `gt_img_labels` or not one per camera.
     """
     rows: list[ImageLabels | None] = []
-    for sample, valid in zip(samples, calibration.cam_valid.tolist(), strict=True):
+    for sample in samples:
         token = sample.metainfo.get('sample_token', '(no token)')
         labels = sample.get('gt_img_labels')
         if labels is None:
             raise ValueError(f'sample {token}: no gt_img_labels, which an image head learns from: put LoadImageLabels into '
                              'the training pipeline, or leave the head out')
-        if len(labels) != len(valid):
+        if len(labels) != len(calibration.cam_names):
             raise ValueError(f'sample {token}: gt_img_labels of {len(labels)} cameras, but the calibration has '
                              f'{calibration.cam_names}')
-        rows += [label if there else None for label, there in zip(labels, valid)]
+        rows += labels
     return rows
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from mmdet3d.registry import MODELS
@@ -42,20 +44,22 @@ class OccupancyLoss(BaseModule):
         self.hard_fraction, self.warmup_iters = hard_fraction, tuple(warmup_iters)
         self.bce_weight, self.dice_weight = bce_weight, dice_weight
         self.register_buffer('iteration', torch.zeros((), dtype=torch.int64))  # saved, so that a resumed run goes on
+        self._iteration = 0  # the same on the host, which would wait for a device's
 
     def current_fraction(self) -> float:
         """Share of the cells that count at this iteration."""
         first, last = self.warmup_iters
-        progress = 1.0 if first == last == 0 else (int(self.iteration) - first) / max(last - first, 1)
+        progress = 1.0 if first == last == 0 else (self._iteration - first) / max(last - first, 1)
         return 1.0 - (1.0 - self.hard_fraction) * min(max(progress, 0.0), 1.0)
 
     def forward(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
         """logits, target (N, 1, H, W), target in 0..1 -> loss_occ_bce, loss_occ_dice: means over the frames of all ranks."""
-        frames = max(mean_over_ranks(logits.new_tensor(float(logits.shape[0]))).item(), 1e-6)
+        frames = mean_over_ranks(logits.new_full((), float(logits.shape[0]))).clamp(min=1e-6)
         bce = F.binary_cross_entropy_with_logits(logits, target, reduction='none').flatten(1)
         hardest = max(1, int(self.current_fraction() * bce.shape[1]))
         if self.training:
-            self.iteration += 1
+            self._iteration += 1
+            self.iteration.fill_(self._iteration)
         bce = bce.topk(hardest, dim=1).values.mean(dim=1)
         prob, truth = logits.sigmoid().flatten(1), target.flatten(1)
         dice = 1 - (2 * (prob * truth).sum(dim=1) + 1) / (prob.sum(dim=1) + truth.sum(dim=1) + 1)
@@ -63,3 +67,7 @@ class OccupancyLoss(BaseModule):
             'loss_occ_bce': self.bce_weight * torch.sum(bce) / frames,
             'loss_occ_dice': self.dice_weight * torch.sum(dice) / frames,
         }
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        self._iteration = int(self.iteration)

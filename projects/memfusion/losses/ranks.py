@@ -11,7 +11,10 @@ from torch import Tensor, nn
 
 
 def mean_over_ranks(value: Tensor) -> Tensor:
-    """Scalar tensor -> its mean over all ranks, without gradient; itself in one process."""
+    """Its mean over all ranks, element by element and without gradient; itself in one process.
+
+    Each call is a collective: stack all normalisers of a loss, and call it once.
+    """
     if get_world_size() == 1:
         return value
     value = value.detach().clone()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from projects.memfusion.structures import FrameBatch, HeadOutputs, MemoryState, SceneTruth
 
-from .masks import MaskPolicy, assign_agents, boxes_to_masks, drop_blocks
+from .masks import MaskPolicy, draw_masks, drop_blocks
 
 
 @dataclass(frozen=True)
@@ -81,11 +81,9 @@ class MaskChooser:
     def _draw(self, boxes: Sequence[Tensor], state: MemoryState, frames: FrameBatch,
               like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Boxes -> (B, K, Hm, Wm) masks, and where the agents are now."""
-        owners, positions, times = zip(*[
-            assign_agents(boxes[b], frames.global_from_bev[b], state.agent_position[b], state.agent_time_s[b],
-                          frames.time_s[b], self.policy) for b in range(len(boxes))])
-        masks = boxes_to_masks(boxes, owners, self.policy.num_agents, self.map_range, like.shape[-2:])
-        return masks.to(like), torch.stack(positions), torch.stack(times)
+        masks, position, time_s = draw_masks(boxes, frames.global_from_bev, state.agent_position, state.agent_time_s,
+                                             frames.time_s, self.policy, self.map_range, like.shape[-2:])
+        return masks.to(like), position, time_s
 
 
 def _check_truth(frames: FrameBatch, truth: SceneTruth | None) -> None:

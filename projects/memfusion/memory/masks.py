@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from projects.geometry import BEVGrid, rasterize_boxes
+from projects.geometry import BEVGrid, pad_rows, rasterize_box_batch
 
 SOURCES = ('truth', 'detections', 'previous_detections', 'occupancy', 'none')
 
@@ -58,15 +58,32 @@ class MaskPolicy:
         return self.source in ('detections', 'previous_detections')
 
 
+def draw_masks(boxes: Sequence[Tensor], global_from_bev: Tensor, position: Tensor, time_s: Tensor, now_s: Tensor,
+               policy: MaskPolicy, point_cloud_range: Sequence[float],
+               map_shape: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Boxes B x (n, 7+) -> (B, K, Hm, Wm) float masks of the agents whose they are, and the agents' new position, time_s.
+
+    Arguments as those of `match_agents` and `boxes_to_masks`; the host waits for nothing.
+    """
+    padded, valid = pad_rows(boxes)
+    owners, position, time_s = match_agents(padded, valid, global_from_bev, position, time_s, now_s, policy)
+    return _rasterize(padded, valid, owners, policy.num_agents, point_cloud_range, map_shape), position, time_s
+
+
 def boxes_to_masks(boxes: Sequence[Tensor], owners: Sequence[Tensor], num_agents: int,
                    point_cloud_range: Sequence[float], map_shape: Sequence[int]) -> Tensor:
     """Boxes B x (n, 7+), their agents B x (n,) int64 in 0..K-1 -> (B, K, Hm, Wm) float masks."""
+    padded, valid = pad_rows(boxes)
+    return _rasterize(padded, valid, pad_rows(owners)[0], num_agents, point_cloud_range, map_shape)
+
+
+def _rasterize(boxes: Tensor, valid: Tensor, owners: Tensor, num_agents: int, point_cloud_range: Sequence[float],
+               map_shape: Sequence[int]) -> Tensor:
     height, width = map_shape
     x_min, y_min, z_min, x_max, y_max, z_max = point_cloud_range
     grid = BEVGrid(tuple(point_cloud_range), ((x_max - x_min) / width, (y_max - y_min) / height, z_max - z_min), 1)
-    masks = [torch.stack([rasterize_boxes(sample[owner == k][:, :7], grid) for k in range(num_agents)])
-             for sample, owner in zip(boxes, owners)]
-    return torch.stack(masks).float()
+    members = (owners[:, None] == torch.arange(num_agents, device=owners.device)[:, None]) & valid[:, None]
+    return rasterize_box_batch(boxes[..., :7], members, grid).float()
 
 
 def drop_blocks(mask: Tensor, probability: float, block_cells: int) -> Tensor:
@@ -83,36 +100,52 @@ def drop_blocks(mask: Tensor, probability: float, block_cells: int) -> Tensor:
 
 def assign_agents(boxes: Tensor, global_from_bev: Tensor, position: Tensor, time_s: Tensor, now_s: Tensor,
                   policy: MaskPolicy) -> tuple[Tensor, Tensor, Tensor]:
-    """Gives each box of one sample to an agent: greedily to the nearest within `match_m` of where it was last.
+    """`match_agents` for one sample: arguments and results without the leading axis."""
+    valid = torch.ones(1, len(boxes), dtype=torch.bool, device=boxes.device)
+    owners, position, time_s = match_agents(
+        boxes[None], valid, global_from_bev[None], position[None], time_s[None], now_s[None], policy)
+    return owners[0], position[0], time_s[0]
+
+
+def match_agents(boxes: Tensor, valid: Tensor, global_from_bev: Tensor, position: Tensor, time_s: Tensor, now_s: Tensor,
+                 policy: MaskPolicy) -> tuple[Tensor, Tensor, Tensor]:
+    """Gives each box of B samples to an agent: greedily to the nearest within `match_m` of where it was last.
 
     Boxes are taken in order (the head gives them by descending score). One that matches nobody takes a free place, or
     joins the last mask, which holds all others.
 
     Args:
-        boxes: (n, 7+) in the BEV frame.
-        global_from_bev: (4, 4) float64.
-        position: (K, 2) float64 global metres; time_s: (K,) float64, 0 where a place is free.
-        now_s: () float64.
+        boxes: (B, n, 7+) in the BEV frame; valid: (B, n) bool, which of them are no padding.
+        global_from_bev: (B, 4, 4) float64.
+        position: (B, K, 2) float64 global metres; time_s: (B, K) float64, 0 where a place is free.
+        now_s: (B,) float64.
 
     Returns:
-        owners (n,) int64 in 0..K-1, and the new position and time_s.
+        owners (B, n) int64 in 0..K-1, and the new position and time_s.
     """
-    position, time_s = position.clone(), time_s.clone()
     last = policy.num_agents - 1
-    time_s[now_s - time_s > policy.keep_s] = 0
-    homogeneous = torch.cat([boxes[:, :3].double(), boxes.new_ones(len(boxes), 1).double()], dim=1)
-    centers = (homogeneous @ global_from_bev.T)[:, :2]
-    owners = torch.full((len(boxes),), last, dtype=torch.int64, device=boxes.device)
-    was_here, taken = time_s[:last] > 0, torch.zeros(last, dtype=torch.bool, device=boxes.device)
-    for index, center in enumerate(centers if last else ()):
-        distance = (position[:last] - center).norm(dim=1)
-        distance[~was_here | taken] = torch.inf
-        nearest = int(distance.argmin())
-        if distance[nearest] > policy.match_m:
-            free = (~was_here & ~taken).nonzero()
-            if not len(free):
-                continue
-            nearest = int(free[0])
-        owners[index], taken[nearest] = nearest, True
-        position[nearest], time_s[nearest] = center, now_s
+    time_s = time_s.masked_fill(now_s[:, None] - time_s > policy.keep_s, 0)
+    owners = torch.full(valid.shape, last, dtype=torch.int64, device=boxes.device)
+    if not last or not valid.shape[1]:
+        return owners, position, time_s
+    xyz = boxes[..., :3].double()
+    centers = torch.cat([xyz, torch.ones_like(xyz[..., :1])], dim=-1) @ global_from_bev.mT
+    was_here = time_s[:, :last] > 0
+    distance = (centers[:, :, None, :2] - position[:, None, :last]).norm(dim=-1).masked_fill(~was_here[:, None], torch.inf)
+    # Places only get fewer: a box that finds none has none later either. So each round serves the first box that finds one.
+    open_places, waiting = torch.ones_like(was_here), valid
+    places, order = torch.arange(last, device=boxes.device), torch.arange(valid.shape[1], device=boxes.device)
+    for _ in range(last):
+        nearest_m, nearest = distance.masked_fill(~open_places[:, None], torch.inf).min(dim=2)  # (B, n)
+        free = open_places & ~was_here
+        served = waiting & ((nearest_m <= policy.match_m) | free.any(dim=1, keepdim=True))
+        box = served.byte().argmax(dim=1, keepdim=True)  # (B, 1) the first, or any where there is none
+        matched = nearest_m.gather(1, box) <= policy.match_m
+        place = torch.where(matched, nearest.gather(1, box), free.byte().argmax(dim=1, keepdim=True))
+        takes = (places == place) & served.any(dim=1, keepdim=True)  # (B, K - 1)
+        owners = torch.where((order == box) & served, place, owners)
+        open_places, waiting = open_places & ~takes, served & (order > box)
+        takes = F.pad(takes, (0, 1))
+        position = torch.where(takes[..., None], centers.gather(1, box[..., None].expand(-1, -1, 4))[..., :2], position)
+        time_s = torch.where(takes, now_s[:, None], time_s)
     return owners, position, time_s

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from mmdet3d.registry import MODELS
 from torch import Tensor, nn
 
-from projects.geometry import BEVGrid, cell_positions, move_positions, rasterize_boxes, transform_points, warp_bev
+from projects.geometry import BEVGrid, cell_positions, move_positions, pad_rows, rasterize_box_batch, transform_points, warp_bev
 from projects.memfusion.structures import (
     FrameBatch,
     HeadOutputs,
@@ -350,7 +350,8 @@ class TemporalMemory(TemporalSlot):
         grid = BEVGrid(self.point_cloud_range, cell, 1)
         target = occ_logits.new_zeros(len(truth.boxes), 1, height, width)
         if truth.boxes:
-            target = torch.stack([rasterize_boxes(boxes[:, :7], grid) for boxes in truth.boxes])[:, None].to(target)
+            boxes, valid = pad_rows([boxes[:, :7] for boxes in truth.boxes])
+            target = rasterize_box_batch(boxes, valid, grid)[:, None].to(target)
         return self.loss_occ(occ_logits, F.adaptive_max_pool2d(target, occ_logits.shape[-2:]))
 
     def predictions(self, readout: Readout) -> dict[str, Tensor]:

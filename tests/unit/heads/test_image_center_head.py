@@ -23,6 +23,14 @@ def targets_of(labels, rig, num_classes=3, shape=(8, 12)):
                           empty_maps(len(labels), num_classes, shape), STRIDE, 0.3)
 
 
+def owned(targets):
+    """Image, row, column of the cells that an object owns, and what is there: size, offset, log depth."""
+    image, row = torch.where(targets.owned)[0], targets.cells[targets.owned]
+    width = targets.heatmap.shape[-1]
+    values = (value[targets.owned] for value in (targets.size, targets.offset, targets.log_depth))
+    return torch.stack([image, row // width, row % width], dim=1), *values
+
+
 def make_head(seed=0, **changes):
     torch.manual_seed(seed)
     return ImageCenterHead(**{**dict(in_channels=4, num_classes=3, stride=STRIDE, feat_channels=8), **changes})
@@ -37,10 +45,11 @@ def test_targets_by_hand(make_rig, make_labels):
     """About 6 x 4 cells: the Gaussian's radius is 1 (1.04 rounded down), sigma 1/2, so the neighbours are exp(-2)."""
     targets = targets_of([make_labels([[20.0, 16.0, 67.0, 47.0, 1, 10.0]])], make_rig(1, [(64, 96)]))
     # Centre (43.5, 31.5) px is (44 / 8, 32 / 8) = (5.5, 4.0) cells: in column 5's middle, on row 4's upper edge.
-    assert targets.cells.tolist() == [[0, 4, 5]]
-    assert_close(targets.size, torch.tensor([[47 / 8, 31 / 8]]))
-    assert_close(targets.offset, torch.tensor([[0.0, -0.5]]))
-    assert targets.log_depth.item() == pytest.approx(math.log(10 / 100))
+    cells, size, offset, log_depth = owned(targets)
+    assert cells.tolist() == [[0, 4, 5]]
+    assert_close(size, torch.tensor([[47 / 8, 31 / 8]]))
+    assert_close(offset, torch.tensor([[0.0, -0.5]]))
+    assert log_depth.item() == pytest.approx(math.log(10 / 100))
     want = torch.zeros(3, 8, 12)
     want[1, 3:6, 4:7] = torch.tensor([[math.exp(-4), math.exp(-2), math.exp(-4)], [math.exp(-2), 1, math.exp(-2)],
                                       [math.exp(-4), math.exp(-2), math.exp(-4)]])
@@ -51,18 +60,19 @@ def test_the_nearest_object_owns_a_cell(make_rig, make_labels):
     rows = [[8.0, 8, 15, 15, 0, 5.0], [4.0, 4, 19, 19, 2, 50.0], [6.0, 6, 17, 17, 1, math.nan]]  # no depth: farthest
     for order in ([0, 1, 2], [2, 1, 0], [1, 0, 2]):
         targets = targets_of([make_labels([rows[i] for i in order])], make_rig(1, [(64, 96)]))
-        assert targets.cells.tolist() == [[0, 1, 1]]
-        assert_close(targets.size, torch.tensor([[7 / 8, 7 / 8]]))
+        cells, size, _, _ = owned(targets)
+        assert cells.tolist() == [[0, 1, 1]]
+        assert_close(size, torch.tensor([[7 / 8, 7 / 8]]))
         assert targets.heatmap[0, :, 1, 1].tolist() == [1, 1, 1]
 
 
 def test_what_is_no_target(make_rig, make_labels):
     outside = make_labels([[80.0, 0, 120, 10, 0, 5.0], [-30.0, 0, 10, 10, 1, 5.0], [0.0, 0, 9, 9, -1, 5.0]])
     targets = targets_of([outside, None], make_rig(1))
-    assert targets.cells.shape == (0, 3) and targets.heatmap.sum() == 0
+    assert not targets.owned.any() and targets.heatmap.sum() == 0
     assert targets.known[0].all() and not targets.known[1].any()
     beside = targets_of([make_labels([[0.0, 0, 30, 30, 0, -2.0]])], make_rig(1, [(64, 96)]))  # its middle is behind the camera
-    assert len(beside.cells) == 1 and beside.log_depth.isnan().all()
+    assert beside.owned.sum() == 1 and owned(beside)[3].isnan().all()
     with pytest.raises(ValueError, match='num_classes=3'):
         targets_of([make_labels([[0.0, 0, 9, 9, 3, 5.0]])], make_rig(1, [(64, 96)]))
 
@@ -85,8 +95,9 @@ def test_focal_length_follows_the_image_augmentation(make_rig):
 # -- decoding ---------------------------------------------------------------------------------------------------------
 def perfect_maps(targets):
     maps = empty_maps(*targets.heatmap.shape[:2], targets.heatmap.shape[2:])
-    image, row, column = targets.cells.unbind(1)
-    for m, value in zip(maps[1:], (targets.size, targets.offset, targets.log_depth)):
+    cells, *values = owned(targets)
+    image, row, column = cells.unbind(1)
+    for m, value in zip(maps[1:], values):
         m[image, :, row, column] = value
     return maps._replace(heatmap=torch.logit(targets.heatmap, eps=1e-6))
 

@@ -1,13 +1,12 @@
-"""Occupancy loss by hand; shared normalisers equal mmdet's losses in one process and make ranks add up in two."""
+"""Occupancy loss by hand; the masked L1 loss is mmdet's."""
 
 import math
 
 import pytest
 import torch
-from mmdet.models.losses import GaussianFocalLoss, L1Loss
+from mmdet.models.losses import L1Loss
 
-from projects.memfusion.losses import center_losses, ranks
-from projects.memfusion.losses.center_losses import SyncGaussianFocalLoss, SyncL1Loss
+from projects.memfusion.losses.center_losses import MaskedL1Loss
 from projects.memfusion.losses.occupancy_loss import OccupancyLoss
 
 
@@ -49,32 +48,23 @@ def test_frames_are_averaged():
         assert value.item() == pytest.approx(sum(s[key].item() for s in single) / 3, rel=1e-5)
 
 
-def heat(seed):
-    g = torch.Generator().manual_seed(seed)
-    target = torch.rand(1, 2, 8, 8, generator=g) * 0.9
-    target.view(-1)[torch.randperm(128, generator=g)[:seed + 1]] = 1.0
-    return torch.rand(1, 2, 8, 8, generator=g).clamp(0.05, 0.95), target
+def test_masked_l1_is_mmdets_where_targets_are_numbers_and_finite_where_they_are_not():
+    g = torch.Generator().manual_seed(0)
+    box, truth = torch.randn(2, 5, 8, generator=g), torch.randn(2, 5, 8, generator=g)
+    weight, factor = torch.rand(2, 5, 8, generator=g) * (torch.rand(2, 5, 1, generator=g) > 0.5), torch.tensor(7.0)
+    loss, expected = MaskedL1Loss(loss_weight=0.25), L1Loss(loss_weight=0.25)(box, truth, weight, avg_factor=factor)
+    assert torch.equal(loss(box, truth, weight, factor), expected) and expected > 0
+    assert torch.equal(loss(box, truth.masked_fill(weight == 0, torch.nan), weight, factor), expected)
+    assert loss(box, truth, torch.zeros_like(weight), torch.tensor(1e-4)) == 0
 
 
-def test_one_process_is_mmdets_loss_bit_for_bit():
-    pred, target = heat(2)
-    assert torch.equal(SyncGaussianFocalLoss()(pred, target, avg_factor=3), GaussianFocalLoss()(pred, target, avg_factor=3))
-    box, truth, weight = torch.randn(2, 5, 8), torch.randn(2, 5, 8), torch.rand(2, 5, 8)
-    factor = torch.tensor(7.0)
-    assert torch.equal(SyncL1Loss(loss_weight=0.25)(box, truth, weight, avg_factor=factor),
-                       L1Loss(loss_weight=0.25)(box, truth, weight, avg_factor=factor))
-
-
-def test_two_ranks_average_to_the_loss_of_both(monkeypatch):
-    """Rank losses with a shared normaliser have the mean that one process with both samples has."""
-    (pred_a, target_a), (pred_b, target_b) = heat(1), heat(6)
-    whole = GaussianFocalLoss()(torch.cat([pred_a, pred_b]), torch.cat([target_a, target_b]), avg_factor=2 + 7)
-    for module in (ranks, center_losses):
-        monkeypatch.setattr(module, 'get_world_size', lambda: 2)
-    monkeypatch.setattr(center_losses, 'mean_over_ranks', lambda value: torch.tensor((2 + 7) / 2))
-    loss = SyncGaussianFocalLoss()
-    shares = [loss(pred_a, target_a, avg_factor=2), loss(pred_b, target_b, avg_factor=7)]
-    assert (sum(shares) / 2).item() == pytest.approx(whole.item(), rel=1e-6)
+def test_the_count_of_iterations_is_resumed():
+    """What the host counts is the buffer in the checkpoint."""
+    trained, resumed = OccupancyLoss(warmup_iters=(0, 4)).train(), OccupancyLoss(warmup_iters=(0, 4))
+    for _ in range(3):
+        trained(torch.zeros(1, 1, 2, 5), torch.zeros(1, 1, 2, 5))
+    resumed.load_state_dict(trained.state_dict())
+    assert resumed.current_fraction() == trained.current_fraction() < 1
 
 
 def test_init_bias_reaches_the_heatmaps(repo):

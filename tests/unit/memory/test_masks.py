@@ -7,8 +7,9 @@ from typing import NamedTuple
 import pytest
 import torch
 
+from projects.geometry import BEVGrid, rasterize_boxes
 from projects.memfusion.memory.bev_network import others_of, union_logits
-from projects.memfusion.memory.masks import MaskPolicy, assign_agents, boxes_to_masks, drop_blocks
+from projects.memfusion.memory.masks import MaskPolicy, boxes_to_masks, draw_masks, drop_blocks, match_agents
 from projects.memfusion.structures import SceneFeatures
 
 RANGE = (-6.0, -4.0, -5.0, 6.0, 4.0, 3.0)
@@ -178,15 +179,17 @@ class Track:
 
     def __init__(self, **policy):
         self.policy = MaskPolicy(source='detections', **policy)
-        self.position = torch.zeros(self.policy.num_agents, 2, dtype=torch.float64)
-        self.time_s = torch.zeros(self.policy.num_agents, dtype=torch.float64)
+        self.position = torch.zeros(1, self.policy.num_agents, 2, dtype=torch.float64)
+        self.time_s = torch.zeros(1, self.policy.num_agents, dtype=torch.float64)
 
     def see(self, at, *found, global_from_bev=None):
         now = torch.tensor(1.5e9 + 0.5 * at, dtype=torch.float64)
         eye = torch.eye(4, dtype=torch.float64) if global_from_bev is None else global_from_bev
-        owners, self.position, self.time_s = assign_agents(
-            boxes(*found), eye, self.position, self.time_s, now, self.policy)
-        return owners.tolist()
+        found = boxes(*found)[None]
+        valid = torch.ones(found.shape[:2], dtype=torch.bool)
+        owners, self.position, self.time_s = match_agents(
+            found, valid, eye[None], self.position, self.time_s, now[None], self.policy)
+        return owners[0].tolist()
 
 
 def test_objects_that_cross_keep_who_they_are():
@@ -239,6 +242,47 @@ def test_agents_are_matched_in_the_world_not_in_the_car():
         found = [box(float(x), float(y)) for x, y in seen[:, :2]]
         owners = track.see(t, *(found if t % 2 == 0 else found[::-1]), global_from_bev=global_from_bev)
         assert owners == ([0, 1] if t % 2 == 0 else [1, 0])
+
+
+@pytest.mark.parametrize('num_agents', [1, 2, 4])
+def test_a_batch_is_drawn_as_a_walk_over_its_boxes_says(num_agents):
+    """The oracle walks over the boxes of each sample in order; crowds, empty samples, places lost and found."""
+    g, policy = torch.Generator().manual_seed(num_agents), MaskPolicy(source='detections', num_agents=num_agents, match_m=3.0)
+    position, time_s = torch.zeros(5, num_agents, 2, dtype=torch.float64), torch.zeros(5, num_agents, dtype=torch.float64)
+    grid, served = BEVGrid(RANGE, (2.0, 2.0, 8.0), 1), 0
+    for t in range(5):
+        counts = torch.randint(0, 9, (5,), generator=g).tolist()
+        found = [boxes(*[box(*(torch.rand(2, generator=g) * 8 - 4).tolist()) for _ in range(count)]) for count in counts]
+        poses, now_s = torch.eye(4, dtype=torch.float64).repeat(5, 1, 1), torch.full((5,), 100.0 + 1.5 * t, dtype=torch.float64)
+        poses[:, 0, 3] = torch.arange(5) + 0.2 * t
+        masks, new_position, new_time_s = draw_masks(found, poses, position, time_s, now_s, policy, RANGE, (4, 6))
+        for b in range(5):
+            owners, where, when = walk(found[b], poses[b], position[b], time_s[b], now_s[b], policy)
+            served += sum(owner < num_agents - 1 for owner in owners)
+            assert torch.equal(new_time_s[b], when) and (new_position[b] - where).abs().max() < 1e-12
+            for agent in range(num_agents):
+                mine = found[b][[owner == agent for owner in owners]]
+                assert torch.equal(masks[b, agent].bool(), rasterize_boxes(mine[:, :7], grid))
+        position, time_s = new_position, new_time_s
+    assert served > 10 or num_agents == 1
+
+
+def walk(found, global_from_bev, position, time_s, now_s, policy):
+    """One sample, box by box: owners, positions, stamps."""
+    position, time_s, last = position.clone(), time_s.clone(), policy.num_agents - 1
+    time_s[now_s - time_s > policy.keep_s] = 0
+    was_here, taken, owners = time_s[:last] > 0, set(), []
+    for one in found.double():
+        center = (global_from_bev @ torch.cat([one[:3], torch.ones(1, dtype=torch.float64)]))[:2]
+        near = {k: float((position[k] - center).norm()) for k in range(last) if was_here[k] and k not in taken}
+        place = min(near, key=near.get, default=None)
+        if place is None or near[place] > policy.match_m:
+            place = next((k for k in range(last) if not was_here[k] and k not in taken), None)
+        owners.append(last if place is None else place)
+        if place is not None:
+            taken.add(place)
+            position[place], time_s[place] = center, now_s
+    return owners, position, time_s
 
 
 def test_agents_of_the_slot_keep_their_masks_apart(build, bev, frame, pose, advance):
