@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,25 +13,24 @@ MAX_TURN_RAD = 3.0
 """Poses turned further against each other than this have no unambiguous motion between them."""
 
 
-def check_rigid(matrix: Tensor, name: str, tolerance: float = 1e-3) -> None:
+def check_rigid(matrix: Tensor | np.ndarray, name: str, tolerance: float = 1e-3) -> None:
     """Raises ValueError naming `name` unless every (..., 4, 4) matrix is a rotation and a translation.
 
     Args:
-        matrix: what to check.
+        matrix: what to check; an array where the host has it, since a tensor on a GPU makes it wait.
         name: of what, for the error.
         tolerance: of the entries of R R^T; the determinant must be 1 within 1e-4 whatever this is.
     """
-    rotation = matrix[..., :3, :3].double()
-    eye = torch.eye(3, dtype=torch.float64, device=matrix.device)
-    off = (rotation @ rotation.transpose(-1, -2) - eye).abs().amax() if matrix.numel() else torch.zeros(())
-    bottom = matrix.new_tensor([0.0, 0.0, 0.0, 1.0])
-    finite = bool(torch.isfinite(matrix).all())
-    determinant = torch.linalg.det(rotation)
-    stretched = (determinant - 1).abs() > 1e-4
-    if not finite or off > tolerance or stretched.any() or (matrix[..., 3, :] != bottom).any():
+    values = matrix.detach().cpu().numpy() if isinstance(matrix, Tensor) else matrix
+    rotation = values[..., :3, :3].astype(np.float64)
+    finite = bool(np.isfinite(values).all())
+    off = np.abs(rotation @ rotation.swapaxes(-1, -2) - np.eye(3)).max(initial=0.0)
+    determinant = np.linalg.det(rotation)
+    stretched = np.abs(determinant - 1) > 1e-4
+    if not finite or off > tolerance or stretched.any() or (values[..., 3, :] != [0.0, 0.0, 0.0, 1.0]).any():
         worst = determinant[stretched][:1].tolist() or [1.0]
         raise ValueError(f'{name} is not a rigid transform (rotation off by {float(off):.2g}, determinant {worst[0]:.6g}, '
-                         f'last row {matrix[..., 3, :].reshape(-1, 4)[0].tolist()}, finite: {finite}): check the pose or '
+                         f'last row {values[..., 3, :].reshape(-1, 4)[0].tolist()}, finite: {finite}): check the pose or '
                          'calibration it was made from (transposed, scaled or mirrored?)')
 
 

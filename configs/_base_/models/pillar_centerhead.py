@@ -6,7 +6,7 @@ model = dict(
     pts_voxel_encoder=dict(
         type='PillarFeatureNet', in_channels=5, feat_channels=[64], with_distance=False, legacy=False,
         norm_cfg=dict(type='BN1d', eps=1e-3, momentum=0.01)),
-    pts_middle_encoder=dict(type='PointPillarsScatter', in_channels=64),
+    pts_middle_encoder=dict(type='BatchedPillarsScatter', in_channels=64),
     pts_backbone=dict(
         type='SECOND', in_channels=64, out_channels=[64, 128, 256], layer_nums=[3, 5, 5], layer_strides=[2, 2, 2],
         norm_cfg=dict(type='BN', eps=1e-3, momentum=0.01), conv_cfg=dict(type='Conv2d', bias=False)),

@@ -9,7 +9,7 @@ model = dict(
     pts_voxel_encoder=dict(
         type='HardVFE', in_channels=4, feat_channels=[64, 64], with_distance=False, with_cluster_center=True,
         with_voxel_center=True, norm_cfg=dict(type='BN1d', eps=1e-3, momentum=0.01)),
-    pts_middle_encoder=dict(type='PointPillarsScatter', in_channels=64),
+    pts_middle_encoder=dict(type='BatchedPillarsScatter', in_channels=64),
     pts_backbone=dict(
         type='SECOND', in_channels=64, norm_cfg=norm_cfg, layer_nums=[3, 5, 5], layer_strides=[2, 2, 2],
         out_channels=[64, 128, 256]),

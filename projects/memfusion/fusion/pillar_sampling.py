@@ -14,7 +14,6 @@ from projects.geometry.projection import inside_image
 
 from .fusion_state import FusionState, Reading
 
-
 _MOST_SAMPLES = dict(cpu=1 << 21, cuda=1 << 26)
 """Numbers that are sampled at once: bounds memory. A CPU is fastest where they stay in its cache, a GPU where they fill it."""
 

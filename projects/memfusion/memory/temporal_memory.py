@@ -230,8 +230,8 @@ class TemporalMemory(TemporalSlot):
 
     def _in_cells(self, position_m: Tensor, like: Tensor | MemoryState) -> Tensor:
         """Positions (B, 2, ...) in metres -> float32, in memory cells."""
-        size = position_m.new_tensor(self._cell_m((like.key if isinstance(like, MemoryState) else like).shape[-2:]))
-        return (position_m / size.view(1, 2, *[1] * (position_m.dim() - 2))).float()
+        size = self._cell_m((like.key if isinstance(like, MemoryState) else like).shape[-2:])
+        return torch.stack([position_m[:, axis] / size[axis] for axis in (0, 1)], dim=1).float()
 
     def _cell_m(self, map_shape: Sequence[int]) -> tuple[float, float]:
         """Size of a memory cell along x and y, metres."""

@@ -124,8 +124,7 @@ class FrameBatch:
         there = [[bool(meta.frame_valid) for meta in metas] for metas in steps] if there is None else there
         for metas in steps:
             global_from_lidar = np.stack([meta.global_from_lidar for meta in metas])
-            check_rigid(torch.from_numpy(global_from_lidar),
-                        f'global_from_lidar of one of the frames {[meta.sample_token for meta in metas]}')
+            check_rigid(global_from_lidar, f'global_from_lidar of one of the frames {[meta.sample_token for meta in metas]}')
             global_from_bev = np.stack([meta.global_from_bev for meta in metas])
             poses.append(np.stack([global_from_bev, np.linalg.inv(global_from_bev), global_from_lidar], axis=1).reshape(-1, 48))
         scalars = np.array([[[ok, meta.timestamp_s] for meta, ok in zip(metas, oks)] for metas, oks in zip(steps, there)])
