@@ -7,12 +7,12 @@ from .homography import crop_homography, flip_homography, resize_homography, rot
 from .precision import full_precision
 from .resampling import pool_adaptive, sample_bilinear, window_bounds, window_shares
 from .rigid import check_rigid, interpolate_pose, invert_rigid, transform_points
-from .undistortion import undistort_image, undistort_points, undistorted_intrinsics
+from .undistortion import undistort_points, undistorted_intrinsics
 
 __all__ = [
     'BEVGrid', 'cell_positions', 'check_rigid', 'crop_homography', 'ego_motion', 'fixed_rotation_noise', 'flip_homography',
     'full_precision', 'interpolate_pose', 'invert_rigid', 'measure_noise', 'move_positions', 'offset_camera_stamp',
     'pool_adaptive', 'rasterize_boxes', 'resize_homography', 'rotation_homography', 'sample_bilinear', 'sample_rigid_noise',
-    'transform_points', 'undistort_image', 'undistort_points', 'undistorted_intrinsics', 'warp_bev', 'whole_rig_noise',
+    'transform_points', 'undistort_points', 'undistorted_intrinsics', 'warp_bev', 'whole_rig_noise',
     'window_bounds', 'window_shares',
 ]

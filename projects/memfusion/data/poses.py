@@ -38,8 +38,3 @@ def relative_pose(global_from_dst: npt.ArrayLike, global_from_src: npt.ArrayLike
     dst_from_src[:3, :3] = dst[:3, :3].T @ src[:3, :3]
     dst_from_src[:3, 3] = dst[:3, :3].T @ (src[:3, 3] - dst[:3, 3])
     return dst_from_src
-
-
-def transform_points(dst_from_src: Pose, points_src: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """(N, 3) points moved from src to dst, computed and returned in float64."""
-    return points_src[:, :3].astype(np.float64) @ dst_from_src[:3, :3].T + dst_from_src[:3, 3]
