@@ -1,17 +1,17 @@
 """Pure geometry on tensors; no network, no mmdet3d."""
 
 from .bev_grid import BEVGrid, cell_positions, move_positions, rasterize_boxes, warp_bev
-from .calib_noise import fixed_rotation_noise, measure_noise, offset_camera_stamp, sample_rigid_noise, whole_rig_noise
+from .calib_noise import fixed_rotation_noise, measure_noise, sample_rigid_noise, whole_rig_noise
 from .ego_motion import ego_motion
 from .homography import crop_homography, flip_homography, resize_homography, rotation_homography
 from .precision import full_precision
 from .resampling import pool_adaptive, sample_bilinear, window_bounds, window_shares
-from .rigid import check_rigid, interpolate_pose, invert_rigid, transform_points
+from .rigid import check_rigid, invert_rigid, transform_points
 from .undistortion import undistort_points, undistorted_intrinsics
 
 __all__ = [
     'BEVGrid', 'cell_positions', 'check_rigid', 'crop_homography', 'ego_motion', 'fixed_rotation_noise', 'flip_homography',
-    'full_precision', 'interpolate_pose', 'invert_rigid', 'measure_noise', 'move_positions', 'offset_camera_stamp',
+    'full_precision', 'invert_rigid', 'measure_noise', 'move_positions',
     'pool_adaptive', 'rasterize_boxes', 'resize_homography', 'rotation_homography', 'sample_bilinear', 'sample_rigid_noise',
     'transform_points', 'undistort_points', 'undistorted_intrinsics', 'warp_bev', 'whole_rig_noise',
     'window_bounds', 'window_shares',
