@@ -1,4 +1,4 @@
-"""Geometry, pure functions: calibration errors. In: sizes in degrees, metres, seconds. Out: (..., 4, 4) float64.
+"""Geometry, pure functions: calibration errors. In: sizes in degrees and metres. Out: (..., 4, 4) float64.
 
 A calibration error is a rigid motion on the left of cam_from_lidar (Calibration.with_noise), never a change of matrix
 entries, so that what is called 1 degree is 1 degree.
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .rigid import interpolate_pose, invert_rigid, rotation_angle_rad, skew
+from .rigid import invert_rigid, rotation_angle_rad, skew
 
 
 def sample_rigid_noise(shape: Sequence[int], rotation_deg: float, translation_m: float, generator: torch.Generator) -> Tensor:
@@ -73,26 +73,3 @@ def whole_rig_noise(lidar_noise: Tensor, cam_from_lidar: Tensor) -> Tensor:
     """
     mounting = cam_from_lidar.double()
     return mounting @ lidar_noise.double()[..., None, :, :] @ invert_rigid(mounting)
-
-
-def offset_camera_stamp(cam_from_lidar: Tensor, global_from_lidar_a: Tensor, t_a: Tensor | float,
-                        global_from_lidar_b: Tensor, t_b: Tensor | float, dt_s: Tensor | float) -> Tensor:
-    """The cam_from_lidar that one would build if the cameras' stamps were dt_s too late, the ego moving as it does.
-
-    The chain takes the camera's pose at t_cam + dt_s instead of t_cam. With one constant twist this is a factor on the
-    right that depends on dt_s alone, whatever the stamps.
-
-    Args:
-        cam_from_lidar: (..., N, 4, 4) right one, ego motion between the stamps included.
-        global_from_lidar_a, global_from_lidar_b: (..., 4, 4) float64 poses of the raw LiDAR frame at t_a and t_b.
-        t_a, t_b: seconds.
-        dt_s: error of the stamps, (...) or a number; negative for stamps too early.
-
-    Returns:
-        (..., N, 4, 4) float64. As a noise for Calibration.with_noise: result @ invert_rigid(cam_from_lidar).
-    """
-    start = torch.as_tensor(t_a, dtype=torch.float64)
-    later = interpolate_pose(global_from_lidar_a, start, global_from_lidar_b, t_b,
-                             start + torch.as_tensor(dt_s, dtype=torch.float64))
-    back = invert_rigid(later) @ global_from_lidar_a.double()
-    return cam_from_lidar.double() @ back[..., None, :, :]

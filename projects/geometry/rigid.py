@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .precision import full_precision
-
-MAX_TURN_RAD = 3.0
-"""Poses turned further against each other than this have no unambiguous motion between them."""
 
 
 def check_rigid(matrix: Tensor | np.ndarray, name: str, tolerance: float = 1e-3) -> None:
@@ -82,46 +78,6 @@ def rotation_angle_rad(rotation: Tensor) -> Tensor:
     sine = _axis_times_sine(rotation).norm(dim=-1)
     cosine = (rotation.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2
     return torch.atan2(sine, cosine)
-
-
-def interpolate_pose(pose_a: Tensor, t_a: Tensor | float, pose_b: Tensor, t_b: Tensor | float, t: Tensor | float) -> Tensor:
-    """The pose at time t of a body that moves with one constant twist (screw motion) through two poses.
-
-    Args:
-        pose_a, pose_b: (..., 4, 4) float64, e.g. global_from_ego, rigid.
-        t_a, t_b, t: seconds, (...) or numbers; t may lie outside t_a..t_b.
-
-    Returns:
-        (..., 4, 4) float64.
-
-    Raises:
-        ValueError: for equal times, or poses turned by more than MAX_TURN_RAD.
-    """
-    start, end = pose_a.double(), pose_b.double()
-    span, since = (torch.as_tensor(later, dtype=torch.float64, device=start.device)
-                   - torch.as_tensor(t_a, dtype=torch.float64, device=start.device) for later in (t_b, t))
-    if (span == 0).any():
-        raise ValueError(f'cannot tell a motion from two poses of the same time {t_a}')
-    twist = _twist(invert_rigid(start) @ end)
-    return start @ torch.linalg.matrix_exp(twist * (since / span)[..., None, None])
-
-
-def _twist(dst_from_src: Tensor) -> Tensor:
-    """Matrix logarithm of rigid (..., 4, 4) matrices: its exponential gives them back."""
-    rotation = dst_from_src[..., :3, :3]
-    angle = rotation_angle_rad(rotation)
-    if (angle > MAX_TURN_RAD).any():
-        raise ValueError(f'poses are turned by {float(angle.max()):.2f} rad against each other: too far to tell the motion '
-                         'between them')
-    small = angle < 1e-4
-    safe = torch.where(small, torch.ones_like(angle), angle)
-    per_sine = torch.where(small, 1 + angle ** 2 / 6, safe / safe.sin())
-    omega = skew(_axis_times_sine(rotation) * per_sine[..., None])
-    first = torch.where(small, 0.5 - angle ** 2 / 24, (1 - safe.cos()) / safe ** 2)[..., None, None]
-    second = torch.where(small, 1 / 6 - angle ** 2 / 120, (safe - safe.sin()) / safe ** 3)[..., None, None]
-    eye = torch.eye(3, dtype=rotation.dtype, device=rotation.device)
-    velocity = torch.linalg.solve(eye + first * omega + second * omega @ omega, dst_from_src[..., :3, 3:])
-    return F.pad(torch.cat([omega, velocity], dim=-1), (0, 0, 0, 1))
 
 
 def _axis_times_sine(rotation: Tensor) -> Tensor:

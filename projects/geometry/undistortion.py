@@ -1,4 +1,4 @@
-"""Geometry, pure functions: lens models backwards. In: distorted rays, pixels or images. Out: those of a pinhole.
+"""Geometry, pure functions: lens models backwards. In: distorted rays or pixels. Out: those of a pinhole.
 
 Pixels are u right, v down, integers at centres; rays are (x/z, y/z) of the camera frame. Lens models are those of
 geometry.distortion: codes and (..., 5) coefficients.
@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from functools import lru_cache
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .distortion import FISHEYE, MODELS, PINHOLE, RADTAN, distort, max_radius_of, models_of
@@ -99,54 +96,6 @@ def undistorted_intrinsics(img_from_cam: Tensor, model: Tensor, coefficients: Te
     matrix[:2, 2] = -low * focal
     matrix[0, 1] = 0.0
     return matrix
-
-
-def undistortion_map(img_from_cam: Tensor, model: Tensor, coefficients: Tensor, new_img_from_cam: Tensor,
-                     hw: tuple[int, int]) -> Tensor:
-    """(H, W, 2) float64: for every pixel of the undistorted image, u and v in the raw image (as cv2.remap wants them).
-
-    A pixel that the lens model does not reach gets -2, -2, which is outside. Arguments as for undistort_image.
-    """
-    grid_v, grid_u = torch.meshgrid(*(torch.arange(size, dtype=torch.float64) for size in hw), indexing='ij')
-    xy = _rays(torch.stack([grid_u, grid_v], -1).reshape(-1, 2), new_img_from_cam.double())
-    bent = distort(xy, model, coefficients.double())
-    matrix = img_from_cam.double()
-    uv_px = bent @ matrix[:2, :2].T + matrix[:2, 2]
-    reached = (xy ** 2).sum(-1, keepdim=True) < float(max_radius_of(model, coefficients)) ** 2
-    return torch.where(reached, uv_px, torch.full_like(uv_px, -2.0)).reshape(*hw, 2)
-
-
-def undistort_image(image: np.ndarray, img_from_cam: Tensor, model: Tensor, coefficients: Tensor,
-                    new_img_from_cam: Tensor) -> np.ndarray:
-    """The image that a pinhole with `new_img_from_cam` would have taken, bilinear; unseen pixels are 0.
-
-    Args:
-        image: (H, W) or (H, W, C) uint8.
-        img_from_cam: (3, 3) or (4, 4) raw K.
-        model: () code; coefficients: (5,), see geometry.distortion.
-        new_img_from_cam: K afterwards, from undistorted_intrinsics.
-
-    Returns:
-        The same shape and dtype. The map of a camera is kept, as the next frames need it again.
-    """
-    hw = (image.shape[0], image.shape[1])
-    tables = tuple(tuple(matrix.double()[:2, :3].flatten().tolist()) for matrix in (img_from_cam, new_img_from_cam))
-    grid = _sampling_grid(*tables, int(model), tuple(coefficients.double().tolist()), hw)
-    planes = torch.from_numpy(np.ascontiguousarray(image)).reshape(*hw, -1).permute(2, 0, 1)[None].float()
-    sampled = F.grid_sample(planes, grid, mode='bilinear', padding_mode='zeros', align_corners=False)
-    return sampled[0].permute(1, 2, 0).round_().to(torch.uint8).contiguous().numpy().reshape(image.shape)
-
-
-@lru_cache(maxsize=16)
-def _sampling_grid(table: tuple[float, ...], new_table: tuple[float, ...], model: int, coefficients: tuple[float, ...],
-                   hw: tuple[int, int]) -> Tensor:
-    """(1, H, W, 2) float32 for grid_sample."""
-    old, new = (torch.eye(3, dtype=torch.float64) for _ in range(2))
-    for matrix, values in ((old, table), (new, new_table)):
-        matrix[:2] = torch.tensor(values, dtype=torch.float64).reshape(2, 3)
-    uv_px = undistortion_map(old, torch.tensor(model), torch.tensor(coefficients, dtype=torch.float64), new, hw)
-    size = torch.tensor([hw[1], hw[0]], dtype=torch.float64)
-    return ((2 * uv_px + 1) / size - 1).float()[None]
 
 
 def _rays(uv_px: Tensor, img_from_cam: Tensor) -> Tensor:

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial.transform import Rotation
 
 from projects.memfusion.data.poses import relative_pose
 
 from .inputs import Info
-from .pose_tools import Pose, Problems, add_problem, difference, global_from_lidar_of, matrix_of, twist
+from .pose_tools import Pose, Problems, add_problem, difference, global_from_lidar_of, matrix_of, pose_of, twist
 
 _PATH_M, _PATH_DEG = 0.25, 0.75
 _MAX_BRACKET_S = 0.6
@@ -85,8 +84,6 @@ def _off_path(info: Info, image: Mapping[str, Any], stamps: npt.NDArray[np.float
     length = stamps[after] - stamps[after - 1]
     whole = relative_pose(before, poses[after])
     step = twist(whole) * (stamp - stamps[after - 1]) / length
-    moved = np.eye(4)
-    moved[:3, :3], moved[:3, 3] = Rotation.from_rotvec(step[3:]).as_matrix(), step[:3]
-    angle, distance = difference(before @ moved @ np.linalg.inv(ego_from_lidar), given)
+    angle, distance = difference(before @ pose_of(step) @ np.linalg.inv(ego_from_lidar), given)
     speed = float(np.linalg.norm(whole[:3, 3])) / length
     return angle, distance, distance / max(speed, 0.1)

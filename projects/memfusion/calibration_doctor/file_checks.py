@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from projects.memfusion.data.errors import DataError
 from projects.memfusion.data.poses import record_matrix, relative_pose
@@ -18,7 +17,7 @@ from projects.memfusion.data.sequence_fields import JsonTables, global_from_sens
 from projects.memfusion.structures.calibration import Calibration
 
 from .inputs import DoctorData, Info
-from .pose_tools import Pose, Problems, add_problem, difference, global_from_lidar_of, matrix_of, twist
+from .pose_tools import Pose, Problems, add_problem, difference, global_from_lidar_of, matrix_of, pose_of, twist
 
 _SAME_DEG, _SAME_M = 0.15, 0.05  # numbers that say the same thing, after float32
 _MOTION_DEG, _MOTION_M = 0.4, 0.2  # where the ego's motion between two stamps has to be guessed
@@ -108,10 +107,7 @@ def _odd_motions(moved: Mapping[str, tuple[Pose, float]]) -> dict[str, tuple[flo
     speed = np.median(speeds, axis=0)
     odd = {}
     for camera, (pose, gap_s) in moved.items():
-        expected = np.eye(4)
-        expected[:3, :3] = Rotation.from_rotvec(speed[3:] * gap_s).as_matrix()
-        expected[:3, 3] = speed[:3] * gap_s
-        angle, distance = difference(expected, pose)
+        angle, distance = difference(pose_of(speed * gap_s), pose)
         if angle > _MOTION_DEG or distance > _MOTION_M:
             odd[camera] = angle, distance
     return odd

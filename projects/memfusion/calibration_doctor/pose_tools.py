@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial.transform import Rotation
+from scipy.spatial.transform import RigidTransform, Rotation
 
 Pose = npt.NDArray[np.float64]
 Problems = dict[str, list[str]]
@@ -27,14 +27,18 @@ def matrix_of(image: Mapping[str, Any], key: str) -> Pose | None:
 
 def difference(first: Pose, second: Pose) -> tuple[float, float]:
     """Angle in degrees and distance in metres between two (4, 4) poses."""
-    turn = first[:3, :3].T @ second[:3, :3]
-    angle = np.degrees(np.arctan2(np.linalg.norm(turn - turn.T) / np.sqrt(8), (np.trace(turn) - 1) / 2))
-    return float(angle), float(np.linalg.norm(first[:3, 3] - second[:3, 3]))
+    turn = Rotation.from_matrix(first[:3, :3].T @ second[:3, :3])
+    return float(np.degrees(turn.magnitude())), float(np.linalg.norm(first[:3, 3] - second[:3, 3]))
 
 
 def twist(pose: Pose) -> npt.NDArray[np.float64]:
     """(6,) translation and rotation vector."""
     return np.concatenate([pose[:3, 3], Rotation.from_matrix(pose[:3, :3]).as_rotvec()])
+
+
+def pose_of(twist: npt.NDArray[np.float64]) -> Pose:
+    """(4, 4) of a (6,) translation and rotation vector."""
+    return RigidTransform.from_components(twist[:3], Rotation.from_rotvec(twist[3:])).as_matrix()
 
 
 def global_from_lidar_of(record: Mapping[str, Any]) -> Pose | None:

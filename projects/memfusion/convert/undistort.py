@@ -22,9 +22,10 @@ import torch
 from torch import Tensor
 
 from projects.geometry.distortion import parse_distortion
-from projects.geometry.undistortion import undistort_image, undistorted_intrinsics
+from projects.geometry.undistortion import undistorted_intrinsics
 from projects.memfusion.data.files import map_in_order, write_pickles
 from projects.memfusion.data.image_files import read_image
+from projects.memfusion.data.image_undistortion import undistort_image
 from projects.memfusion.runtime.errors import UserError
 from projects.memfusion.runtime.plain_pickle import load_plain_pickle
 

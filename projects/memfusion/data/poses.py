@@ -11,8 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from pyquaternion import Quaternion
+from scipy.spatial.transform import RigidTransform
 
 Pose = npt.NDArray[np.float64]
+MAX_TURN_RAD = 3.0
+"""Poses turned further against each other than this have no unambiguous motion between them."""
 
 
 def rigid_matrix(rotation_wxyz: Sequence[float], translation_m: Sequence[float]) -> Pose:
@@ -40,6 +43,18 @@ def relative_pose(global_from_dst: npt.ArrayLike, global_from_src: npt.ArrayLike
     return dst_from_src
 
 
-def transform_points(dst_from_src: Pose, points_src: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """(N, 3) points moved from src to dst, computed and returned in float64."""
-    return points_src[:, :3].astype(np.float64) @ dst_from_src[:3, :3].T + dst_from_src[:3, 3]
+def share_of_motion(dst_from_src: npt.ArrayLike, share: float) -> Pose:
+    """(4, 4): how far a body is on its way from src to dst that moves with one constant twist (a screw motion).
+
+    Args:
+        dst_from_src: (4, 4) rigid.
+        share: 0 is the identity, 1 dst_from_src; any other number goes on, or back.
+
+    Raises:
+        ValueError: for poses turned by more than MAX_TURN_RAD.
+    """
+    motion = RigidTransform.from_matrix(np.asarray(dst_from_src, np.float64))
+    turn_rad = float(motion.rotation.magnitude())
+    if turn_rad > MAX_TURN_RAD:
+        raise ValueError(f'poses are turned by {turn_rad:.2f} rad against each other: too far to tell the motion between them')
+    return RigidTransform.from_exp_coords(motion.as_exp_coords() * share).as_matrix()

@@ -17,7 +17,6 @@ from typing import Any
 from mmdet3d.registry import MODELS
 from torch import Tensor, nn
 
-from projects.encodings.token_geometry import TokenGeometry
 from projects.memfusion.structures import Calibration
 
 from .calib_refine import CalibRefine
@@ -28,6 +27,7 @@ from .fusion_layer import FusionLayer, FusionOutput, FusionTruth
 from .fusion_state import FusionState, check_kind
 from .pillar_sampling import PillarSampling
 from .token_attention import TokenAttention
+from .token_geometry import TokenGeometry
 from .token_grid import TokenGrid
 
 SAMPLE_KINDS = ('off', 'tokens', 'deformable')
@@ -93,9 +93,8 @@ class FuTrPlusPlus(FusionLayer):
         state = FusionState(bev_lidar, bev_lidar, maps, None, calibration, calibration.cam_valid.float())
         state = self.calib_refine(state)
         if self.tokens is not None and self.geometry is not None:
-            tokens = self.tokens(maps[self.token_level], calibration)
-            features = self.geometry(tokens.features, tokens.uv_px, tokens.valid, state.calibration.views())
-            state = self.film(replace(state, tokens=replace(tokens, features=features)))
+            tokens = self.geometry(self.tokens(maps[self.token_level], calibration), state.calibration)
+            state = self.film(replace(state, tokens=tokens))
         aux = dict(state.aux)
         if self.select is not None and self.sample is not None:
             cells = self.select(state)

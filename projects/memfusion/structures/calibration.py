@@ -163,7 +163,7 @@ class Calibration(RigTensors):
         return replace(self, img_aug=img_aug, img_hw=img_hw, seen_px=seen_px, padded_hw=None)
 
     def undistorted(self) -> Calibration:
-        """The rig after its images went through geometry.undistortion.undistort_image: pinholes with their new K.
+        """The rig after its images went through data.image_undistortion.undistort_image: pinholes with their new K.
 
         Cameras without distortion stay as they are; the K of those that are not there is not read. Raises ValueError where
         images were changed already: the new K is one of raw pixels, so undistortion comes first.

@@ -1,4 +1,4 @@
-"""Unit: calibration noise is as large as it says; poses between two stamps; a stamp that is wrong."""
+"""Unit: calibration noise is as large as it says."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ import torch
 from projects.geometry.calib_noise import (
     fixed_rotation_noise,
     measure_noise,
-    offset_camera_stamp,
     sample_rigid_noise,
     whole_rig_noise,
 )
-from projects.geometry.rigid import check_rigid, interpolate_pose, invert_rigid
+from projects.geometry.rigid import check_rigid
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -90,54 +89,6 @@ def test_whole_rig_noise_moves_the_lidar() -> None:
     for index in range(2):
         np.testing.assert_allclose(noise[index] @ cam_from_lidar[index], cam_from_lidar[index] @ error, atol=1e-12)
     np.testing.assert_allclose(measure_noise(noise)[0], [2.0, 2.0], atol=1e-9)
-
-
-def test_interpolation_on_a_circle_by_hand() -> None:
-    # 10 m/s on a circle of radius 20 m: heading 0.5 t, starting at the origin along x; far from the global origin
-    def truth(t: float) -> torch.Tensor:
-        return planar(1e5 + 20 * math.sin(0.5 * t), -2e5 + 20 * (1 - math.cos(0.5 * t)), 0.5 * t)
-
-    epoch = 1532402927.6
-    for t in (-0.3, 0.0, 0.2, 0.35, 0.5, 0.9):  # before, at, between, behind
-        found = interpolate_pose(truth(0.0), epoch, truth(0.5), epoch + 0.5, epoch + t)
-        np.testing.assert_allclose(found, truth(t), atol=1e-5)  # stamps of today's epoch resolve 2e-7 s: 2e-6 m
-    both = interpolate_pose(torch.stack([truth(0), truth(1)]), torch.tensor([0.0, 1.0]), torch.stack([truth(1), truth(2)]),
-                            torch.tensor([1.0, 2.0]), torch.tensor([0.25, 1.5]))
-    np.testing.assert_allclose(both, torch.stack([truth(0.25), truth(1.5)]), atol=1e-8)
-
-
-def test_interpolation_without_turning_and_bad_input() -> None:
-    start, end = planar(0, 0, 0.2), planar(3, 4, 0.2, 5.0)
-    np.testing.assert_allclose(interpolate_pose(start, 0.0, end, 2.0, 1.0)[:3, 3], [1.5, 2.0, 2.5], atol=1e-12)
-    np.testing.assert_allclose(interpolate_pose(start, 0.0, start, 2.0, 1.0), start, atol=1e-12)
-    tiny = interpolate_pose(start, 0.0, start @ planar(1.0, 0, 1e-6), 1.0, 0.5)
-    np.testing.assert_allclose(tiny, start @ planar(0.5, -1.25e-7, 5e-7), atol=1e-10)
-    with pytest.raises(ValueError, match='same time'):
-        interpolate_pose(start, 1.0, end, 1.0, 1.0)
-    with pytest.raises(ValueError, match='too far'):
-        interpolate_pose(start, 0.0, planar(0, 0, 0.2 + 3.1), 1.0, 0.5)
-
-
-def test_a_wrong_stamp_is_the_chain_with_another_ego_pose() -> None:
-    """Against the chain through the global frame, with the ego's pose looked up at the wrong time."""
-    def global_from_ego(t: float) -> torch.Tensor:
-        return planar(1e3 + 30 * math.sin(0.5 * t), 30 * (1 - math.cos(0.5 * t)), 0.5 * t)
-
-    ego_from_lidar = planar(0.9, 0.0, -1.57, 1.8)
-    ego_from_cam = planar(1.7, 0.1, 0.0, 1.5) @ torch.tensor(
-        [[0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]], dtype=torch.float64)
-    t_lidar, t_cam, dt = 0.1, 0.06, 0.05
-
-    def chain(t: float) -> torch.Tensor:
-        return invert_rigid(global_from_ego(t) @ ego_from_cam) @ global_from_ego(t_lidar) @ ego_from_lidar
-
-    found = offset_camera_stamp(chain(t_cam)[None], global_from_ego(0.0) @ ego_from_lidar, 0.0,
-                                global_from_ego(0.5) @ ego_from_lidar, 0.5, dt)
-    np.testing.assert_allclose(found[0], chain(t_cam + dt), atol=1e-8)  # 1e3 m away
-    assert (found[0] - chain(t_cam)).abs().max() > 0.5  # 15 m/s for 50 ms
-    both = offset_camera_stamp(chain(t_cam).expand(2, 1, 4, 4), (global_from_ego(0.0) @ ego_from_lidar).expand(2, 4, 4), 0.0,
-                               (global_from_ego(0.5) @ ego_from_lidar).expand(2, 4, 4), 0.5, torch.tensor([dt, -dt]))
-    np.testing.assert_allclose(both[:, 0], torch.stack([chain(t_cam + dt), chain(t_cam - dt)]), atol=1e-8)
 
 
 def test_check_rigid_takes_the_determinant_seriously() -> None:

@@ -21,7 +21,7 @@ from projects.geometry.homography import (
     resize_homography,
     rotation_homography,
 )
-from projects.geometry.undistortion import undistort_image
+from projects.memfusion.data.image_undistortion import undistort_image
 from projects.memfusion.data.transforms.clip_augmentation import ClipBEVAugmentation
 from projects.memfusion.structures.calibration import Calibration
 

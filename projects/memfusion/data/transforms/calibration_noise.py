@@ -11,12 +11,11 @@ from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
 from torch import Tensor
 
-from projects.geometry.calib_noise import offset_camera_stamp, sample_rigid_noise, whole_rig_noise
-from projects.geometry.rigid import invert_rigid
+from projects.geometry.calib_noise import sample_rigid_noise, whole_rig_noise
 from projects.memfusion.structures.calibration import Calibration
 
 from ..errors import DataError
-from ..poses import Pose, relative_pose
+from ..poses import Pose, relative_pose, share_of_motion
 from .image_labels import calibration_of
 from .loading import lidar_pose
 from .multiview_augmentation import check_probability
@@ -91,11 +90,9 @@ class CalibrationNoise(BaseTransform):
 def time_offset_noise(calibration: Calibration, results: Mapping[str, Any], time_offset_s: float) -> Tensor:
     """(1, N, 4, 4) float64: what stamps that are `time_offset_s` too late do, as a rigid error in the camera frames."""
     cur_from_other, span_s = ego_motion(results)
-    cam_from_lidar = _assumed(calibration)
-    moved = offset_camera_stamp(
-        cam_from_lidar, torch.eye(4, dtype=torch.float64)[None], 0.0, torch.from_numpy(cur_from_other)[None], span_s,
-        time_offset_s)
-    return moved @ invert_rigid(cam_from_lidar)
+    # The camera's pose would be looked up that much later: with one constant twist a factor that does not depend on the stamps.
+    later_from_cur = share_of_motion(cur_from_other, -time_offset_s / span_s)
+    return whole_rig_noise(torch.from_numpy(later_from_cur)[None], _assumed(calibration))
 
 
 def _assumed(calibration: Calibration) -> Tensor:

@@ -8,8 +8,8 @@ from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
 
 from projects.geometry.distortion import PINHOLE
-from projects.geometry.undistortion import undistort_image
 
+from ..image_undistortion import undistort_image
 from .image_labels import calibration_of, images_of, require_raw_images
 
 
