@@ -106,7 +106,7 @@ class FusionLayer(BaseModule):
             raise ValueError(f'bev_lidar is {tuple(bev_lidar.shape)}, expected {frames} frames (as the calibration has) of '
                              f'fusion_layer.bev_channels={self.bev_channels}')
         maps = [img_feats[level] for level in self.levels]
-        for level, stride, feature_map in zip(self.levels, self.strides, maps):
+        for level, feature_map in zip(self.levels, maps):
             if feature_map.shape[:3] != (frames, cameras, self.img_channels):
                 raise ValueError(f'img_feats[{level}] is {tuple(feature_map.shape)}, expected {frames} frames of cameras '
                                  f'{calibration.cam_names} of fusion_layer.img_channels={self.img_channels}')
