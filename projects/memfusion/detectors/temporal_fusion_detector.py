@@ -49,7 +49,7 @@ from .grid_config import fill_grid
 from .modes import evaluating, freeze, keep_frozen_in_eval
 from .recollection import Recollection
 from .session import Session, TestMode, check_clip
-from .targets import center_heatmap
+from .targets import center_heatmaps
 
 LOSS_FRAMES = ('all', 'last')
 
@@ -269,9 +269,9 @@ class TemporalFusionDetector(ClipEncoder):
         frames = [samples[row] for row in chosen.rows]
         losses = self._task_losses('img', chosen.levels, frames, chosen.calibration)
         if self.fusion_layer is not None:
-            centers = [center_heatmap(frame.gt_instances_3d.bboxes_3d.tensor, self.grid) for frame in frames]
-            heatmap = torch.stack(centers)[:, None] if centers else torch.zeros(0, 1, *self.grid.bev_shape)
-            truth = FusionTruth(heatmap.to(chosen.levels[0].device), chosen.calibration.calib_noise)
+            boxes = [frame.gt_instances_3d.bboxes_3d.tensor for frame in frames]
+            heatmap = center_heatmaps(boxes, self.grid, self.data_preprocessor.device)[:, None]
+            truth = FusionTruth(heatmap, chosen.calibration.calib_noise)
             losses.update(self.fusion_layer.loss(chosen.aux, truth))
         return losses
 

@@ -11,11 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from projects.geometry import full_precision, sample_bilinear
+from projects.geometry.rigid import skew
 from projects.memfusion.losses.fusion_losses import calibration_error
 from projects.memfusion.losses.ranks import mean_over_ranks
 
 from .fusion_layer import FusionTruth
-from .fusion_state import FusionState, check_kind
+from .fusion_state import FusionState, check_kind, normalised
 from .token_grid import TokenGrid
 
 KINDS = ('none', 'offsets', 'pose')
@@ -123,7 +124,9 @@ class CalibRefine(nn.Module):
         origins, directions = state.calibration.views().rays_at(beside.flatten(2, 3))
         directions = directions.unflatten(2, beside.shape[2:4])[..., :2]  # (V, N, T, S, 2)
         points = torch.cat([origins[:, :, None, None, :2] + depth * directions for depth in self.depths_m], dim=3)
-        seen = self.bev(self._bev_at(state.bev, points))  # (V, N, T, Z * S, hidden)
+        # Projected first, since it is the smaller: what is linear may be sampled afterwards. Beyond the range only the bias is.
+        reduced = (self.bev.weight @ state.bev.flatten(2)).unflatten(2, state.bev.shape[-2:])
+        seen = self._bev_at(reduced, points) + self.bev.bias  # (V, N, T, Z * S, hidden)
         match = (seen @ tokens.features[..., None].to(seen.dtype)).squeeze(-1) / math.sqrt(seen.shape[-1])
         size_px = state.calibration.img_hw.flip(-1)[:, :, None].to(tokens.uv_px.dtype)
         parts = [tokens.features, match, tokens.uv_px / size_px - 0.5]
@@ -136,9 +139,7 @@ class CalibRefine(nn.Module):
 
     def _bev_at(self, bev: Tensor, points_m: Tensor) -> Tensor:
         """(V, C, H, W) at (V, N, T, Z, 2) -> (V, N, T, Z, C), 0 outside the range."""
-        x_min, y_min, _, x_max, y_max, _ = self.point_cloud_range
-        low, high = points_m.new_tensor([x_min, y_min]), points_m.new_tensor([x_max, y_max])
-        grid = (2 * (points_m - low) / (high - low) - 1).flatten(1, 2)
+        grid = normalised(points_m, self.point_cloud_range).flatten(1, 2)
         sampled = sample_bilinear(bev.float(), grid.float())  # (V, C, N * T, Z)
         return sampled.permute(0, 2, 3, 1).unflatten(1, points_m.shape[1:3])
 
@@ -158,7 +159,17 @@ def _chain(outer: Tensor, inner: Tensor) -> Tensor:
 @full_precision
 def rigid_from_twist(twist: Tensor) -> Tensor:
     """(..., 6) rotation vector in radians and translation part in metres -> (..., 4, 4), the exponential map of SE(3)."""
-    x, y, z, a, b, c = twist.unbind(-1)
-    zero = torch.zeros_like(x)
-    rows = [zero, -z, y, a, z, zero, -x, b, -y, x, zero, c, zero, zero, zero, zero]
-    return torch.linalg.matrix_exp(torch.stack(rows, dim=-1).unflatten(-1, (4, 4)))
+    omega, moved = twist.double().split(3, dim=-1)  # closed: torch's matrix_exp makes the host wait for a GPU
+    square = (omega * omega).sum(-1)[..., None, None]
+    small = square < 1e-8
+    angle = torch.where(small, 1.0, square).sqrt()
+    first = torch.where(small, 1 - square / 6, angle.sin() / angle)
+    second = torch.where(small, 0.5 - square / 24, (1 - angle.cos()) / angle ** 2)
+    third = torch.where(small, 1 / 6 - square / 120, (angle - angle.sin()) / angle ** 3)
+    turn = skew(omega)
+    eye = torch.eye(3, dtype=turn.dtype, device=turn.device)
+    rotation = eye + first * turn + second * turn @ turn
+    column = (eye + second * turn + third * turn @ turn) @ moved[..., None]
+    rigid = F.pad(torch.cat([rotation, column], dim=-1), (0, 0, 0, 1))
+    return (rigid + F.pad(torch.ones_like(square), (3, 0, 3, 0))).to(twist.dtype)
+

@@ -52,9 +52,12 @@ class CellSelection(nn.Module):
             return ActiveCells(index=None)
         frames, _, height, width = state.bev.shape
         if self.kind == 'random':
-            generator = None if self.training else torch.Generator().manual_seed(0)
-            rank = torch.rand(frames if self.training else 1, height * width, generator=generator).to(state.bev.device)
-            return ActiveCells(self._choose(rank.expand(frames, -1), num_random=0))
+            if self.training:
+                rank = torch.rand(frames, height * width, device=state.bev.device)
+            else:  # the same on every device
+                rank = torch.rand(1, height * width, generator=torch.Generator().manual_seed(0))
+                rank = rank.to(state.bev.device, non_blocking=True).expand(frames, -1)
+            return ActiveCells(self._choose(rank, num_random=0))
         count = self._count(height * width)
         num_random = round(self.random_share * count) if self.training else 0
         if self.kind == 'occupancy':

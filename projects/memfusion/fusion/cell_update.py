@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
 from torch import Tensor, nn
 
 from projects.geometry import cell_positions
 
-from .fusion_state import ActiveCells, FusionState
+from .fusion_state import ActiveCells, FusionState, normalised
 
 
 class CellUpdate(nn.Module):
@@ -43,7 +42,7 @@ class CellUpdate(nn.Module):
         flat = state.bev.flatten(2)  # (V, C, H * W)
         features = flat if index is None else flat.gather(2, index)
         cells_m = self._positions(state.bev, cells)
-        query = self.content(features.transpose(1, 2)) + self.position(self._normalised(cells_m))
+        query = self.content(features.transpose(1, 2)) + self.position(normalised(cells_m, self.point_cloud_range))
         reading = self.reader(query, cells_m, state)
         hidden = self.norm(query + reading.features.to(query.dtype))
         update = self.output(hidden + self.feed_forward(hidden)) * reading.trust
@@ -57,9 +56,3 @@ class CellUpdate(nn.Module):
         """(V, K, 2) centres of the cells, metres."""
         centers = cell_positions(bev.shape[-2:], self.point_cloud_range, bev.device).flatten(0, 1).float()
         return centers.expand(len(bev), -1, -1) if cells.index is None else centers[cells.index]
-
-    def _normalised(self, cells_m: Tensor) -> Tensor:
-        """x and y from -1 to 1 over the range."""
-        x_min, y_min, _, x_max, y_max, _ = self.point_cloud_range
-        low, high = cells_m.new_tensor([x_min, y_min]), cells_m.new_tensor([x_max, y_max])
-        return torch.sub(2 * (cells_m - low) / (high - low), 1)

@@ -110,20 +110,29 @@ class FusionLayer(BaseModule):
             raise ValueError(f'bev_lidar is {tuple(bev_lidar.shape)}, expected {frames} frames (as the calibration has) of '
                              f'fusion_layer.bev_channels={self.bev_channels}')
         maps = [img_feats[level] for level in self.levels]
-        for level, stride, feature_map in zip(self.levels, self.strides, maps):
+        for level, feature_map in zip(self.levels, maps):
             if feature_map.shape[:3] != (frames, cameras, self.img_channels):
                 raise ValueError(f'img_feats[{level}] is {tuple(feature_map.shape)}, expected {frames} frames of cameras '
                                  f'{calibration.cam_names} of fusion_layer.img_channels={self.img_channels}')
-            _check_stride(level, stride, feature_map, calibration)
+        largest_hw = _largest_image(calibration)
+        for level, stride, feature_map in zip(self.levels, self.strides, maps):
+            _check_stride(level, stride, feature_map, largest_hw)
         missing = ~calibration.cam_valid[..., None, None, None]
         return [feature_map.masked_fill(missing, 0) for feature_map in maps]
 
 
-def _check_stride(level: int, stride: int, feature_map: Tensor, calibration: Calibration) -> None:
-    """ValueError unless the map, at this stride, covers the images and what padding may add."""
-    if not calibration.cam_valid.any():
+def _largest_image(calibration: Calibration) -> tuple[int, int]:
+    """Height and width that the images of all cameras that are there fit in; 0 where none is."""
+    sizes = calibration.img_hw.masked_fill(~calibration.cam_valid[..., None], 0).flatten(0, 1)
+    height, width = sizes.amax(0).tolist() if len(sizes) else (0, 0)
+    return height, width
+
+
+def _check_stride(level: int, stride: int, feature_map: Tensor, largest_hw: tuple[int, int]) -> None:
+    """ValueError unless the map, at this stride, covers the images and what padding may add; none is no image."""
+    height, width = largest_hw
+    if not height:
         return
-    height, width = calibration.img_hw.flatten(0, 1).amax(0).tolist()
     covered_h, covered_w = feature_map.shape[-2] * stride, feature_map.shape[-1] * stride
     too_small = covered_h <= height - stride or covered_w <= width - stride
     too_large = all(covered >= 1.9 * size and covered - size >= _MOST_PADDING_PX

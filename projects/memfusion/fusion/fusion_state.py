@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from projects.memfusion.structures import Calibration
@@ -63,6 +65,12 @@ class Reading:
 
     features: Tensor
     trust: Tensor
+
+
+def normalised(positions_m: Tensor, point_cloud_range: Sequence[float]) -> Tensor:
+    """(..., 2) x and y in metres -> the same from -1 to 1 over the range."""
+    axes = zip(positions_m.unbind(-1), point_cloud_range[:2], point_cloud_range[3:5])
+    return torch.stack([2 * (position - low) / (high - low) - 1 for position, low, high in axes], dim=-1)
 
 
 def check_kind(stage: str, kind: str, kinds: tuple[str, ...]) -> None:

@@ -14,7 +14,7 @@ from projects.geometry.projection import inside_image
 
 from .fusion_state import FusionState, Reading
 
-_MOST_SAMPLES = dict(cpu=1 << 21, cuda=1 << 26)
+_MOST_SAMPLES = dict(cpu=1 << 21, gpu=1 << 26)
 """Numbers that are sampled at once: bounds memory. A CPU is fastest where they stay in its cache, a GPU where they fill it."""
 
 
@@ -134,7 +134,8 @@ class PillarSampling(nn.Module):
             return total.unflatten(0, shape[:2])
         image_wh = img_hw.flatten(0, 1).flip(-1)
         size = len(pairs.cell) // len(pairs.image)
-        chunk = max(1, _MOST_SAMPLES[total.device.type] // (size * math.prod(self.shape[2:]) * shape[2]))
+        most = _MOST_SAMPLES['cpu' if total.device.type == 'cpu' else 'gpu']
+        chunk = max(1, most // (size * math.prod(self.shape[2:]) * shape[2]))
         chunks = (part.split(chunk) for part in (
             pairs.image, *(whole.unflatten(0, (-1, size)) for whole in (uv_px, weights))))
         reads = [sum(self._sample(value[image], uv[:, :, :, level], weight[:, :, :, level], stride, image_wh[image])

@@ -35,9 +35,10 @@ class TokenGrid(nn.Module):
 
     def forward(self, feature_map: Tensor, calibration: Calibration) -> CameraTokens:
         """feature_map (V, N, Ci, h, w), 0 for cameras that are not valid; calibration tells each image's own size."""
-        size = torch.tensor(feature_map.shape[-2:], device=feature_map.device)
-        cells = calibration.img_hw.add(self.stride - 1).div(self.stride, rounding_mode='floor').minimum(size)  # (V, N, 2)
-        (top, bottom), (left, right) = (window_bounds(count, tokens) for count, tokens in zip(cells.unbind(-1), self.grid))
+        cells = calibration.img_hw.add(self.stride - 1).div(self.stride, rounding_mode='floor')  # (V, N, 2)
+        (top, bottom), (left, right) = (
+            window_bounds(count.clamp(max=size), tokens)
+            for count, size, tokens in zip(cells.unbind(-1), feature_map.shape[-2:], self.grid))
         shares = (window_shares(*bounds, size) for bounds, size in (
             ((top, bottom), feature_map.shape[-2]), ((left, right), feature_map.shape[-1])))
         pooled = _pool(feature_map, *shares)
