@@ -40,7 +40,7 @@ class MultiHeadLoss:
 
     Args:
         weights: see LossWeights.
-        loss_cls, loss_bbox, loss_dir: elementwise losses of mmdet, e.g. dict(type='mmdet.L1Loss', loss_weight=0.25).
+        loss_cls, loss_bbox, loss_dir: elementwise losses, e.g. dict(type='MaskedL1Loss', loss_weight=0.25).
         direction: bins; None without a direction classifier.
     """
 
