@@ -29,7 +29,7 @@ multihead_model = dict(
             numbers=dict(reg=2, height=1, size=3, angle=2, velo=2), channels=64, num_convs=1,
             norm_cfg=dict(type='BN', eps=1e-5, momentum=0.1)),
         loss_cls=dict(type='mmdet.FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0),
-        loss_bbox=dict(type='mmdet.L1Loss', loss_weight=0.25)),
+        loss_bbox=dict(type='MaskedL1Loss', loss_weight=0.25)),
     train_cfg=dict(pts=dict(
         _delete_=True, pos_weight=1.0, neg_weight=2.0, code_weights=[1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.2, 0.2])),
     test_cfg=dict(pts=dict(_delete_=True, score_threshold=0.1, pre_max_size=1000, post_max_size=83, nms_thr=0.2)))

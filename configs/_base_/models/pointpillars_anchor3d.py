@@ -48,7 +48,7 @@ model = dict(
         loss_frames='all',
         pts=dict(
             assigner=dict(
-                type='Max3DIoUAssigner', iou_calculator=dict(type='BboxOverlapsNearest3D'), pos_iou_thr=0.6,
+                type='AllBoxesMax3DIoUAssigner', iou_calculator=dict(type='BboxOverlapsNearest3D'), pos_iou_thr=0.6,
                 neg_iou_thr=0.3, min_pos_iou=0.3, ignore_iof_thr=-1),
             allowed_border=0, code_weight=[1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.2, 0.2], pos_weight=-1, debug=False)),
     test_cfg=dict(

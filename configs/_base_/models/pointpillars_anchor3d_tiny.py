@@ -34,8 +34,8 @@ model = dict(
     train_cfg=dict(pts=dict(
         _delete_=True,
         assigner=[
-            dict(type='Max3DIoUAssigner', iou_calculator=iou, pos_iou_thr=positive, neg_iou_thr=negative, min_pos_iou=0.03,
-                 ignore_iof_thr=-1) for _, positive, negative in anchors.values()],
+            dict(type='AllBoxesMax3DIoUAssigner', iou_calculator=iou, pos_iou_thr=positive, neg_iou_thr=negative,
+                 min_pos_iou=0.03, ignore_iof_thr=-1) for _, positive, negative in anchors.values()],
         allowed_border=0, code_weight=[1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.2, 0.2], pos_weight=-1, debug=False)),
     test_cfg=dict(pts=dict(
         _delete_=True, use_rotate_nms=True, nms_across_levels=False, nms_pre=1000, nms_thr=0.2, score_thr=0.05,

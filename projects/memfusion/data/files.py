@@ -60,24 +60,22 @@ def map_in_order(task: Callable[[int], Result], count: int, workers: int, title:
     Raises:
         Whatever `task` raises, from any worker.
     """
-    global _task
     if workers <= 1 or count <= 1 or 'fork' not in multiprocessing.get_all_start_methods():
         with tqdm(range(count), desc=title) as bar:  # closed on an error too, so that the message gets its own line
             return [task(index) for index in bar]
-    _task = task
-    try:
-        with multiprocessing.get_context('fork').Pool(min(workers, count), initializer=_use_one_thread) as pool:
-            with tqdm(pool.imap(_run_task, range(count)), total=count, desc=title) as bar:
-                return list(bar)
-    finally:
-        _task = None
+    fork = multiprocessing.get_context('fork')
+    with fork.Pool(min(workers, count), initializer=_start_worker, initargs=(task,)) as pool:  # a fork inherits, no pickling
+        with tqdm(pool.imap(_run_task, range(count)), total=count, desc=title) as bar:
+            return list(bar)
+
+
+def _start_worker(task: Callable[[int], Any]) -> None:
+    global _task
+    _task = task  # in the worker's own process
+    # Each worker is one thread: more would fight over the cores, and OpenMP's pool does not survive a fork.
+    torch.set_num_threads(1)
 
 
 def _run_task(index: int) -> Any:
     assert _task is not None
     return _task(index)
-
-
-def _use_one_thread() -> None:
-    # Each worker is one thread: more would fight over the cores, and OpenMP's pool does not survive a fork.
-    torch.set_num_threads(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -22,36 +23,39 @@ def item_seed(seed: int, epoch: int, index: int) -> int:
     return int(np.random.SeedSequence([seed, epoch, index]).generate_state(1)[0])
 
 
-_active = False
+_generators = threading.Lock()
+"""Held while the process's generators are seeded; other threads wait, so that none draws another's numbers."""
+_thread = threading.local()
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Runs its body with python's, numpy's and torch's CPU generators seeded, then puts their states back.
 
-    Inside another `seeded` it does nothing: the outermost index (that of a resampling wrapper, say) decides.
+    Inside another `seeded` of the same thread it does nothing: the outermost index (that of a resampling wrapper, say)
+    decides. Threads take turns.
     """
-    global _active
-    if _active:
+    if is_seeded():
         yield
         return
-    _active = True
-    states = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.random.default_generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        _active = False
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.random.set_rng_state(states[2])
+    with _generators:
+        states = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.random.default_generator.manual_seed(seed)
+        _thread.seeded = True
+        try:
+            yield
+        finally:
+            _thread.seeded = False
+            random.setstate(states[0])
+            np.random.set_state(states[1])
+            torch.random.set_rng_state(states[2])
 
 
 def is_seeded() -> bool:
-    """Whether this runs inside `seeded`: a wrapper's index decides, not one's own."""
-    return _active
+    """Whether this thread runs inside `seeded`: a wrapper's index decides, not one's own."""
+    return getattr(_thread, 'seeded', False)
 
 
 class EpochCounter:

@@ -6,10 +6,11 @@ from .bev_seg_head import BEVSegHead
 from .center_head import InitCenterHead
 from .image_center_head import ImageCenterHead
 from .image_seg_head import ImageSegHead
+from .max_iou_assigner import AllBoxesMax3DIoUAssigner
 from .scene_heads import SceneHead, scene_head
 from .task_head import TaskHead
 
 __all__ = [
-    'AnchorHeadMulti', 'BEVSegHead', 'ImageCenterHead', 'ImageSegHead', 'InitCenterHead', 'SceneHead',
-    'SyncAnchor3DHead', 'TaskHead', 'scene_head',
+    'AllBoxesMax3DIoUAssigner', 'AnchorHeadMulti', 'BEVSegHead', 'ImageCenterHead', 'ImageSegHead', 'InitCenterHead',
+    'SceneHead', 'SyncAnchor3DHead', 'TaskHead', 'scene_head',
 ]

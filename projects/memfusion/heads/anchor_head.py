@@ -61,6 +61,5 @@ class SyncAnchor3DHead(Anchor3DHead):
         if targets is None or get_world_size() == 1:
             return targets
         counts = any(meta.get('is_labelled', True) for meta in batch_input_metas)
-        device = targets[0][0].device
-        shared = mean_over_ranks(torch.tensor([float(n) * counts for n in targets[-2:]], device=device)).tolist()
-        return (*targets[:-2], *(max(n, 1.0 / get_world_size()) for n in shared))
+        mine = torch.tensor([float(n) * counts for n in targets[-2:]]).to(targets[0][0].device, non_blocking=True)
+        return (*targets[:-2], *mean_over_ranks(mine).clamp(min=1.0 / get_world_size()))

@@ -7,6 +7,14 @@ from mmdet3d.registry import HOOKS
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
+from torch import nn
+
+
+def to_channels_last(model: nn.Module) -> None:
+    """Reorders the weights of 2-D convolutions in memory, in place; sparse ones have five axes and stay."""
+    for weight in model.parameters():
+        if weight.dim() == 4:
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
 
 
 @HOOKS.register_module()
@@ -25,7 +33,7 @@ class ChannelsLastHook(Hook):
             ValueError: where the model is wrapped for several processes and was not converted before.
         """
         if not is_model_wrapper(runner.model):
-            runner.model.to(memory_format=torch.channels_last)
+            to_channels_last(runner.model)
         elif not all(weight.is_contiguous(memory_format=torch.channels_last)
                      for weight in runner.model.parameters() if weight.dim() == 4):
             raise ValueError("ChannelsLastHook: the model is wrapped for several processes already, which would permute "

@@ -1,4 +1,4 @@
-"""Losses of CenterHead and of image centres. In: predictions, targets, weights (N, M, D). Out: a scalar."""
+"""Losses of boxes. In: predictions, targets, weights (..., D). Out: a scalar."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class MaskedL1Loss(L1Loss):
     mmdet's asks the device whether any weight is above 0, for which the host would wait.
     """
 
-    def forward(self, pred: Tensor, target: Tensor, weight: Tensor, avg_factor: Tensor) -> Tensor:
-        """pred, target, weight of one shape; avg_factor: scalar tensor, the boxes that count, as the mean over ranks."""
+    def forward(self, pred: Tensor, target: Tensor, weight: Tensor, avg_factor: Tensor | None = None) -> Tensor:
+        """pred, target, weight of one shape or broadcast; avg_factor: scalar tensor, how many boxes count, a mean over ranks."""
         target = target.masked_fill(weight == 0, 0.0)
         return self.loss_weight * l1_loss(pred, target, weight, reduction=self.reduction, avg_factor=avg_factor)

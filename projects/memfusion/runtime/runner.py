@@ -6,13 +6,14 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from mmengine.config import Config
 from mmengine.dist import master_only
 from mmengine.registry import LOOPS, RUNNERS
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from mmengine.runner.checkpoint import _load_checkpoint
 from torch import nn
+
+from projects.memfusion.hooks.channels_last_hook import to_channels_last
 
 from .checkpoint import load_weights
 from .errors import UserError
@@ -105,7 +106,7 @@ class MemFusionRunner(Runner):
         """As Runner.wrap_model; what a ChannelsLastHook converts is converted before it is wrapped (the hook says why)."""
         kinds = [hook.get('type') if isinstance(hook, Mapping) else type(hook) for hook in self.cfg.get('custom_hooks') or ()]
         if any(getattr(kind, '__name__', str(kind)).split('.')[-1] == 'ChannelsLastHook' for kind in kinds):
-            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            to_channels_last(model)
         return super().wrap_model(model_wrapper_cfg, model)
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:

@@ -1,6 +1,9 @@
 """Clips, padding, seeding, streaming order and collation on the nano world."""
 
+import contextlib
 import copy
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from unittest import mock
 
 import numpy as np
@@ -177,6 +180,22 @@ def test_nested_seeding_follows_the_outermost():
     with seeded(5):
         np.random.rand()
     assert a == b and np.array_equal(before, np.random.get_state()[1])
+
+
+def test_threads_that_seed_do_not_draw_each_others_numbers():
+    """Two threads meet after the first number of each, if they can: then both would go on with one generator."""
+    meeting = threading.Barrier(2)
+
+    def draw(seed):
+        with seeded(seed):
+            first = np.random.rand()
+            with contextlib.suppress(threading.BrokenBarrierError):
+                meeting.wait(timeout=0.05)
+            return first, np.random.rand()
+
+    expected = [tuple(np.random.RandomState(seed).rand(2)) for seed in (1, 2)]
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(draw, (1, 2))) == expected
 
 
 def test_scene_sampler_visits_every_frame_once_in_time_order(build):

@@ -4,12 +4,13 @@ import copy
 
 import pytest
 import torch
+from mmdet3d.models.task_modules.assigners import Max3DIoUAssigner
 from mmdet3d.registry import MODELS
 from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 
-from projects.memfusion.heads import anchor_head
+from projects.memfusion.heads import AllBoxesMax3DIoUAssigner, anchor_head
 from projects.memfusion.losses import ranks
 
 HEAD = dict(
@@ -19,7 +20,7 @@ HEAD = dict(
     bbox_coder=dict(type='DeltaXYZWLHRBBoxCoder', code_size=9),
     loss_cls=dict(type='mmdet.FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0),
     train_cfg=ConfigDict(
-        assigner=dict(type='Max3DIoUAssigner', iou_calculator=dict(type='BboxOverlapsNearest3D'), pos_iou_thr=0.5,
+        assigner=dict(type='AllBoxesMax3DIoUAssigner', iou_calculator=dict(type='BboxOverlapsNearest3D'), pos_iou_thr=0.5,
                       neg_iou_thr=0.3, min_pos_iou=0.05, ignore_iof_thr=-1),
         allowed_border=0, code_weight=[1.0] * 9, pos_weight=-1, debug=False))
 
@@ -46,8 +47,28 @@ def losses(head, *frames):
     return {name: sum(value) for name, value in head.loss([torch.cat(features)], list(samples)).items()}
 
 
+@pytest.mark.parametrize('settings', [{}, dict(gt_max_assign_all=False), dict(match_low_quality=False),
+                                      dict(neg_iou_thr=(0.1, 0.3))])
+def test_all_boxes_at_once_are_assigned_as_one_by_one(settings):
+    """Overlaps on a coarse scale: boxes often share their best anchor, and anchors their best box."""
+    thresholds = {**dict(pos_iou_thr=0.6, neg_iou_thr=0.3, min_pos_iou=0.2), **settings}
+    ours, theirs = (kind(**thresholds, iou_calculator=dict(type='BboxOverlapsNearest3D'))
+                    for kind in (AllBoxesMax3DIoUAssigner, Max3DIoUAssigner))
+    seen, g = set(), torch.Generator().manual_seed(0)
+    for boxes in (0, 1, 7, 30):
+        overlaps = (torch.rand(boxes, 40, generator=g) ** 3 * 10).floor() / 10
+        labels = torch.randint(10, (boxes,), generator=g)
+        mine, other = (assigner.assign_wrt_overlaps(overlaps, labels) for assigner in (ours, theirs))
+        for name in ('gt_inds', 'labels', 'max_overlaps'):
+            assert torch.equal(getattr(mine, name), getattr(other, name)), name
+        seen |= set(mine.gt_inds.clamp(-1, 1).tolist())
+    assert seen == {-1, 0, 1}
+
+
 def test_one_process_is_mmdet3ds_bit_for_bit(head):
-    plain = MODELS.build({**copy.deepcopy(HEAD), 'type': 'Anchor3DHead'})
+    settings = copy.deepcopy(HEAD)
+    settings['train_cfg']['assigner']['type'] = 'Max3DIoUAssigner'
+    plain = MODELS.build({**settings, 'type': 'Anchor3DHead'})
     plain.load_state_dict(head.state_dict(), strict=True)
     for boxes in (0, 5):
         ours, theirs = (losses(h, frame(1, boxes), frame(2, 2)) for h in (head, plain))

@@ -27,6 +27,15 @@ def test_channels_last_changes_the_order_in_memory_and_not_the_result():
     assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
 
 
+def test_weights_of_other_ranks_keep_their_order():
+    """spconv's weights have five axes, of which torch knows no channels-last order of four."""
+    model = nn.Sequential(nn.Conv3d(2, 4, 3), nn.Conv2d(2, 4, 3), nn.Conv1d(2, 4, 3))
+    strides = [layer.weight.stride() for layer in model]
+    ChannelsLastHook().before_run(SimpleNamespace(model=model))
+    assert [layer.weight.stride() for layer in model[::2]] == strides[::2]
+    assert model[1].weight.stride() != strides[1]
+
+
 @pytest.fixture
 def one_process():
     """A process group of this process alone."""

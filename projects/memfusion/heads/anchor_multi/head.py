@@ -16,6 +16,8 @@ from mmengine.model import BaseModule, ModuleList
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from projects.geometry import pad_rows
+
 from .anchors import read_anchors
 from .coder import YAW, DirectionBins, ResidualBoxCoder
 from .groups import AnchorGroupHead, BranchSettings, GroupOutput
@@ -130,18 +132,18 @@ class AnchorHeadMulti(BaseModule):
 
     def targets(self, samples: Sequence[Det3DDataSample]) -> AnchorTargets:
         """Labels and codes of the N anchors for V labelled frames."""
-        truths = [self._truth(sample) for sample in samples]
-        return anchor_targets(self.anchors, self.class_anchors, truths, self.bbox_coder)
+        boxes, there = pad_rows([self._boxes(sample) for sample in samples])
+        labels = pad_rows([torch.as_tensor(sample.gt_instances_3d.labels_3d) for sample in samples])[0].masked_fill(~there, -1)
+        device = self.anchors.device
+        return anchor_targets(self.anchors, self.class_anchors, boxes.to(device), labels.to(device), self.bbox_coder)
 
-    def _truth(self, sample: Det3DDataSample) -> tuple[Tensor, Tensor]:
-        """Boxes (G, box size) with their centre's z, and labels (G,)."""
-        truth, device = sample.gt_instances_3d, self.anchors.device
-        boxes = truth.bboxes_3d.tensor.to(device=device, dtype=torch.float32)
+    def _boxes(self, sample: Det3DDataSample) -> Tensor:
+        """(G, box size), with their centre's z."""
+        boxes = sample.gt_instances_3d.bboxes_3d.tensor.float()
         if boxes.shape[1] < self.bbox_coder.box_size:
             raise ValueError(f'sample {sample.metainfo.get("sample_token", "(no token)")}: boxes of {boxes.shape[1]} numbers, '
                              f'but AnchorHeadMulti learns {self.bbox_coder.box_size} (with velocity)')
-        boxes = _moved_by_height(boxes[:, :self.bbox_coder.box_size], 0.5)
-        return boxes, torch.as_tensor(truth.labels_3d, device=device)
+        return _moved_by_height(boxes[:, :self.bbox_coder.box_size], 0.5)
 
     # -- testing ------------------------------------------------------------------------------------------------------
     def predict(self, feats: Sequence[Tensor], samples: Sequence[Det3DDataSample]) -> list[InstanceData]:

@@ -40,7 +40,7 @@ class MultiHeadLoss:
 
     Args:
         weights: see LossWeights.
-        loss_cls, loss_bbox, loss_dir: elementwise losses of mmdet, e.g. dict(type='mmdet.L1Loss', loss_weight=0.25).
+        loss_cls, loss_bbox, loss_dir: elementwise losses, e.g. dict(type='MaskedL1Loss', loss_weight=0.25).
         direction: bins; None without a direction classifier.
     """
 
@@ -62,7 +62,7 @@ class MultiHeadLoss:
         positive = targets.labels > 0
         count = positive.sum(dim=1, keepdim=True).clamp(min=1)
         labelled = len(positive) if num_labelled is None else num_labelled
-        frames = mean_over_ranks(torch.tensor(float(labelled), device=anchors.device))
+        frames = mean_over_ranks(anchors.new_full((), float(labelled)))
         frames = torch.where(frames > 0, frames, 1.0)  # no rank has any
         regressed = positive / count / frames
         counted = (self.weights.pos_weight * positive + self.weights.neg_weight * (targets.labels == 0)) / count / frames
@@ -94,7 +94,7 @@ class MultiHeadLoss:
         wanted = torch.where(wanted.isnan(), codes.detach(), wanted)
         if self.direction is not None:
             codes, wanted = _sine_of_difference(codes, wanted)
-        code_weights = codes.new_tensor(self.weights.code_weights)
+        code_weights = torch.tensor(self.weights.code_weights, dtype=codes.dtype).to(codes.device, non_blocking=True)
         return self.loss_bbox((codes * code_weights).flatten(0, 1), (wanted * code_weights).flatten(0, 1),
                               weight.flatten()[:, None])
 
