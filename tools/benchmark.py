@@ -55,7 +55,8 @@ def main() -> None:
         'infos': ('Reading an info file', lambda: benchmark_infos.measure_infos(args.data_root, args.repeats)),
         'loading': ('Loading', lambda: benchmark.measure_loading(args.data_root, 5 * args.repeats)),
         'inference': ('Inference, streaming', lambda: benchmark.measure_models(args.data_root, args.repeats, training=False)),
-        'fused': ('Inference with --fuse', lambda: benchmark_fused.measure_fused(args.data_root, args.repeats, args.checkpoint)),
+        'fused': (
+            'Inference with --fuse', lambda: benchmark_fused.measure_fused(args.data_root, args.repeats, args.checkpoint)),
         'training': ('Training step', lambda: benchmark.measure_models(args.data_root, args.repeats, training=True)),
         'memory_read': ('Memory read, CK 64, CV 256, 4096 queries', lambda: benchmark_memory.measure_reads(args.repeats)),
         'fusion': ('Camera fusion', lambda: benchmark_fusion.measure_fusion(args.repeats)),

@@ -12,7 +12,7 @@ from projects.memfusion.runtime import fuse, install_safe_loading, runner
 install_safe_loading()
 
 __all__ = [
-    'center_losses', 'clip_augmentation', 'clip_preprocessor', 'detectors', 'fuse', 'fusion', 'gt_paste', 'heads', 'hooks', 'lidar',
-    'memory', 'metrics', 'nuscenes_sequence', 'occupancy_loss', 'packing', 'pickle_handler', 'runner', 'samplers', 'seeding',
-    'transforms',
+    'center_losses', 'clip_augmentation', 'clip_preprocessor', 'detectors', 'fuse', 'fusion', 'gt_paste', 'heads', 'hooks',
+    'lidar', 'memory', 'metrics', 'nuscenes_sequence', 'occupancy_loss', 'packing', 'pickle_handler', 'runner', 'samplers',
+    'seeding', 'transforms',
 ]

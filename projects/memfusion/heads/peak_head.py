@@ -69,7 +69,7 @@ def _is_local(branch: Any) -> bool:
 
 
 def _windows(x: Tensor, frame: Tensor, row: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
-    """5 x 5 windows (n, C, 5, 5) around n cells, 0 beyond the map; and which of the inner 3 x 3 cells lie on it, (n, 1, 3, 3)."""
+    """Windows (n, C, 5, 5) around n cells, 0 beyond the map; and 1 where their inner 3 x 3 cells lie on it, (n, 1, 3, 3)."""
     reach = torch.arange(-2, 3, device=x.device)
     rows, columns = row[:, None] + reach, column[:, None] + reach
     padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, 2, 2, 2, 2))

@@ -1,4 +1,4 @@
-"""Pillars for inference. In: padded voxels (V, M, C). Out: pillar features (V, D), and BEV canvases. mmdet3d's, with less work."""
+"""Pillars for inference. In: padded voxels (V, M, C). Out: their features (V, D), and BEV canvases (B, D, H, W)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ class RealPointEncoder(nn.Module):
     def forward(self, features: Tensor, num_points: Tensor, coors: Tensor, *_: Any) -> Tensor:
         """features (V, M, C) with zeros in padded slots, num_points (V,), coors (V, 4) as batch, z, y, x -> (V, D)."""
         slots = torch.arange(features.shape[1], device=features.device)
-        pillar, slot = (slots <= num_points[:, None]).nonzero(as_tuple=True)  # the points, and one padded slot where there is one
+        # The points, and one padded slot where a pillar has any.
+        pillar, slot = (slots <= num_points[:, None]).nonzero(as_tuple=True)
         lengths = (num_points.long() + 1).clamp(max=features.shape[1])
         rows = self._decorate(features, num_points, coors, pillar, slot)
         rows = rows * (slot < num_points[pillar])[:, None]
@@ -73,14 +74,14 @@ class RealPointEncoder(nn.Module):
 
 
 class ChannelsLastScatter(nn.Module):
-    """mmdet3d's PointPillarsScatter, writing pillars as rows: its canvas is stored channels-last, and is not copied for a batch."""
+    """mmdet3d's PointPillarsScatter, for a batch at once; its canvas is stored channels last, so that pillars are rows."""
 
     def __init__(self, scatter: PointPillarsScatter) -> None:
         super().__init__()
         self.in_channels, self.ny, self.nx = scatter.in_channels, scatter.ny, scatter.nx
 
     def forward(self, voxel_features: Tensor, coors: Tensor, batch_size: int | None = None) -> Tensor:
-        """voxel_features (V, C), coors (V, 4) as batch, z, y, x -> (B, C, ny, nx); without a batch size all are of one frame."""
+        """voxel_features (V, C), coors (V, 4) as batch, z, y, x -> (B, C, ny, nx); without batch size all are of one frame."""
         frame, _, row, column = coors.long().unbind(dim=1)
         cell = row * self.nx + column
         if batch_size is not None:

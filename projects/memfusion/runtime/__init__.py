@@ -22,6 +22,7 @@ from .runner import MemFusionRunner
 
 __all__ = [
     'MemFusionRunner', 'OptionsAction', 'UserError', 'apply_amp', 'apply_auto_scale_lr', 'apply_fuse', 'apply_seed',
-    'apply_tta', 'apply_visualization', 'build_runner', 'check_architecture', 'check_run', 'init_registry', 'install_safe_loading',
-    'load_weights', 'naming_options', 'prepare_config', 'prepare_distributed', 'run_cli', 'safe_load', 'set_work_dir',
+    'apply_tta', 'apply_visualization', 'build_runner', 'check_architecture', 'check_run', 'init_registry',
+    'install_safe_loading', 'load_weights', 'naming_options', 'prepare_config', 'prepare_distributed', 'run_cli', 'safe_load',
+    'set_work_dir',
 ]

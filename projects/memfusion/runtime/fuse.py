@@ -119,8 +119,9 @@ def _store_channels_last(detector: Any) -> None:
     """Where all weights are those of torch's own convolutions; compiled operators want them as they are."""
     for part in (getattr(detector, name, None) for name in _BEV_PARTS):
         modules = [] if part is None else list(part.modules())
-        if all(isinstance(module, _ConvNd) for module in modules for weight in module.parameters(recurse=False) if weight.dim() == 4):
-            for module in modules:
+        maps = [module for module in modules if any(weight.dim() == 4 for weight in module.parameters(recurse=False))]
+        if all(isinstance(module, _ConvNd) for module in maps):
+            for module in maps:
                 if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
                     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
