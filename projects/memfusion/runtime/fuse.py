@@ -12,6 +12,7 @@ from types import MethodType
 from typing import Any, NoReturn
 
 import torch
+from mmcv.cnn import ConvModule
 from mmdet3d.models.dense_heads import CenterHead
 from mmdet3d.models.detectors import MVXTwoStageDetector
 from mmdet3d.models.middle_encoders import PointPillarsScatter
@@ -34,6 +35,8 @@ _BEV_PARTS = ('pts_backbone', 'pts_neck', 'pts_bbox_head')
 def fuse_for_inference(model: nn.Module) -> nn.Module:
     """Makes a model faster in place; its parts are replaced, so their parameters have other names and values afterwards.
 
+    Made for CPUs. On a GPU it works too, but asks it how many points and peaks there are (twice, and once a task head).
+
     What cannot be made faster stays as it is: sparse convolutions, norms that are no BatchNorm, BatchNorms or convolutions
     with hooks or in several places. Training and losses raise RuntimeError from then on; parameters take no gradient.
 
@@ -54,7 +57,7 @@ def fuse_for_inference(model: nn.Module) -> nn.Module:
         if isinstance(module, MVXTwoStageDetector):
             _store_channels_last(module)
     model.requires_grad_(False)
-    for module in (model, *model.modules()):
+    for module in model.modules():
         if module is model or isinstance(module, BaseModel):
             _forbid_training(module)
     return model
@@ -83,7 +86,7 @@ def _pairs(parent: nn.Module) -> Iterator[tuple[str, str]]:
         candidates = list(zip(names, names[1:]))
     elif isinstance(parent, (PFNLayer, VFELayer)):
         candidates = [('linear', 'norm')]
-    elif getattr(parent, 'order', ('conv', 'norm'))[:2] == ('conv', 'norm'):  # a ConvModule may have another order
+    elif not isinstance(parent, ConvModule) or parent.order[:2] == ('conv', 'norm'):
         candidates = [(name, name.replace('conv', 'bn', 1)) for name in names if name.startswith('conv')]
     else:
         return
