@@ -15,18 +15,22 @@ wait_passively()
 os.environ.setdefault('PYTHONWARNINGS', 'ignore')
 os.chdir(Path(__file__).resolve().parents[1])
 
-MODEL_PARTS = ['inference', 'training', 'windows', 'scene_length', 'clips']
+MODEL_PARTS = ['inference', 'fused', 'training', 'windows', 'scene_length', 'clips']
 PARTS = ['generation', 'infos', 'loading', 'clip_loading', 'memory_read', 'fusion', *MODEL_PARTS]
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--data-root', type=Path, default=Path('data/synthetic_nuscenes'), help='prepared nuScenes-format data')
-    parser.add_argument('--only', nargs='*', choices=PARTS, help='default: all')
+    parser.add_argument('--only', nargs='*', choices=PARTS, help='default: all, `fused` where there is a checkpoint')
+    parser.add_argument('--checkpoint', type=Path, help='trained weights of the gated detector, for `fused`')
     parser.add_argument('--preset', default='tiny', help='preset of the generation measurement')
     parser.add_argument('--repeats', type=int, default=7, help='rounds of every measurement')
     parser.add_argument('--out', type=Path, help='also write the tables into this file')
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.only and 'fused' in args.only and args.checkpoint is None:
+        parser.error('--only fused needs --checkpoint: how many boxes are decoded depends on the weights')
+    return args
 
 
 def main() -> None:
@@ -35,6 +39,7 @@ def main() -> None:
     from mmengine.registry import init_default_scope
 
     from projects.memfusion import register  # noqa: F401
+    from projects.memfusion.benchmarks import fused as benchmark_fused
     from projects.memfusion.benchmarks import fusion as benchmark_fusion
     from projects.memfusion.benchmarks import infos as benchmark_infos
     from projects.memfusion.benchmarks import memory as benchmark_memory
@@ -42,7 +47,7 @@ def main() -> None:
     from projects.memfusion.runtime.allocator import keep_large_blocks
 
     init_default_scope('mmdet3d')
-    wanted = args.only or PARTS
+    wanted = args.only or [part for part in PARTS if part != 'fused' or args.checkpoint]
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f'CPU, {torch.get_num_threads()} threads'
     parts = [f'Measured with `{" ".join(["python", *sys.argv])}` on {device}, torch {torch.__version__}.\n']
     measurements = {
@@ -50,6 +55,8 @@ def main() -> None:
         'infos': ('Reading an info file', lambda: benchmark_infos.measure_infos(args.data_root, args.repeats)),
         'loading': ('Loading', lambda: benchmark.measure_loading(args.data_root, 5 * args.repeats)),
         'inference': ('Inference, streaming', lambda: benchmark.measure_models(args.data_root, args.repeats, training=False)),
+        'fused': (
+            'Inference with --fuse', lambda: benchmark_fused.measure_fused(args.data_root, args.repeats, args.checkpoint)),
         'training': ('Training step', lambda: benchmark.measure_models(args.data_root, args.repeats, training=True)),
         'memory_read': ('Memory read, CK 64, CV 256, 4096 queries', lambda: benchmark_memory.measure_reads(args.repeats)),
         'fusion': ('Camera fusion', lambda: benchmark_fusion.measure_fusion(args.repeats)),

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Scores a checkpoint. Same arguments as mmdet3d's tools/test.py and --trust-files.
+"""Scores a checkpoint. Same arguments as mmdet3d's tools/test.py, --trust-files and --fuse.
 
 The submission file is kept with `--cfg-options test_evaluator.jsonfile_prefix=DIR`; with
 `test_evaluator.format_only=True` it is written and checked but not scored.
@@ -23,6 +23,7 @@ warnings.filterwarnings('ignore', category=FutureWarning, module='spconv')
 from projects.common.safe_pickle import add_trust_option
 from projects.memfusion.runtime import (
     OptionsAction,
+    apply_fuse,
     apply_tta,
     apply_visualization,
     build_runner,
@@ -47,6 +48,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--task', choices=TASKS, help="what mmdet3d's Det3DVisualizationHook draws")
     parser.add_argument('--wait-time', type=float, default=2, help='seconds that --show shows a frame')
     parser.add_argument('--tta', action='store_true', help='test-time augmentation: tta_model and tta_pipeline')
+    parser.add_argument('--fuse', action='store_true', help='fold BatchNorm and leave out padding: the same boxes in less time')
     add_trust_option(parser)
     parser.add_argument('--trust-checkpoint', action='store_true',
                         help='read checkpoints without protection: they may run any program')
@@ -68,6 +70,8 @@ def main(argv: list[str] | None = None) -> None:
         apply_visualization(cfg, args.show, args.show_dir, args.score_thr, args.task, args.wait_time)
     if args.tta:
         apply_tta(cfg)
+    if args.fuse:
+        apply_fuse(cfg)
     prepare_distributed(cfg, args.launcher)
     with naming_options(cfg, args.cfg_options):
         build_runner(cfg, args.trust_checkpoint, 'test').test()

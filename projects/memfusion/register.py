@@ -7,12 +7,12 @@ from projects.memfusion import detectors, fusion, heads, hooks, lidar, memory, m
 from projects.memfusion.data import clip_preprocessor, nuscenes_sequence, pickle_handler, samplers, seeding, transforms
 from projects.memfusion.data.transforms import clip_augmentation, gt_paste, packing
 from projects.memfusion.losses import center_losses, occupancy_loss
-from projects.memfusion.runtime import install_safe_loading, runner
+from projects.memfusion.runtime import fuse, install_safe_loading, runner
 
 install_safe_loading()
 
 __all__ = [
-    'center_losses', 'clip_augmentation', 'clip_preprocessor', 'detectors', 'fusion', 'gt_paste', 'heads', 'hooks', 'lidar',
-    'memory', 'metrics', 'nuscenes_sequence', 'occupancy_loss', 'packing', 'pickle_handler', 'runner', 'samplers', 'seeding',
-    'transforms',
+    'center_losses', 'clip_augmentation', 'clip_preprocessor', 'detectors', 'fuse', 'fusion', 'gt_paste', 'heads', 'hooks',
+    'lidar', 'memory', 'metrics', 'nuscenes_sequence', 'occupancy_loss', 'packing', 'pickle_handler', 'runner', 'samplers',
+    'seeding', 'transforms',
 ]

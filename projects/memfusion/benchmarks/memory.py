@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from mmdet3d.registry import DATASETS
 from mmengine.config import Config
 from torch import Tensor
+from torch.utils.benchmark import timer
 
 from projects.memfusion.memory.similarity import read_memory
 from projects.memfusion.structures import FrameBatch, FrameMeta, SceneFeatures
@@ -112,11 +112,9 @@ def measure_scene_length(data_root: Path, lengths: tuple[int, ...] = (5, 40, 120
     state, seconds, sizes = model.temporal.init_state(features), [], []
     with torch.no_grad():
         for index in range(max(lengths)):
-            start = time.perf_counter()
+            start = timer()
             state = model.step(features, state, _frame(index, bev.device)).state
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - start)
+            seconds.append(timer() - start)
             sizes.append(state.num_bytes)
     names = [f'frames {length - 4} to {length}' for length in lengths]
     parts = {name: seconds[length - 5:length] for name, length in zip(names, lengths)}

@@ -18,6 +18,7 @@ from mmdet3d.registry import DATASETS, MODELS
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.model import BaseModel
+from torch.utils.benchmark import timer
 
 BASELINE = 'mmdet3d::centerpoint/centerpoint_pillar02_second_secfpn_8xb4-cyclic-20e_nus-3d.py'
 GATED = 'configs/temporal/xmem-gate_pillar02_second_secfpn_8xb4-cyclic-20e_nus-3d.py'
@@ -38,17 +39,18 @@ class Row:
 
 
 def interleave(cases: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """Times every case once per round, round after round, so that slow moments of the machine hit all of them."""
+    """Times every case once per round, round after round, so that slow moments of the machine hit all of them.
+
+    torch's timer waits for the GPU before it reads the clock.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     for case in cases.values():
         case()  # warm-up
     for _ in range(repeats):
         for name, case in cases.items():
-            start = time.perf_counter()
+            start = timer()
             case()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(timer() - start)
     return seconds
 
 

@@ -184,6 +184,11 @@ def apply_tta(cfg: Config) -> None:
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
 
 
+def apply_fuse(cfg: Config) -> None:
+    """`--fuse`: the model is fused for inference (runtime/fuse.py) when its weights are there and testing begins."""
+    cfg.custom_hooks = [*(cfg.get('custom_hooks') or ()), dict(type='FuseHook')]
+
+
 def _datasets(node: Any) -> Iterator[dict]:
     """A data-set config and those it wraps."""
     if isinstance(node, Mapping):
