@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from .inputs import BEV_CELLS, IMAGE, RANGE, STRIDE, Draw, ring, time_step
 
 FRAMES = 3
 BEV_CHANNELS, IMG_CHANNELS = 12, 8
-FUSIONS = {
+FUSIONS: dict[str, dict[str, Any]] = {
     'futr': dict(type='FuTr', dim=16, num_heads=4, bev_grid=(4, 4)),
     'futr++': dict(type='FuTrPlusPlus', tokens=dict(grid=2, dim=16), sample=dict(num_heads=4, num_points=2),
                    select=dict(kind='all'),  # rounding would select other cells
@@ -31,7 +32,7 @@ FUSIONS = {
 NETWORK = dict(type='BEVMemoryNetwork', in_channels=BEV_CHANNELS, key_dim=16, value_dim=16, hidden_dim=16, feature_dim=16,
                memory_stride=2)
 XMEM = dict(type='TemporalMemory', network=NETWORK, loss_occ=dict(type='OccupancyLoss'))
-MEMORIES = {
+MEMORIES: dict[str, dict[str, Any]] = {
     'gate': dict(XMEM, readout=dict(type='GateReadout')),
     'residual, top-k': dict(XMEM, readout=dict(type='ResidualReadout'), top_k=20),
     'conv-gru': dict(type='ConvGRUFusion', in_channels=BEV_CHANNELS, hidden_dim=16),
@@ -66,9 +67,15 @@ class Case:
         return [result.detach().cpu() for result in (out, *(drawn.grad for drawn in draw.drawn)) if result is not None]
 
 
-def _read(draw: Draw, **options: Any) -> Callable[[], Tensor]:
+def _read(draw: Draw, top_k: int | None = None) -> Callable[[], Tensor]:
     query, memory = [draw(2, 32, 512) for _ in range(2)], [draw(2, 32, 1024), draw(2, 1, 1024), draw(2, 32, 1024)]
-    return lambda: read_memory(query[0], query[1].sigmoid(), memory[0], memory[1].square() + 1, memory[2], **options)
+
+    def run() -> Tensor:
+        readout = read_memory(query[0], query[1].sigmoid(), memory[0], memory[1].square() + 1, memory[2], top_k=top_k)
+        assert isinstance(readout, Tensor)  # no usage was asked for
+        return readout
+
+    return run
 
 
 def _warp(draw: Draw) -> Callable[[], Tensor]:
@@ -115,7 +122,7 @@ def _fuse(draw: Draw, settings: dict[str, Any], cameras: int) -> Callable[[], Te
 def _remember(draw: Draw, settings: dict[str, Any]) -> Callable[[], Tensor]:
     """All frames of two scenes, one step each."""
     torch.manual_seed(0)
-    module = draw.weights(build_from(MODELS, dict(settings, point_cloud_range=RANGE)).eval())
+    module: Any = draw.weights(build_from(MODELS, dict(settings, point_cloud_range=RANGE)).eval())
     bevs = [draw(2, BEV_CHANNELS, BEV_CELLS, BEV_CELLS) for _ in range(FRAMES)]
     steps = [time_step(index, 2, draw.device) for index in range(FRAMES)]
 
@@ -137,10 +144,10 @@ CASES: dict[str, Case] = {
     'geometry: project': Case(_project, exact=True),
     'geometry: unproject': Case(_unproject, exact=True),
     'encodings: attention': Case(_attention),
-    **{f'fusion: {name}, {cameras} cameras': Case(lambda draw, s=settings, n=cameras: _fuse(draw, s, n), waits=4)
+    **{f'fusion: {name}, {cameras} cameras': Case(partial(_fuse, settings=settings, cameras=cameras), waits=4)
        for name, settings in FUSIONS.items() for cameras in (2, 6)},
     'memory: read': Case(_read, exact=True),
-    'memory: read, top-k': Case(lambda draw: _read(draw, top_k=16), exact=True),
-    **{f'memory: {name}': Case(lambda draw, s=settings: _remember(draw, s), waits=12 * FRAMES)
+    'memory: read, top-k': Case(partial(_read, top_k=16), exact=True),
+    **{f'memory: {name}': Case(partial(_remember, settings=settings), waits=12 * FRAMES)
        for name, settings in MEMORIES.items()},
 }
