@@ -38,8 +38,8 @@ def family_of(path: Path) -> str | None:
     return FAMILIES[max(starts, key=len)] if starts else None
 
 
-def replay(path: Path) -> int:
-    """Prints what became of one file -> 0 it agrees, 1 it does not, 2 it cannot be replayed."""
+def replay(path: Path, device: str = 'cpu') -> int:
+    """Prints what became of one file, replayed on `device` -> 0 it agrees, 1 it does not, 2 it cannot be replayed."""
     family = family_of(path)
     if family is None:
         print(f'error: {path}: nothing replays a file of this name. Known starts of names: {", ".join(sorted(FAMILIES))}',
@@ -49,7 +49,7 @@ def replay(path: Path) -> int:
         print(f'error: {path}: no such file', file=sys.stderr)
         return 2
     try:
-        differences = importlib.import_module(f'replays.{family}').replay(path)
+        differences = importlib.import_module(f'replays.{family}').replay(path, device)
     except Exception as error:  # a file of another layout may fail anywhere; the other files are still replayed
         print(f'error: {path} cannot be replayed: {type(error).__name__}: {error}', file=sys.stderr)
         return 2
@@ -62,8 +62,9 @@ def replay(path: Path) -> int:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('files', nargs='+', type=Path, metavar='FILE', help='file of published numbers')
-    codes = [replay(path) for path in parser.parse_args(argv).files]
-    return max(codes)
+    parser.add_argument('--device', default='cpu', help='where the parts run, e.g. cuda')
+    args = parser.parse_args(argv)
+    return max(replay(path, args.device) for path in args.files)
 
 
 if __name__ == '__main__':

@@ -9,12 +9,17 @@ import torch.nn.functional as F
 from projects.geometry import transform_points, warp_bev
 from projects.geometry.projection import apply_homography
 from projects.geometry.resampling import _pool_in_order, _sample_in_order
+from projects.memfusion.benchmarks.gpu_check.run import run as run_checks
 from projects.memfusion.memory.chunked_read import chunked_read
 from projects.memfusion.memory.similarity import _fused_read, _validity, expand_memory, expand_query, read_memory
 from projects.memfusion.memory.xmem.network import KeyProjection
 from projects.memfusion.structures import Calibration
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')]
+
+
+def test_what_needs_no_compiled_ops(repo):
+    assert run_checks('cuda', repo) == []
 
 
 def test_fused_read_equals_the_chunked_one():

@@ -33,7 +33,9 @@ YAW = 6
 Rows = list[tuple[str, float]]
 
 
-def replay(path: Path) -> Rows:
+def replay(path: Path, device: str = 'cpu') -> Rows:
+    if device != 'cpu':
+        raise ValueError('the detector is replayed on the CPU only')
     init_default_scope('mmdet3d')
     return replay_names(path) if path.suffix == '.json' else replay_file(path)
 

@@ -17,6 +17,7 @@ from mmdet3d.registry import MODELS
 from replays.compare import difference, read_arrays, read_settings
 
 import projects.memfusion.memory  # noqa: F401 - registers the network
+from projects.memfusion.build import build_from
 from projects.memfusion.memory.xmem import ClipSegmenter, InferenceSettings, XMem
 
 INFERENCE = {field.name: field.default for field in fields(InferenceSettings)}
@@ -27,14 +28,14 @@ HIDDEN_TOLERANCE = 3e-4
 """The sensory state, up to 1, has passed more layers and is fed back: its rounding is about three times as large."""
 
 
-def replay(path: Path) -> list[tuple[str, float]]:
-    return replay_names(path) if path.suffix == '.json' else replay_clip(path)
+def replay(path: Path, device: str = 'cpu') -> list[tuple[str, float]]:
+    return replay_names(path) if path.suffix == '.json' else replay_clip(path, device)
 
 
 def build_network(key_dim: int, value_dim: int, hidden_dim: int) -> XMem:
     """The network that the `image` memory of the configs holds, in eval mode."""
-    memory = MODELS.build(dict(type='ImageMemoryNetwork', in_channels=3, bev_shape=(16, 16), key_dim=key_dim,
-                               value_dim=value_dim, hidden_dim=hidden_dim))
+    memory = build_from(MODELS, dict(type='ImageMemoryNetwork', in_channels=3, bev_shape=(16, 16), key_dim=key_dim,
+                                     value_dim=value_dim, hidden_dim=hidden_dim))
     return memory.xmem.eval()
 
 
@@ -53,7 +54,7 @@ def replay_names(path: Path) -> list[tuple[str, float]]:
 
 
 @torch.no_grad()
-def replay_clip(path: Path) -> list[tuple[str, float]]:
+def replay_clip(path: Path, device: str = 'cpu') -> list[tuple[str, float]]:
     """Probabilities of every frame, the last sensory state, and the memory's sizes; shapes say how large the clip is."""
     arrays = read_arrays(path, required=('prob', 'hidden', 'sizes'), optional=('settings',))
     settings = read_settings(arrays, PUBLISHED)
@@ -63,15 +64,17 @@ def replay_clip(path: Path) -> list[tuple[str, float]]:
     frames, objects, height, width = arrays['prob'].shape
     network = build_network(settings['key_dim'], settings['value_dim'], arrays['hidden'].shape[2])
     seed_weights(network, settings['salt'])
+    network.to(device)
     clip, mask = seeded_clip(settings['seed'], frames, height, width, objects - 1)
     segmenter = ClipSegmenter(network, InferenceSettings(**{name: settings[name] for name in INFERENCE}), num_frames=frames)
     prob, sizes = [], []
-    for frame in clip:
-        prob.append(segmenter.step(frame, None if prob else mask))
-        sizes.append(segmenter.memory_sizes)
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        for frame in clip:
+            prob.append(segmenter.step(frame, None if prob else mask))
+            sizes.append(segmenter.memory_sizes)
     return [
-        ('prob', difference(torch.stack(prob).numpy(), arrays['prob'], PROB_TOLERANCE)),
-        ('hidden', difference(segmenter.sensory.numpy(), arrays['hidden'], HIDDEN_TOLERANCE)),
+        ('prob', difference(torch.stack(prob).cpu().numpy(), arrays['prob'], PROB_TOLERANCE)),
+        ('hidden', difference(segmenter.sensory.cpu().numpy(), arrays['hidden'], HIDDEN_TOLERANCE)),
         ('sizes', difference(sizes, arrays['sizes'])),
     ]
 

@@ -6,8 +6,6 @@ import torch.nn.functional as F
 from mmdet3d.registry import MODELS
 from torch import Tensor, nn
 
-LOCAL_NORM = dict(type='mmdet3d.ChannelNorm')
-
 
 @MODELS.register_module()
 class ChannelNorm(nn.LayerNorm):
@@ -24,3 +22,7 @@ class ChannelNorm(nn.LayerNorm):
         """(B, C, H, W) -> (B, C, H, W)."""
         return F.layer_norm(
             input.permute(0, 2, 3, 1), self.normalized_shape, self.weight, self.bias, self.eps).permute(0, 3, 1, 2)
+
+
+LOCAL_NORM = dict(type=ChannelNorm)
+"""For mmcv's ConvModule. A class and no name: to look a name up it would import all of mmdet3d."""

@@ -44,7 +44,7 @@ def _affinity(query: Tensor, memory: Tensor, bias: Tensor | None, top_k: int | N
     if bias is not None:
         similarity += bias
     best = similarity.amax(dim=-1, keepdim=True)
-    F.threshold_(similarity.sub_(best), math.log(FAINTEST), -torch.inf)
+    F.threshold(similarity.sub_(best), math.log(FAINTEST), -torch.inf, inplace=True)
     return similarity_to_affinity(similarity, top_k)
 
 
