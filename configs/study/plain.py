@@ -1,5 +1,5 @@
 # The plain detector, from scratch: the first row, and what every row starts from.
-_base_ = './memory.py'
+_base_ = './residual.py'
 max_epochs = 10
 model = dict(temporal=None, train_cfg=dict(loss_frames='all', frozen=[]))
 train_dataloader = dict(dataset=dict(seq_len=1))

@@ -1,2 +1,2 @@
-_base_ = './memory.py'
+_base_ = './residual.py'
 model = dict(temporal=dict(stored_cells='all'))

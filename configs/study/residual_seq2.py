@@ -1,2 +1,2 @@
-_base_ = './memory.py'
+_base_ = './residual.py'
 train_dataloader = dict(dataset=dict(seq_len=2))

@@ -1,4 +1,4 @@
-_base_ = './memory.py'
+_base_ = './residual.py'
 # gradient through the last four frames, as in the other rows
 model = dict(train_cfg=dict(grad_frames=4))
 train_dataloader = dict(dataset=dict(seq_len=8))

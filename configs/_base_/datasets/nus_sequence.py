@@ -19,9 +19,8 @@ train_pipeline = load_points + [
     dict(type='PackClipFrame', keys=['points', 'gt_bboxes_3d', 'gt_labels_3d']),
 ]
 test_pipeline = [
-    dict(type='LoadLidarPoints', coord_type='LIDAR', load_dim=5, use_dim=5),
-    dict(type='LoadLidarSweeps', sweeps_num=9, use_dim=[0, 1, 2, 3, 4], pad_empty_sweeps=True, remove_close=True,
-         test_mode=True),
+    load_points[0],
+    dict(**load_points[1], test_mode=True),
     dict(type='AlignToClipEnd'),
     dict(type='PackClipFrame', keys=['points']),
 ]

@@ -21,7 +21,7 @@ train_pipeline = load_points + [
 ]
 test_pipeline = [
     load_points[0],
-    dict(type='LoadLidarSweeps', sweeps_num=10, use_dim=[0, 1, 2, 4], test_mode=True),
+    dict(**load_points[1], test_mode=True),
     dict(type='AlignToClipEnd'),
     dict(type='PointsRangeFilter', point_cloud_range=point_cloud_range),
     dict(type='PackClipFrame', keys=['points']),

@@ -21,10 +21,7 @@ train_pipeline = _base_.load_points + [
     dict(type='PointShuffle'),
     dict(type='PackClipFrame', keys=['points', 'gt_bboxes_3d', 'gt_labels_3d']),
 ]
-test_pipeline = [
-    dict(type='LoadLidarPoints', coord_type='LIDAR', load_dim=5, use_dim=5),
-    dict(type='LoadLidarSweeps', sweeps_num=9, use_dim=[0, 1, 2, 3, 4], pad_empty_sweeps=True, remove_close=True,
-         test_mode=True),
+test_pipeline = _base_.test_pipeline[:2] + [
     load_images,
     dict(type='ResizeImages', width=704),
     dict(type='CropImages', size=(256, 704)),

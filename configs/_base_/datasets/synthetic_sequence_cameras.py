@@ -4,9 +4,7 @@ point_cloud_range = [-25.6, -25.6, -5.0, 25.6, 25.6, 3.0]
 cam_names = ['CAM_FRONT', 'CAM_FRONT_RIGHT', 'CAM_FRONT_LEFT', 'CAM_BACK', 'CAM_BACK_LEFT', 'CAM_BACK_RIGHT']
 img_norm_cfg = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True, pad_size_divisor=32)
 load_images = dict(type='LoadMultiViewImages', cam_names=cam_names)
-train_pipeline = [
-    dict(type='LoadLidarPoints', coord_type='LIDAR', load_dim=5, use_dim=5),
-    {{_base_.sweeps}},
+train_pipeline = _base_.train_pipeline[:2] + [
     load_images,
     dict(type='LoadAnnotations3D', with_bbox_3d=True, with_label_3d=True),
     dict(type='AlignToClipEnd'),  # does something only where the data set has align='loader'
@@ -21,9 +19,7 @@ train_pipeline = [
     dict(type='PointShuffle'),
     dict(type='PackClipFrame', keys=['points', 'gt_bboxes_3d', 'gt_labels_3d']),
 ]
-test_pipeline = [
-    dict(type='LoadLidarPoints', coord_type='LIDAR', load_dim=5, use_dim=5),
-    dict(type='LoadLidarSweeps', sweeps_num=4, use_dim=[0, 1, 2, 3, 4], pad_empty_sweeps=True, remove_close=True, test_mode=True),
+test_pipeline = _base_.test_pipeline[:2] + [
     load_images,
     dict(type='ResizeImages', width=352),
     dict(type='CropImages', size=(192, 352)),

@@ -1,8 +1,8 @@
-# A narrow PointPillars with anchors for a CPU and the near range; encoder, backbone and neck are pillar_centerhead_tiny's.
+# The same with anchors instead of CenterHead's heat maps.
 # What mmdet3d's settings, made for long training and cells of 0.5 m, lack here: an anchor and an assigner for each class,
 # thresholds that anchors reach on cells of 0.8 m, which are larger than a person, and losses as large as CenterHead's, so
 # that the occupancy loss beside them does not rule the shared layers.
-_base_ = './pillar_centerhead_tiny.py'
+_base_ = './xmem_gate_pillar_centerhead_tiny.py'
 iou = dict(type='BboxOverlapsNearest3D')
 anchors = dict(  # in the order of the data set's class_names: length, width, height in m; overlap to be positive, negative
     car=([4.6, 1.95, 1.7], 0.6, 0.45),
