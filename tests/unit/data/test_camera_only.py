@@ -33,7 +33,7 @@ def configs(repo, nano_infos_root):
     made = [Config.fromfile(folder / f'synthetic_sequence_{name}.py') for name in ('cameras', 'cameras_only')]
     for cfg in made:
         for loader in (cfg.train_dataloader, cfg.val_dataloader):
-            loader.dataset.update(data_root=f'{nano_infos_root}/', serialize_data=False)  # which collects garbage
+            loader.dataset.update(data_root=f'{nano_infos_root}/', serialize_data=False)  # collects garbage first: slow
             for step in loader.dataset.pipeline:
                 if step.type == 'LoadLidarSweeps':
                     step.sweeps_num = 10  # all that there are: choosing some would move numpy's generator on
