@@ -6,13 +6,13 @@ from .ego_motion import ego_motion
 from .homography import crop_homography, flip_homography, resize_homography, rotation_homography
 from .precision import full_precision
 from .resampling import pool_adaptive, sample_bilinear, window_bounds, window_shares
-from .rigid import check_rigid, invert_rigid, transform_points
+from .rigid import check_rigid, invert_affine, invert_rigid, transform_points
 from .undistortion import undistort_points, undistorted_intrinsics
+from .views import Views
 
 __all__ = [
-    'BEVGrid', 'cell_positions', 'check_rigid', 'crop_homography', 'ego_motion', 'fixed_rotation_noise', 'flip_homography',
-    'full_precision', 'invert_rigid', 'measure_noise', 'move_positions',
-    'pool_adaptive', 'rasterize_boxes', 'resize_homography', 'rotation_homography', 'sample_bilinear', 'sample_rigid_noise',
-    'transform_points', 'undistort_points', 'undistorted_intrinsics', 'warp_bev', 'whole_rig_noise',
-    'window_bounds', 'window_shares',
+    'BEVGrid', 'Views', 'cell_positions', 'check_rigid', 'crop_homography', 'ego_motion', 'fixed_rotation_noise',
+    'flip_homography', 'full_precision', 'invert_affine', 'invert_rigid', 'measure_noise', 'move_positions', 'pool_adaptive',
+    'rasterize_boxes', 'resize_homography', 'rotation_homography', 'sample_bilinear', 'sample_rigid_noise', 'transform_points',
+    'undistort_points', 'undistorted_intrinsics', 'warp_bev', 'whole_rig_noise', 'window_bounds', 'window_shares',
 ]
