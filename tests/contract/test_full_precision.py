@@ -84,6 +84,8 @@ CASES = dict(
     project=lambda: learned_rig().project(5 * draw(1, 30, 3))[0],
     project_cam=lambda: learned_rig().project_cam(learned_rig().to_cam(5 * draw(1, 30, 3)))[0],
     unproject=lambda: learned_rig().unproject(30 * draw(1, 2, 6, 2), torch.ones(1, 2, 6)),
+    rays=lambda: learned_rig().rays((3, 4), normalise=True),
+    moved=lambda: learned_rig().moved(draw(1, 4, 4)).bev_aug,
     with_noise=lambda: learned_rig().with_noise(draw(1, 2, 4, 4)).calib_noise,
     read=lambda: read_memory(*keys(30), draw(1, 6, 40)),
     read_some=lambda: read_memory(*keys(300), draw(1, 6, 40), top_k=4, memory_valid=torch.arange(40)[None] < 30,
@@ -96,7 +98,7 @@ CASES = dict(
     tokens=lambda: _pool(draw(1, 2, 5, 8, 12), torch.rand(1, 2, 2, 8), torch.rand(1, 2, 2, 12)),
     twist=lambda: rigid_from_twist(draw(2, 6)),
 )
-DOUBLE = ('warp_bev', 'unproject', 'with_noise')  # their products are float64
+DOUBLE = ('warp_bev', 'unproject', 'rays', 'moved', 'with_noise')  # their products are float64
 
 
 @pytest.mark.parametrize('case', CASES)

@@ -23,7 +23,7 @@ ImageSizes = tuple[int, int] | Mapping[str, tuple[int, int]] | None
 
 
 def read_cameras(info_images: ImageInfos, img_hw: ImageSizes, cam_names: Sequence[str] | None,
-                 global_from_lidar: np.ndarray | None) -> tuple[tuple[str, ...], dict[str, Tensor]]:
+                 global_from_lidar: np.ndarray | None) -> tuple[tuple[str, ...], dict[str, Any]]:
     """Names of N cameras and, by the name of the Calibration's attribute, (1, N, ...) tensors; see Calibration.from_info."""
     names = tuple(info_images) if cam_names is None else tuple(cam_names)
     check_unique(names, info_images)

@@ -86,7 +86,8 @@ class RigTensors:
             buffer, layout = pack(tensors)
             staged = buffer.pin_memory() if target.type == 'cuda' and not buffer.is_cuda else buffer
             moved = unpack(staged.to(target, non_blocking=staged is not buffer), layout)
-        return replace(self, **dict(zip(_TENSORS, moved)))._keep(facts)
+        changes: dict[str, Any] = dict(zip(_TENSORS, moved))
+        return replace(self, **changes)._keep(facts)
 
     @classmethod
     def from_tensors(cls: type[Rig], cam_names: tuple[str, ...], padded_hw: tuple[int, int] | None,
@@ -109,14 +110,15 @@ class RigTensors:
         Args:
             frames: (K,) positions or (B,) bools along B, a list or a tensor; for a tensor on a GPU the host waits.
         """
-        host = frames
+        facts = self._known_facts
         if isinstance(frames, Tensor):
-            rows, host = frames, frames.tolist() if self._known_facts else []
+            rows, host = frames, frames.tolist() if facts else []
+        else:
+            rows, host = None, list(frames)
         if any(isinstance(frame, bool) for frame in host):
             host = [b for b, keep in enumerate(host) if keep]
-        if not isinstance(frames, Tensor):
+        if rows is None:
             rows = torch.tensor(host, dtype=torch.int64, device=self.bev_aug.device)
-        facts = self._known_facts
         chosen = replace(self, **{name: getattr(self, name)[rows] for name in _TENSORS})
         return chosen._keep(facts.select(host) if facts else None)
 
