@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
+from mmdet.models.task_modules.assigners import AssignResult
 from mmdet3d.models.task_modules.assigners import Max3DIoUAssigner
 from mmdet3d.registry import TASK_UTILS
-from mmdet.models.task_modules.assigners import AssignResult
 from torch import Tensor
 
 
