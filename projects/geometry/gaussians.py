@@ -58,7 +58,7 @@ def centerpoint_radius(length: Tensor, width: Tensor, min_overlap: float) -> Ten
 
     It is CornerNet's first code, whose roots differ from those of `cornernet_radius`, which the paper means.
     """
-    roots = [(b + torch.sqrt(b * b - 4 * a * c)) / 2 for a, b, c in _quadratics(length, width, min_overlap)]
+    roots = [(b + torch.sqrt(b * b - 4 * a * c)) / 2 for a, b, c in _quadratics(width, length, min_overlap)]
     return torch.stack(roots).amin(0)
 
 
@@ -71,7 +71,7 @@ def cornernet_radius(height: Tensor, width: Tensor, min_overlap: float) -> Tenso
 
 def _quadratics(height: Tensor, width: Tensor, min_overlap: float) -> list[tuple[float, Tensor, Tensor]]:
     """a, b, c of a r^2 - b r + c = 0: one corner inside and one outside, both inside, both outside (here b is below 0)."""
-    around, area = height + width, width * height
-    return [(1.0, around, area * (1 - min_overlap) / (1 + min_overlap)),
-            (4.0, 2 * around, (1 - min_overlap) * area),
-            (4 * min_overlap, -2 * min_overlap * around, (min_overlap - 1) * area)]
+    around = height + width  # the products in their sources' order, so that no radius falls to the other side of an integer
+    return [(1.0, around, width * height * (1 - min_overlap) / (1 + min_overlap)),
+            (4.0, 2 * around, (1 - min_overlap) * width * height),
+            (4 * min_overlap, -2 * min_overlap * around, (min_overlap - 1) * width * height)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from mmdet3d.models.dense_heads import CenterHead
@@ -32,13 +31,6 @@ class InitCenterHead(CenterHead):
     collective for all tasks, makes it so, since DDP averages gradients. In one process the losses are mmdet3d's.
     """
 
-    code_weights: Tensor
-
-    def __init__(self, *args: Any, train_cfg: dict | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, train_cfg=train_cfg, **kwargs)
-        weights = (train_cfg or {}).get('code_weights') or [1.0] * 10
-        self.register_buffer('code_weights', torch.tensor(weights), persistent=False)
-
     def init_weights(self) -> None:
         """Initialises as CenterHead does, then the heatmap biases."""
         super().init_weights()
@@ -47,12 +39,10 @@ class InitCenterHead(CenterHead):
 
     def get_targets(self, batch_gt_instances_3d: Sequence[InstanceData]) -> tuple[list[Tensor], ...]:
         """As mmdet3d's: heatmaps (B, K, H, W), boxes (B, M, 10), cells (B, M), which of them count (B, M) uint8, by task."""
-        device = self.code_weights.device
         boxes, there = pad_rows([torch.cat([truth.bboxes_3d.gravity_center, truth.bboxes_3d.tensor[:, 3:]], dim=1)
                                  for truth in batch_gt_instances_3d])
         labels = pad_rows([truth.labels_3d for truth in batch_gt_instances_3d])[0].masked_fill(~there, UNUSED)
-        targets = center_targets(boxes.to(device), labels.to(device), self.num_classes,
-                                 CenterGrid.from_train_cfg(self.train_cfg, self.norm_bbox))
+        targets = center_targets(boxes, labels, self.num_classes, CenterGrid.from_train_cfg(self.train_cfg, self.norm_bbox))
         # Contiguous, as mmdet3d's: sums over another order in memory differ in the last digit.
         heatmaps = [part.contiguous() for part in targets.heatmap.split(self.num_classes, dim=1)]
         return (heatmaps, *(list(part.unbind(1)) for part in (targets.codes, targets.cells, targets.filled.byte())))
@@ -64,13 +54,14 @@ class InitCenterHead(CenterHead):
         counts = torch.stack([heatmap.eq(1).sum() for heatmap in heatmaps] + [mask.sum() for mask in masks]).float()
         positives, boxes = mean_over_ranks(counts).chunk(2)
         positives = positives.clamp(min=1.0 / get_world_size())  # one in all ranks together
+        code_weights = torch.tensor(self.train_cfg['code_weights']).to(counts.device, non_blocking=True)
         losses = {}
         for task, (outputs,) in enumerate(preds_dicts):
             outputs['heatmap'] = clip_sigmoid(outputs['heatmap'])
             outputs['anno_box'] = torch.cat([outputs[name] for name in ('reg', 'height', 'dim', 'rot', 'vel')], dim=1)
             predicted = outputs['anno_box'].permute(0, 2, 3, 1).contiguous().flatten(1, 2)
             predicted = self._gather_feat(predicted, cells[task])
-            weight = (masks[task][..., None] * ~codes[task].isnan()).float() * self.code_weights
+            weight = (masks[task][..., None] * ~codes[task].isnan()).float() * code_weights
             losses[f'task{task}.loss_heatmap'] = self.loss_cls(outputs['heatmap'], heatmaps[task], avg_factor=positives[task])
             losses[f'task{task}.loss_bbox'] = self.loss_bbox(predicted, codes[task], weight, avg_factor=boxes[task] + 1e-4)
         return losses

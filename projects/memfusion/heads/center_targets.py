@@ -114,7 +114,7 @@ def _heatmap(labels: Tensor, size: Tensor, cell: Tensor, inside: Tensor, first: 
         mine = (labels >= begin) & (labels < begin + classes)
         drawn |= mine & (position - first[:, task, None] < grid.max_objs)
         begin += classes
-    radius = centerpoint_radius(size[..., 1], size[..., 0], grid.min_overlap).int().clamp(min=grid.min_radius)
+    radius = centerpoint_radius(size[..., 0], size[..., 1], grid.min_overlap).int().clamp(min=grid.min_radius)
     return draw_gaussians(cell.long(), radius.long(), drawn & inside, (begin, *grid.shape), labels.clamp(max=begin - 1))
 
 

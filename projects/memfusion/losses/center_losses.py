@@ -16,6 +16,6 @@ class MaskedL1Loss(L1Loss):
     """
 
     def forward(self, pred: Tensor, target: Tensor, weight: Tensor, avg_factor: Tensor | None = None) -> Tensor:
-        """pred, target, weight of one shape or broadcast; avg_factor: scalar tensor, boxes that count, a mean over ranks."""
+        """pred, target, weight of shapes that broadcast; avg_factor: scalar tensor, boxes that count, a mean over ranks."""
         target = target.masked_fill(weight == 0, 0.0)
         return self.loss_weight * l1_loss(pred, target, weight, reduction=self.reduction, avg_factor=avg_factor)

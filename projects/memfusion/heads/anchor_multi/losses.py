@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from mmdet3d.registry import MODELS
 from torch import Tensor
 
@@ -85,8 +84,7 @@ class MultiHeadLoss:
     def _classes(self, logits: Tensor, label: Tensor, weight: Tensor) -> Tensor:
         """logits (V, n, K); label (V, n) counts from the group's first class, others are no class of it."""
         classes = logits.shape[-1]
-        other = (label < 0) | (label >= classes)
-        one_hot = F.one_hot(label.masked_fill(other, classes), classes + 1)[..., :classes]
+        one_hot = (label[..., None] == torch.arange(classes, device=label.device)).long()
         return self.loss_cls(logits.flatten(0, 1), one_hot.flatten(0, 1), weight.flatten())
 
     def _boxes(self, codes: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
