@@ -50,7 +50,7 @@ class PeakHead(nn.Module):
             return maps | {name: self.get_submodule(name)(x) for name in names}
         windows, inside = _windows(x, *peaks)
         for name in names:
-            first, last = self.get_submodule(name)
+            first, last = self._modules[name]  # type: ignore[misc]
             hidden = F.relu(F.conv2d(windows, first.conv.weight, first.conv.bias)) * inside
             values = F.conv2d(hidden, last.weight, last.bias)[:, :, 0, 0]
             maps[name] = values.new_zeros(len(x), *x.shape[2:], values.shape[1]).index_put_(peaks, values).permute(0, 3, 1, 2)

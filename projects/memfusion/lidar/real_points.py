@@ -21,6 +21,9 @@ class RealPointEncoder(nn.Module):
         encoder: whose layers are taken, with their names; see `replaces`.
     """
 
+    voxel_size: Tensor
+    first_center: Tensor
+
     def __init__(self, encoder: PillarFeatureNet | HardVFE) -> None:
         super().__init__()
         name = 'pfn_layers' if isinstance(encoder, PillarFeatureNet) else 'vfe_layers'
@@ -32,7 +35,7 @@ class RealPointEncoder(nn.Module):
             self.register_buffer(key, torch.tensor(values), persistent=False)
 
     @staticmethod
-    def replaces(module: nn.Module) -> bool:
+    def replaces(module: Any) -> bool:
         """Whether the encoder is one of mmdet3d's own that take maxima and give one feature a pillar."""
         if type(module) is PillarFeatureNet:
             return all(type(layer) is PFNLayer and layer.mode == 'max' for layer in module.pfn_layers)
