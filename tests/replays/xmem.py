@@ -17,7 +17,7 @@ from mmdet3d.registry import MODELS
 from replays.compare import difference, read_arrays, read_settings
 
 import projects.memfusion.memory  # noqa: F401 - registers the network
-from projects.memfusion.build import build_from
+from projects.common.build import build_from
 from projects.memfusion.memory.xmem import ClipSegmenter, InferenceSettings, XMem
 
 INFERENCE = {field.name: field.default for field in fields(InferenceSettings)}

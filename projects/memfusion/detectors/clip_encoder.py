@@ -21,6 +21,7 @@ from mmdet3d.registry import MODELS
 from torch import Tensor
 
 from projects.geometry import BEVGrid
+from projects.memfusion.heads import scene_head
 from projects.memfusion.losses.ranks import zero_from, zero_of
 from projects.memfusion.structures import take_rows
 
@@ -155,9 +156,11 @@ class ClipEncoder(MVXTwoStageDetector):
 
     def _bev_channels(self) -> int:
         """C of the BEV features, as the first part that reads them declares it."""
-        readers = [part for part in (self.fusion_layer, self.pts_bbox_head if self.with_pts_bbox else None) if part is not None]
-        return next(channels for reader in readers for name in ('bev_channels', 'in_channels')
-                    if (channels := getattr(reader, name, None)) is not None)
+        head = scene_head(self.pts_bbox_head) if self.with_pts_bbox else None
+        declared = [part.bev_channels for part in (self.fusion_layer, head) if part is not None and part.bev_channels]
+        if not declared:
+            raise ValueError('nothing in the model says how wide its BEV features are: give the head bev_channels')
+        return declared[0]
 
     # -- images -------------------------------------------------------------------------------------------------------
     def encode_images(self, inputs: dict[str, Any], chosen: Sequence[int], rows: Sequence[int]) -> EncodedImages:
@@ -204,7 +207,7 @@ class ClipEncoder(MVXTwoStageDetector):
         by themselves: those under a checkpoint that starts a backward pass of its own would have their gradient twice.
         """
         read = frozenset(level % len(levels) for reader in self._readers()
-                         for level in getattr(reader, 'read_levels', range(len(levels))))
+                         for level in (range(len(levels)) if reader.read_levels is None else reader.read_levels))
         if len(read) == len(levels):
             return zero_from(levels)
         if read not in self._beside:
@@ -213,7 +216,7 @@ class ClipEncoder(MVXTwoStageDetector):
         return zero_from(levels[level] for level in read) + zero_from(self.get_parameter(name) for name in self._beside[read])
 
     def _readers(self) -> Iterator[Any]:
-        """Whoever reads image levels; one without `read_levels` may read them all."""
+        """Whoever reads image levels, and says which by `read_levels`."""
         if self.fusion_layer is not None:
             yield self.fusion_layer
 

@@ -152,16 +152,17 @@ class TemporalFusionDetector(ClipEncoder):
     def _readers(self) -> Iterator[Any]:
         yield from super()._readers()
         yield from (head for head in self.task_heads.values() if head.needs == 'img')
-        yield from (part for part in (self.temporal, self._own_head) if part is not None and _reads_levels(part))
+        yield from self._step_readers()
 
-    @property
-    def _own_head(self) -> Any:
-        return self.pts_bbox_head if self.with_pts_bbox else None
+    def _step_readers(self) -> list[Any]:
+        """The temporal module and the head, where they read image features."""
+        head = scene_head(self.pts_bbox_head) if self.with_pts_bbox else None
+        return [part for part in (self.temporal, head) if part is not None and part.needs_levels]
 
     @property
     def _wants_levels(self) -> bool:
         """Whether a step wants the image features, beside those of the BEV."""
-        return any(part is not None and _reads_levels(part) for part in (self.temporal, self._own_head))
+        return bool(self._step_readers())
 
     # -- one frame ----------------------------------------------------------------------------------------------------
     def step(self, features: SceneFeatures, state: TemporalState, frames: FrameBatch,
@@ -356,8 +357,3 @@ class TemporalFusionDetector(ClipEncoder):
                 f"model.temporal.align={self.temporal.alignment!r}, but the data set's frames are "
                 f"{'' if True in aligned else 'not '}moved into the clip's last frame: set align='loader' in both "
                 "model.temporal and the dataset, or in neither")
-
-
-def _reads_levels(part: Any) -> bool:
-    """Whether a temporal module or head says that it reads image features; mmdet3d's heads, which say nothing, read BEV."""
-    return bool(getattr(part, 'needs_levels', False))

@@ -8,21 +8,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import singledispatch
-from typing import Any, Protocol
+from typing import Any
 
 from mmdet3d.models.dense_heads import CenterHead
 from mmdet3d.models.dense_heads.base_3d_dense_head import Base3DDenseHead
 from mmdet3d.structures import Det3DDataSample
 from mmengine.structures import InstanceData
-from torch import Tensor, nn
+from torch import Tensor
 
 from projects.memfusion.structures import Readout, SceneFeatures, SceneTruth
 
 from .anchor_multi import AnchorHeadMulti
 
 
-class SceneHead(Protocol):
-    """What the detector asks of a 3-D head; the head itself, or the adapter of one that is called otherwise."""
+class SceneHead:
+    """What the detector asks of a 3-D head: a head of one's own derives from it, others have an adapter.
+
+    Attributes:
+        needs_levels: whether it reads image features beside those of the BEV.
+        read_levels: positions of the image levels that it reads; None is all.
+        bev_channels: C of the BEV features that it reads; None where it reads none.
+    """
+
+    needs_levels: bool = False
+    read_levels: Sequence[int] | None = None
+    bev_channels: int | None = None
 
     def forward(self, features: SceneFeatures, readout: Readout, truth: SceneTruth | None) -> Any:
         """Outputs for B frames.
@@ -32,19 +42,22 @@ class SceneHead(Protocol):
             readout: what the past adds; empty without memory.
             truth: what training knows, e.g. for denoising queries; None in eval mode.
         """
+        raise NotImplementedError
 
     def loss_by_feat(self, outputs: Any, samples: Sequence[Det3DDataSample]) -> dict[str, Any]:
         """Losses of V labelled frames, tensors or lists of them; `outputs` may be changed, so nobody decodes them after."""
+        raise NotImplementedError
 
     def predict_by_feat(self, outputs: Any, metas: Sequence[Mapping[str, Any]]) -> list[InstanceData]:
         """B x (bboxes_3d, scores_3d, labels_3d); the metas say box_type_3d."""
+        raise NotImplementedError
 
 
-class _BEVHead:
+class _BEVHead(SceneHead):
     """Heads on one BEV map, which is the readout's where memory makes one."""
 
     def __init__(self, head: Any) -> None:
-        self.head = head
+        self.head, self.bev_channels = head, head.in_channels
 
     def forward(self, features: SceneFeatures, readout: Readout, truth: SceneTruth | None) -> Any:
         """As SceneHead.forward."""
@@ -80,13 +93,19 @@ class _AnchorHeadMulti(_BEVHead):
 
 
 @singledispatch
-def scene_head(head: nn.Module) -> SceneHead:
-    """The head as a SceneHead; a kind of one's own that is called otherwise registers its adapter here."""
-    missing = [name for name in ('forward', 'loss_by_feat', 'predict_by_feat') if not callable(getattr(head, name, None))]
-    if missing:
-        raise TypeError(f'model.pts_bbox_head: {type(head).__name__} has no {" and no ".join(missing)}: see SceneHead in '
-                        'heads/scene_heads.py')
-    return head  # type: ignore[return-value]
+def scene_head(head: Any) -> SceneHead:
+    """The head as a SceneHead; a kind of one's own that is called otherwise registers its adapter here.
+
+    Raises:
+        TypeError: for what is no SceneHead and has no adapter.
+    """
+    raise TypeError(f'model.pts_bbox_head: {type(head).__name__} is neither a CenterHead nor a head with anchors of mmdet3d: '
+                    'derive it from projects.memfusion.heads.SceneHead')
+
+
+@scene_head.register
+def _(head: SceneHead) -> SceneHead:
+    return head
 
 
 @scene_head.register

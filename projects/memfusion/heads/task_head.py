@@ -30,10 +30,11 @@ class TaskHead(BaseModule):
 
     Attributes:
         needs: 'img' or 'bev'.
-        read_levels: with needs='img', positions of the levels that the head reads; one that does not say reads them all.
+        read_levels: with needs='img', positions of the levels that the head reads; None is all.
     """
 
     needs: ClassVar[str]
+    read_levels: Sequence[int] | None = None
 
     def __init__(self, loss_weight: float = 1.0, init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)

@@ -41,6 +41,8 @@ class TemporalSlot(BaseModule):
     """Whether `write` wants what the head makes of this very frame."""
     needs_levels = False
     """Whether `read` wants image features beside those of the BEV."""
+    read_levels: Sequence[int] | None = None
+    """Positions of the image levels that it reads; None is all."""
 
     def __init__(self, point_cloud_range: Sequence[float], alpha: float = 1.0, align: str = 'network',
                  init_cfg: dict | None = None) -> None:

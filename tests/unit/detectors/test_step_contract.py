@@ -15,7 +15,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from projects.geometry import transform_points
-from projects.memfusion.heads import scene_head
+from projects.memfusion.heads import SceneHead, scene_head
 from projects.memfusion.memory.slot import TemporalSlot, clock
 from projects.memfusion.structures import Calibration, CameraFrame, Readout, SceneFeatures, TemporalState, empty_clock
 
@@ -60,7 +60,7 @@ class ToyQueryMemory(TemporalSlot):
 
 
 @MODELS.register_module()
-class ToyQueryHead(BaseModule):
+class ToyQueryHead(BaseModule, SceneHead):
     """Queries that look at the mean of the images; the memory's are appended, those of the truth too where it is told."""
 
     needs_levels = True
@@ -197,7 +197,7 @@ def test_slots_that_do_not_go_together_are_named(change, word, toy):
 
 
 def test_a_head_that_does_not_speak_the_protocol_is_named():
-    with pytest.raises(TypeError, match='Conv2d has no loss_by_feat and no predict_by_feat'):
+    with pytest.raises(TypeError, match='Conv2d is neither'):
         scene_head(nn.Conv2d(1, 1, 1))
 
 

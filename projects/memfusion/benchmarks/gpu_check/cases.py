@@ -14,9 +14,9 @@ from torch import Tensor
 import projects.memfusion.fusion
 import projects.memfusion.losses.occupancy_loss
 import projects.memfusion.memory  # noqa: F401 - these three register what is built
+from projects.common.build import build_from
 from projects.encodings.attention import CrossAttention
 from projects.geometry import invert_rigid, transform_points, warp_bev
-from projects.memfusion.build import build_from
 from projects.memfusion.memory.similarity import read_memory
 
 from .inputs import BEV_CELLS, IMAGE, RANGE, STRIDE, Draw, ring, time_step
