@@ -14,8 +14,9 @@ STAGES = {'data', 'lidar', 'fusion', 'memory', 'heads', 'metrics', 'queries', 'f
 PROGRAMS = {'calibration_doctor', 'studies', 'benchmarks', 'demos', 'convert'}
 # Whoever stands in a line imports from the lines above it alone, so neighbours never import each other. `visualization` is a
 # stage: it draws what the contracts hold. Hooks stand beside the detectors: both tie stages together, each at its own events.
-ORDER = [{'common'}, {'geometry'}, {'encodings'}, {'structures'}, {'losses'}, STAGES, {'detectors', 'hooks'}, {'runtime'},
-         PROGRAMS]
+# `build` is a file: it makes our own types out of a registry's table.
+ORDER = [{'common'}, {'geometry'}, {'encodings'}, {'structures'}, {'losses', 'build'}, STAGES, {'detectors', 'hooks'},
+         {'runtime'}, PROGRAMS]
 APART = dict(synthetic_nuscenes=set(), spatial_mllm={'common', 'geometry', 'encodings'})
 """Beside the others, with all that they may import of ours; nobody imports them but tools."""
 RUNTIME = {'allocator', 'blame', 'checkpoint', 'errors', 'fuse', 'launch', 'options', 'plain_pickle', 'resume', 'run_checks',

@@ -12,6 +12,7 @@ GRAMMARS_OF_OTHERS = {'AnchorHeadMulti': 16}
 TAKES_ANY_KEYWORD = {
     'around': 'every name is an axis of the grid; dataclasses.replace refuses others',
     'fill_grid': 'every name is a slot of the detector',
+    '_refuse': 'stands in for a method that must not be called, and raises',
     'load_from_fileobj': "MMEngine's signature; ours refuses all",
 }
 WORDS = dict(Common='common', Geometry='geometry', Contract='structures', Metric='metrics', Picture='visualization',
