@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from mmdet3d.registry import MODELS
 from torch import Tensor, nn
 
+from projects.common.build import build_from
 from projects.geometry import BEVGrid, cell_positions, move_positions, pad_rows, rasterize_box_batch, transform_points, warp_bev
 from projects.memfusion.structures import (
     FrameBatch,
@@ -103,12 +104,12 @@ class TemporalMemory(TemporalSlot):
         self.masks = MaskPolicy(source=mask_source, **(masks or {}))
         self.long_term = None if long_term is None else LongTermPolicy(max_mem_frames=max_mem_frames, **long_term)
         self.ego_channels, self.stored_cells = ego_channels, stored_cells
-        self.network = MODELS.build({**network, 'extra_channels': NUM_EGO_CHANNELS if ego_channels else 0})
+        self.network = build_from(MODELS, {**network, 'extra_channels': NUM_EGO_CHANNELS if ego_channels else 0})
         self.map_range = self.network.map_range(self.point_cloud_range)
-        self.readout = MODELS.build(
-            {**readout, 'in_channels': self.network.in_channels, 'decoded_channels': self.network.feature_dim,
-             'upscale': self.network.decoded_stride})
-        self.loss_occ = MODELS.build(loss_occ)
+        self.readout = build_from(MODELS, {
+            **readout, 'in_channels': self.network.in_channels, 'decoded_channels': self.network.feature_dim,
+            'upscale': self.network.decoded_stride})
+        self.loss_occ = build_from(MODELS, loss_occ)
         self.motion_gate = None if motion_gate is None else MotionGate(**motion_gate)
         self.log_locality = nn.Parameter(torch.tensor(2.0)) if key_position else None
         self.max_mem_frames, self.mem_every, self.top_k = max_mem_frames, mem_every, top_k

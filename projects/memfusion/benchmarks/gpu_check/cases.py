@@ -18,6 +18,7 @@ from projects.common.build import build_from
 from projects.encodings.attention import CrossAttention
 from projects.geometry import invert_rigid, transform_points, warp_bev
 from projects.memfusion.memory.similarity import read_memory
+from projects.memfusion.structures import SceneFeatures
 
 from .inputs import BEV_CELLS, IMAGE, RANGE, STRIDE, Draw, ring, time_step
 
@@ -127,11 +128,11 @@ def _remember(draw: Draw, settings: dict[str, Any]) -> Callable[[], Tensor]:
     steps = [time_step(index, 2, draw.device) for index in range(FRAMES)]
 
     def run() -> Tensor:
-        state, outputs = module.init_state(bevs[0]), []
+        state, outputs = module.init_state(SceneFeatures(bevs[0])), []
         for bev, frames in zip(bevs, steps):
             aligned = module.align(state, frames)
-            readout = module.read(bev, aligned, frames)
-            state = module.write(aligned, readout, module.choose_mask(readout, aligned, frames), frames)
+            readout = module.read(aligned, SceneFeatures(bev), frames)
+            state = module.write(aligned, readout, None, frames)
             outputs.append(readout.bev)
         return torch.stack(outputs)
 
