@@ -1,4 +1,4 @@
-"""Registries. In: a config with a type. Out: the module. Our own types are built where mmcv's compiled ops do not exist."""
+"""Common. In: a registry, a config with a type. Out: the module. Our own types are built without mmcv's compiled ops."""
 
 from __future__ import annotations
 

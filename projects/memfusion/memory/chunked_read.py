@@ -1,4 +1,4 @@
-"""Memory read by chunks of queries. In: both sides of the dot product, values. Out: readout and usage, never all weights."""
+"""Memory read by chunks. In: both sides of the dot product, values. Out: readout and usage, never all weights at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Check of a GPU. In: a device. Out: what geometry, encodings, fusion and memory make there of the same numbers."""
+"""Benchmark. In: a device. Out: what geometry, encodings, fusion and memory make there of the same numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Check of a GPU. In: a case, a device. Out: how far its numbers are from what they should be, its time, memory and waits."""
+"""Benchmark. In: a case, a device. Out: how far its numbers are from what they should be, its time, memory and waits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Check of a GPU. In: a device. Out: numbers drawn alike for every device, a rig of cameras, the time steps of a scene."""
+"""Benchmark. In: a device. Out: numbers drawn alike for every device, a rig of cameras, the time steps of a scene."""
 
 from __future__ import annotations
 

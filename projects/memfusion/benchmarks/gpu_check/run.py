@@ -1,4 +1,4 @@
-"""Check of a GPU. In: a device. Out: a line for each check, and the names of those that fail."""
+"""Benchmark. In: a device. Out: a line for each check of a GPU, and the names of those that fail."""
 
 from __future__ import annotations
 
