@@ -203,7 +203,7 @@ runner.train()
 moved = before - runner.model.module.linear.weight.item()
 assert runner.world_size == 2 and runner.model.find_unused_parameters and runner.model.device_ids is None
 assert abs(moved - 2.0) < 1e-6, moved  # the mean of both ranks' gradients, 1 and 3
-print('rank', runner.rank, 'done')
+print(f'rank {runner.rank} done\\n', end='', flush=True)  # one write: the other process prints to the same pipe
 """
 
 
