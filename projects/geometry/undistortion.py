@@ -17,7 +17,7 @@ from .distortion import FISHEYE, MODELS, PINHOLE, RADTAN, distort, max_radius_of
 WIDEST_DEG = 80.0
 """Half the field of view of an undistorted image at the most: a pinhole has no pixel for 90 degrees."""
 _WIDEST_FISHEYE_RAD = math.pi / 2 - 1e-4
-_GROWTH_STEPS, _RADIUS_STEPS, _NEWTON_STEPS = 12, 30, 8
+_GROWTH_STEPS, _RADIUS_STEPS, _NEWTON_STEPS = 12, 24, 8
 
 
 def undistort_points(xy: Tensor, model: Tensor, coefficients: Tensor, max_radius: Tensor | None = None,
