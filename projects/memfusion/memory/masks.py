@@ -98,15 +98,6 @@ def drop_blocks(mask: Tensor, probability: float, block_cells: int) -> Tensor:
     return mask * keep
 
 
-def assign_agents(boxes: Tensor, global_from_bev: Tensor, position: Tensor, time_s: Tensor, now_s: Tensor,
-                  policy: MaskPolicy) -> tuple[Tensor, Tensor, Tensor]:
-    """`match_agents` for one sample: arguments and results without the leading axis."""
-    valid = torch.ones(1, len(boxes), dtype=torch.bool, device=boxes.device)
-    owners, position, time_s = match_agents(
-        boxes[None], valid, global_from_bev[None], position[None], time_s[None], now_s[None], policy)
-    return owners[0], position[0], time_s[0]
-
-
 def match_agents(boxes: Tensor, valid: Tensor, global_from_bev: Tensor, position: Tensor, time_s: Tensor, now_s: Tensor,
                  policy: MaskPolicy) -> tuple[Tensor, Tensor, Tensor]:
     """Gives each box of B samples to an agent: greedily to the nearest within `match_m` of where it was last.

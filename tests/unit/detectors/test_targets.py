@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmdet3d.models.utils import draw_heatmap_gaussian, gaussian_radius
 
-from projects.geometry import BEVGrid
+from projects.geometry import BEVGrid, gaussians
 from projects.memfusion.detectors import targets
 
 GRID = BEVGrid(point_cloud_range=(-20.0, -12.8, -5.0, 20.0, 12.8, 3.0), voxel_size=(0.2, 0.1, 8.0), out_size_factor=2)
@@ -26,7 +26,7 @@ def box_by_box(boxes: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize('most', [1, 1 << 24])
 def test_centers_equal_mmdet3d_drawing_box_by_box(most, monkeypatch):
     """Large and tiny boxes, some outside, some without an extent, a frame without any."""
-    monkeypatch.setattr(targets, '_MOST_CELLS', most)
+    monkeypatch.setattr(gaussians, 'CHUNK_CELLS', most)
     generator = torch.Generator().manual_seed(0)
     frames = [torch.rand(count, 9, generator=generator) for count in (40, 0, 7)]
     for boxes in frames:
