@@ -22,7 +22,7 @@ from torch import Tensor
 
 from projects.geometry import BEVGrid
 from projects.memfusion.heads import scene_head
-from projects.memfusion.losses.ranks import zero_from, zero_of
+from projects.memfusion.losses.ranks import tied_to, zero_from, zero_of
 from projects.memfusion.structures import take_rows
 
 from .encoded_clip import EncodedClip, EncodedImages
@@ -189,18 +189,18 @@ class ClipEncoder(MVXTwoStageDetector):
     def fuse(self, bev: Tensor | None, images: EncodedImages) -> tuple[Tensor | None, EncodedImages]:
         """bev (V, C, H, W) with what the images show, and the images with what the fusion layer keeps for its loss."""
         if torch.is_grad_enabled():  # a level that nobody reads owes distributed training its gradients too
-            nothing = self._nothing_of(images.levels)
+            owed = self._owed(images.levels)
             if bev is None:
-                images = replace(images, levels=[images.levels[0] + nothing, *images.levels[1:]])
+                images = replace(images, levels=[tied_to(images.levels[0], owed), *images.levels[1:]])
             else:
-                bev = bev + nothing
+                bev = tied_to(bev, owed)
         if self.fusion_layer is None:
             return bev, images
         fused = self.fusion_layer.fuse(bev, images.levels, images.calibration)
         return fused.bev, replace(images, aux=fused.aux)
 
-    def _nothing_of(self, levels: Sequence[Tensor]) -> Tensor | float:
-        """A scalar 0 that depends on all parameters of the image branch, and on no feature that nobody reads.
+    def _owed(self, levels: Sequence[Tensor]) -> list[Tensor]:
+        """Tensors that together depend on all parameters of the image branch, and on no feature that nobody reads.
 
         Through the levels that are read, since nothing in them may concern this batch: no cell sees a camera. Parameters that
         only other levels depend on by themselves: those features may be infinite, and 0 times that is NaN. Not all parameters
@@ -209,11 +209,11 @@ class ClipEncoder(MVXTwoStageDetector):
         read = frozenset(level % len(levels) for reader in self._readers()
                          for level in (range(len(levels)) if reader.read_levels is None else reader.read_levels))
         if len(read) == len(levels):
-            return zero_from(levels)
+            return list(levels)
         if read not in self._beside:
             backbone, neck = self._image_branch()
             self._beside[read] = parameters_beside(backbone, neck, read)
-        return zero_from(levels[level] for level in read) + zero_from(self.get_parameter(name) for name in self._beside[read])
+        return [*(levels[level] for level in read), *(self.get_parameter(name) for name in self._beside[read])]
 
     def _readers(self) -> Iterator[Any]:
         """Whoever reads image levels, and says which by `read_levels`."""

@@ -9,7 +9,7 @@ from typing import ClassVar
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from projects.memfusion.losses.ranks import zero_of
+from projects.memfusion.losses.ranks import tied_to
 from projects.memfusion.structures import Calibration
 
 _MOST_PADDING_PX = 32
@@ -88,7 +88,7 @@ class FusionLayer(BaseModule):
         output = self.fuse_levels(bev_lidar, self._used_levels(bev_lidar, img_feats, calibration), calibration)
         if not self.training:
             return output
-        return FusionOutput(output.bev + zero_of(self), output.aux)
+        return FusionOutput(tied_to(output.bev, self.parameters()), output.aux)
 
     def fuse_levels(self, bev_lidar: Tensor, maps: list[Tensor], calibration: Calibration) -> FusionOutput:
         """As fuse, with only the levels that are used; features of cameras that are not valid are 0."""

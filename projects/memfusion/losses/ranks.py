@@ -33,6 +33,26 @@ def zero_from(tensors: Iterable[Tensor]) -> Tensor | float:
     return _Zero.apply(*wanted) if wanted else 0.0
 
 
+def tied_to(tensor: Tensor, others: Iterable[Tensor]) -> Tensor:
+    """The tensor itself, not copied; its backward pass also reaches the others, with a gradient of 0."""
+    wanted = [other for other in others if other.requires_grad]
+    return _Tie.apply(tensor, *wanted) if wanted else tensor
+
+
+class _Tie(torch.autograd.Function):
+    """A tensor and others -> the tensor; the gradient of the others is 0."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, *others: Tensor) -> Tensor:
+        ctx.like = [(other.shape, other.dtype, other.device) for other in others]
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        own = gradient if ctx.needs_input_grad[0] else None
+        return (own, *(torch.zeros((), dtype=dtype, device=device).expand(shape) for shape, dtype, device in ctx.like))
+
+
 class _Zero(torch.autograd.Function):
     """Tensors -> 0, a number; the gradient of each is 0."""
 
