@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +56,9 @@ class PillarSampling(nn.Module):
         num_points: sampled points per head, level and height.
         radius_px: no point lies further than this from its reference, network pixels.
     """
+
+    heights_m: Tensor
+    level_px: Tensor
 
     def __init__(self, dim: int, img_channels: int, strides: Sequence[int],
                  heights_m: Sequence[float] = (-1.5, -0.5, 0.5, 1.5), num_heads: int = 8, num_points: int = 8,
@@ -138,9 +142,9 @@ class PillarSampling(nn.Module):
         chunk = max(1, most // (size * math.prod(self.shape[2:]) * shape[2]))
         chunks = (part.split(chunk) for part in (
             pairs.image, *(whole.unflatten(0, (-1, size)) for whole in (uv_px, weights))))
-        reads = [sum(self._sample(value[image], uv[:, :, :, level], weight[:, :, :, level], stride, image_wh[image])
-                     for level, (value, stride) in enumerate(zip(values, self.strides)))
-                 for image, uv, weight in zip(*chunks)]
+        reads = [reduce(torch.add, (
+            self._sample(value[image], uv[:, :, :, level], weight[:, :, :, level], stride, image_wh[image])
+            for level, (value, stride) in enumerate(zip(values, self.strides)))) for image, uv, weight in zip(*chunks)]
         total = total.index_add(0, pairs.frame * shape[1] + pairs.cell, torch.cat(reads).flatten(0, 1))
         return total.unflatten(0, shape[:2])
 
