@@ -70,7 +70,8 @@ def whole_window(img_hw: Tensor) -> Tensor:
 def inside_window(uv_px: Tensor, window_px: Tensor) -> Tensor:
     """(..., P, 2) pixels and (..., 4) left, top, right, bottom -> (..., P) bool."""
     window_px = window_px[..., None, :]
-    return ((uv_px >= window_px[..., :2]) & (uv_px < window_px[..., 2:])).all(-1)
+    inside = (uv_px >= window_px[..., :2]) & (uv_px < window_px[..., 2:])
+    return inside[..., 0] & inside[..., 1]
 
 
 def clip_segments(start_m: Tensor, end_m: Tensor, near_m: float = MIN_DEPTH_M) -> tuple[Tensor, Tensor, Tensor]:

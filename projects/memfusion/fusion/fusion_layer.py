@@ -114,18 +114,11 @@ class FusionLayer(BaseModule):
             if feature_map.shape[:3] != (frames, cameras, self.img_channels):
                 raise ValueError(f'img_feats[{level}] is {tuple(feature_map.shape)}, expected {frames} frames of cameras '
                                  f'{calibration.cam_names} of fusion_layer.img_channels={self.img_channels}')
-        largest_hw = _largest_image(calibration)
+        largest_hw = calibration.facts.largest_hw if any(calibration.cameras_there) else (0, 0)
         for level, stride, feature_map in zip(self.levels, self.strides, maps):
             _check_stride(level, stride, feature_map, largest_hw)
         missing = ~calibration.cam_valid[..., None, None, None]
         return [feature_map.masked_fill(missing, 0) for feature_map in maps]
-
-
-def _largest_image(calibration: Calibration) -> tuple[int, int]:
-    """Height and width that the images of all cameras that are there fit in; 0 where none is."""
-    sizes = calibration.img_hw.masked_fill(~calibration.cam_valid[..., None], 0).flatten(0, 1)
-    height, width = sizes.amax(0).tolist() if len(sizes) else (0, 0)
-    return height, width
 
 
 def _check_stride(level: int, stride: int, feature_map: Tensor, largest_hw: tuple[int, int]) -> None:
