@@ -35,7 +35,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
-    from projects.memfusion.calibration_doctor import examine, read_data
+    from projects.calibration_doctor import examine, read_data
 
     data = read_data(args.data, args.frames)
     print(f'{data.source}: {len(data.infos)} frames in the infos, images of {len(data.frames)} are looked at', flush=True)
@@ -43,7 +43,7 @@ def main(args: argparse.Namespace) -> None:
     for verdict in verdicts.values():
         print(verdict.line())
     if args.out is not None:
-        from projects.memfusion.calibration_doctor.pictures import write_pictures
+        from projects.calibration_doctor.pictures import write_pictures
         for path in write_pictures(data.frames, verdicts, args.out):
             print(f'picture: {path}')
     faulty = [verdict.name for verdict in verdicts.values() if verdict.is_faulty]

@@ -15,15 +15,15 @@ import pytest
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from projects.memfusion.calibration_doctor import CameraVerdict, examine, read_data
-from projects.memfusion.calibration_doctor.boxes import move_with_boxes
-from projects.memfusion.calibration_doctor.drift_checks import check_drift, turn_seconds
-from projects.memfusion.calibration_doctor.edge_scores import CameraFrameEvidence
-from projects.memfusion.calibration_doctor.file_checks import check_chain, check_names, check_structure, check_tables
-from projects.memfusion.calibration_doctor.hypotheses import Grid, hypothesis_matrices, span
-from projects.memfusion.calibration_doctor.image_checks import with_raw_points
-from projects.memfusion.calibration_doctor.image_edges import find_image_edges
-from projects.memfusion.calibration_doctor.lidar_edges import KINDS, LidarEdges, find_lidar_edges
+from projects.calibration_doctor import CameraVerdict, examine, read_data
+from projects.calibration_doctor.boxes import move_with_boxes
+from projects.calibration_doctor.drift_checks import check_drift, turn_seconds
+from projects.calibration_doctor.edge_scores import CameraFrameEvidence
+from projects.calibration_doctor.file_checks import check_chain, check_names, check_structure, check_tables
+from projects.calibration_doctor.hypotheses import Grid, hypothesis_matrices, span
+from projects.calibration_doctor.image_checks import with_raw_points
+from projects.calibration_doctor.image_edges import find_image_edges
+from projects.calibration_doctor.lidar_edges import KINDS, LidarEdges, find_lidar_edges
 from projects.memfusion.data.errors import DataError
 from projects.memfusion.runtime.errors import UserError
 from projects.memfusion.runtime.plain_pickle import load_plain_pickle
