@@ -21,7 +21,7 @@ from mmengine.runner import Runner
 
 from projects.common.safe_pickle import add_trust_option
 from projects.memfusion.runtime import OptionsAction, build_runner, naming_options, prepare_config, run_cli, set_work_dir
-from projects.memfusion.studies.robustness.conditions import GROUPS
+from projects.studies.robustness.conditions import GROUPS
 
 
 def main() -> None:
@@ -40,8 +40,8 @@ def main() -> None:
                         help='read checkpoints without protection: they may run any program')
     args = parser.parse_args()
 
-    from projects.memfusion.studies.robustness.report import draw, summary_of, write_markdown
-    from projects.memfusion.studies.robustness.run import ResultFile, config_id, file_id, rig_of, run_conditions, test_once
+    from projects.studies.robustness.report import draw, summary_of, write_markdown
+    from projects.studies.robustness.run import ResultFile, config_id, file_id, rig_of, run_conditions, test_once
 
     def runner_of(cfg: Config, checkpoint: str) -> Runner:
         set_work_dir(cfg, args.config, str(args.out / 'logs'))

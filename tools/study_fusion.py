@@ -37,10 +37,10 @@ def main() -> None:
     args = parser.parse_args()
 
     from projects.memfusion.runtime.allocator import keep_large_blocks
-    from projects.memfusion.studies.fusion.faults import run_faults
-    from projects.memfusion.studies.fusion.report import write_report
-    from projects.memfusion.studies.fusion.rows import choose_rows
-    from projects.memfusion.studies.fusion.run import make_worlds, run_seed
+    from projects.studies.fusion.faults import run_faults
+    from projects.studies.fusion.report import write_report
+    from projects.studies.fusion.rows import choose_rows
+    from projects.studies.fusion.run import make_worlds, run_seed
 
     keep_large_blocks()
     rows = choose_rows(args.rows)

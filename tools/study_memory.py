@@ -35,9 +35,9 @@ def main() -> None:
 
     from projects.memfusion import register  # noqa: F401
     from projects.memfusion.runtime.allocator import keep_large_blocks
-    from projects.memfusion.studies.memory.report import write_report
-    from projects.memfusion.studies.memory.rows import choose_rows
-    from projects.memfusion.studies.memory.run import make_data, run_seed
+    from projects.studies.memory.report import write_report
+    from projects.studies.memory.rows import choose_rows
+    from projects.studies.memory.run import make_data, run_seed
 
     keep_large_blocks()
     rows = choose_rows(args.rows)

@@ -16,9 +16,9 @@ from projects.common.safe_pickle import TRUST_VARIABLE, UnsafeFileError
 from projects.memfusion.convert.undistort import Plan, _rewrite_infos
 from projects.memfusion.data.errors import DataError
 from projects.memfusion.runtime import UserError, init_registry, run_cli
-from projects.memfusion.studies.fusion.run import pretrain
-from projects.memfusion.studies.memory.cache import read_cache
-from projects.memfusion.studies.memory.run import train_plain
+from projects.studies.fusion.run import pretrain
+from projects.studies.memory.cache import read_cache
+from projects.studies.memory.run import train_plain
 
 REFUSED = r'{}: was refused, because reading it would call (posix|nt)\.mkdir.*--trust-files'
 INFO, DATABASE = 'nuscenes_infos_val.pkl', 'nuscenes_dbinfos_train.pkl'

@@ -13,15 +13,15 @@ from mmengine.dataset import pseudo_collate
 
 from projects.memfusion.runtime.errors import UserError
 from projects.memfusion.runtime.launch import init_registry
-from projects.memfusion.studies.fusion import results, rows, run, train_row
-from projects.memfusion.studies.fusion.faults import result_path
-from projects.memfusion.studies.fusion.frames import FusedFrames, camera_dataset, join, load_or_encode
-from projects.memfusion.studies.fusion.report import write_report
-from projects.memfusion.studies.fusion.train_row import build_row, class_means
-from projects.memfusion.studies.memory import train_row as memory_train_row
-from projects.memfusion.studies.memory.cache import FeatureCache
-from projects.memfusion.studies.memory.report import BEGIN, END
-from projects.memfusion.studies.memory.rows import Budget
+from projects.studies.fusion import results, rows, run, train_row
+from projects.studies.fusion.faults import result_path
+from projects.studies.fusion.frames import FusedFrames, camera_dataset, join, load_or_encode
+from projects.studies.fusion.report import write_report
+from projects.studies.fusion.train_row import build_row, class_means
+from projects.studies.memory import train_row as memory_train_row
+from projects.studies.memory.cache import FeatureCache
+from projects.studies.memory.report import BEGIN, END
+from projects.studies.memory.rows import Budget
 
 NAMES = ('car', 'bus', *rows.LOOKALIKES)
 

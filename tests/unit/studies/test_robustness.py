@@ -8,9 +8,9 @@ import pytest
 from mmengine.config import Config, ConfigDict
 
 from projects.memfusion.runtime.errors import UserError
-from projects.memfusion.studies.robustness.conditions import CLEAN, Condition, make_conditions, with_condition
-from projects.memfusion.studies.robustness.report import break_even, curve, draw, judge, summary_of, write_markdown
-from projects.memfusion.studies.robustness.run import ResultFile, config_id, file_id, official, rig_of
+from projects.studies.robustness.conditions import CLEAN, Condition, make_conditions, with_condition
+from projects.studies.robustness.report import break_even, curve, draw, judge, summary_of, write_markdown
+from projects.studies.robustness.run import ResultFile, config_id, file_id, official, rig_of
 
 
 def loader(*types):

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 
-from projects.memfusion.studies.robustness.conditions import make_conditions
-from projects.memfusion.studies.robustness.report import break_even, curve
-from projects.memfusion.studies.robustness.run import Scores
+from projects.studies.robustness.conditions import make_conditions
+from projects.studies.robustness.report import break_even, curve
+from projects.studies.robustness.run import Scores
 
 from .faults import FAULTS, result_path
 from .rows import ROWS

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from projects.memfusion.studies.memory import rows as memory_rows
-from projects.memfusion.studies.memory.rows import Budget, Row
+from projects.studies.memory import rows as memory_rows
+from projects.studies.memory.rows import Budget, Row
 
 PRETRAIN = 'configs/study/fusion_pretrain.py'
 LIDAR_ONLY = 'fusion_lidar_only'

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from mmengine.logging import print_log
 
 from projects.memfusion.runtime.errors import UserError
-from projects.memfusion.studies.memory.report import write_tables
-from projects.memfusion.studies.robustness.report import AXES, curve, judge
-from projects.memfusion.studies.robustness.run import Scores
+from projects.studies.memory.report import write_tables
+from projects.studies.robustness.report import AXES, curve, judge
+from projects.studies.robustness.run import Scores
 
 from .faults import FAULTS
 from .results import CONDITIONS, Table, average_seeds, break_even_of, gain, lowest, read_faults, read_rows, spread

@@ -10,8 +10,8 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from projects.memfusion.runtime.launch import build_runner, set_work_dir
-from projects.memfusion.studies.memory.rows import Row
-from projects.memfusion.studies.robustness.run import ResultFile, Scores, file_id, run_conditions, test_once
+from projects.studies.memory.rows import Row
+from projects.studies.robustness.run import ResultFile, Scores, file_id, run_conditions, test_once
 
 from .rows import LIDAR_ONLY, ROWS, SWEPT, SWEPT_WORLDS
 from .run import load_row

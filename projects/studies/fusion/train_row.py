@@ -18,7 +18,7 @@ from torch import Tensor
 
 from projects.memfusion.metrics.class_ap import demo_map
 from projects.memfusion.runtime.checkpoint import check_architecture
-from projects.memfusion.studies.robustness.run import official
+from projects.studies.robustness.run import official
 
 from .frames import FusedFrames
 from .rows import LOOKALIKES, RANGE_M

@@ -18,10 +18,10 @@ from projects.memfusion.data.files import write_text
 from projects.memfusion.runtime.checkpoint import safe_load
 from projects.memfusion.runtime.launch import build_runner, init_registry, prepare_config
 from projects.memfusion.runtime.run_checks import check_run
-from projects.memfusion.studies.memory.cache import FeatureCache
-from projects.memfusion.studies.memory.rows import Row
-from projects.memfusion.studies.memory.run import run_tool
-from projects.memfusion.studies.memory.train_row import train
+from projects.studies.memory.cache import FeatureCache
+from projects.studies.memory.rows import Row
+from projects.studies.memory.run import run_tool
+from projects.studies.memory.train_row import train
 
 from .frames import FusedFrames, camera_dataset, load_or_encode, read_world
 from .rows import BUDGET, LIDAR_ONLY, PRETRAIN, ROWS, WORLDS

@@ -21,7 +21,7 @@ from torch import Tensor
 from projects.memfusion.data.seeding import item_seed, seeded
 from projects.memfusion.detectors.encoded_clip import EncodedClip, EncodedImages
 from projects.memfusion.structures import CameraFrame
-from projects.memfusion.studies.memory.cache import FeatureCache, encode_split, read_cache
+from projects.studies.memory.cache import FeatureCache, encode_split, read_cache
 
 CAMERA_STEPS = ('LoadMultiViewImages', 'LoadAnnotations3D', 'ProjectImageBoxes', 'CalibrationNoise', 'ResizeImages',
                 'CropImages', 'FlipImages')
