@@ -38,12 +38,12 @@ def main() -> None:
     import torch
     from mmengine.registry import init_default_scope
 
+    from projects.benchmarks import fused as benchmark_fused
+    from projects.benchmarks import fusion as benchmark_fusion
+    from projects.benchmarks import infos as benchmark_infos
+    from projects.benchmarks import memory as benchmark_memory
+    from projects.benchmarks import models as benchmark
     from projects.memfusion import register  # noqa: F401
-    from projects.memfusion.benchmarks import fused as benchmark_fused
-    from projects.memfusion.benchmarks import fusion as benchmark_fusion
-    from projects.memfusion.benchmarks import infos as benchmark_infos
-    from projects.memfusion.benchmarks import memory as benchmark_memory
-    from projects.memfusion.benchmarks import models as benchmark
     from projects.memfusion.runtime.allocator import keep_large_blocks
 
     init_default_scope('mmdet3d')

@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.frame < 0:
         parser.error(f'--frame must be at least 0, got {args.frame}')
-    from projects.memfusion.benchmarks.flops import count_frame
+    from projects.benchmarks.flops import count_frame
     print(f'{"slot":<24}{"parameters":>14}{"GFLOPs":>12}')
     for cost in count_frame(prepare_config(args.config, args.cfg_options), args.frame):
         print(f'{cost.slot:<24}{cost.parameters:>14,}{cost.flops / 1e9:>12.3f}')

@@ -33,7 +33,7 @@ def main() -> int:
     if args.device == 'cuda' and not torch.cuda.is_available():
         print('gpu_check: FAILED: torch finds no CUDA device (--device cpu makes the same checks without)')
         return 1
-    from projects.memfusion.benchmarks.gpu_check.run import run
+    from projects.benchmarks.gpu_check.run import run
 
     failed = run(args.device, REPO, not args.skip_published, args.only)
     print(f'gpu_check: FAILED: {", ".join(failed)}' if failed else f'gpu_check: ok on {args.device}')

@@ -6,10 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from projects.benchmarks.gpu_check.run import run as run_checks
 from projects.geometry import transform_points, warp_bev
 from projects.geometry.projection import apply_homography
 from projects.geometry.resampling import _pool_in_order, _sample_in_order
-from projects.memfusion.benchmarks.gpu_check.run import run as run_checks
 from projects.memfusion.memory.chunked_read import chunked_read
 from projects.memfusion.memory.similarity import _fused_read, _validity, expand_memory, expand_query, read_memory
 from projects.memfusion.memory.xmem.network import KeyProjection

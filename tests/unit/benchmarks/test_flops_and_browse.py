@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from projects.memfusion.benchmarks.flops import BETWEEN, _count
+from projects.benchmarks.flops import BETWEEN, _count
 from projects.memfusion.demos.browse import browse
 from projects.memfusion.runtime import UserError, prepare_config
 

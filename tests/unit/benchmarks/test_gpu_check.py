@@ -9,8 +9,8 @@ import sys
 import pytest
 import torch
 
-from projects.memfusion.benchmarks.gpu_check import checks, run
-from projects.memfusion.benchmarks.gpu_check.cases import CASES, Case
+from projects.benchmarks.gpu_check import checks, run
+from projects.benchmarks.gpu_check.cases import CASES, Case
 
 WITHOUT_OPS = '''
 import sys
