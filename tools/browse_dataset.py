@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.number < 1:
         parser.error(f'--number must be at least 1, got {args.number}')
-    from projects.memfusion.demos.browse import browse
+    from projects.demos.browse import browse
     for path in browse(prepare_config(args.config, args.cfg_options), args.split, args.out, args.number):
         print(path)
 

@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument('--cfg-options', nargs='*', default=[], metavar='KEY=VALUE', help='change the config')
     args = parser.parse_args()
     warnings.filterwarnings('ignore')  # of libraries that we cannot change
-    from projects.memfusion.demos.demo import CONFIG, Demo
+    from projects.demos.demo import CONFIG, Demo
     repo = Path(__file__).resolve().parents[1]
     print(Demo(repo, args.work_dir, args.data_root, args.preset, args.cfg_options, args.config or CONFIG).run())
 

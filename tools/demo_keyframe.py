@@ -33,7 +33,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     """Exit code 0: all figures hit the mark; 1: one missed it; 2: bad input (run_cli); 3: the tool itself failed."""
-    from projects.memfusion.demos.keyframe.run import run_keyframe
+    from projects.demos.keyframe.run import run_keyframe
 
     score = run_keyframe(args.keyframe_dir, args.out, args.steps, args.seed)
     failures = score.failures()

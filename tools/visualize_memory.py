@@ -44,7 +44,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     cfg = prepare_config(args.config, args.cfg_options)
-    from projects.memfusion.demos.memory_pictures import draw_memory
+    from projects.demos.memory_pictures import draw_memory
     cell_m = None if args.cell is None else (args.cell[0], args.cell[1])
     paths = draw_memory(cfg, args.checkpoint, args.out, args.scene, args.frame, cell_m, args.score_thr, args.trust_checkpoint)
     print(f'{len(paths)} pictures in {args.out}')

@@ -15,11 +15,11 @@ import torch
 from mmcv.ops import points_in_boxes_cpu
 from mmdet3d.structures import LiDARInstance3DBoxes
 
+from projects.demos.keyframe.input import Keyframe, read_keyframe
+from projects.demos.keyframe.run import PICTURES, calibration_of, prepare_out, run_keyframe
+from projects.demos.keyframe.score import box_points_error
 from projects.memfusion.data.box_points_check import count_in_boxes
 from projects.memfusion.data.errors import BadFrameError
-from projects.memfusion.demos.keyframe.input import Keyframe, read_keyframe
-from projects.memfusion.demos.keyframe.run import PICTURES, calibration_of, prepare_out, run_keyframe
-from projects.memfusion.demos.keyframe.score import box_points_error
 from projects.memfusion.runtime.errors import UserError, run_cli
 from projects.memfusion.runtime.plain_pickle import load_plain_pickle
 from projects.memfusion.visualization.image_files import read_rgb

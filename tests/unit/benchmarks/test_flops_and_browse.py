@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from projects.benchmarks.flops import BETWEEN, _count
-from projects.memfusion.demos.browse import browse
+from projects.demos.browse import browse
 from projects.memfusion.runtime import UserError, prepare_config
 
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from projects.memfusion.demos.keyframe.score import (
+from projects.demos.keyframe.score import (
     KeyframeScore,
     box_points_error,
     match_greedily,

@@ -120,7 +120,7 @@ def test_run_cli_prints_one_line_and_exits_2(capsys, monkeypatch):
 
 @pytest.mark.parametrize(('tool', 'part'), [
     ('calibration_doctor.py', 'projects.calibration_doctor.read_data'),
-    ('demo_keyframe.py', 'projects.memfusion.demos.keyframe.run.run_keyframe')])
+    ('demo_keyframe.py', 'projects.demos.keyframe.run.run_keyframe')])
 @pytest.mark.parametrize(('raising', 'code'), [(defect, 3), (bad_frame, 2)])
 def test_a_defect_of_a_tool_that_judges_is_no_verdict(repo, tmp_path, monkeypatch, capsys, tool, part, raising, code):
     monkeypatch.setattr(part, lambda *args: raising())

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from projects.memfusion.demos.attention_pictures import cell_size_m, choose_cell, places_in_slots
-from projects.memfusion.demos.memory_pictures import build_remembering, draw_memory, find_scene, stream_memory, usage_of
-from projects.memfusion.demos.recorded_steps import MemoryFrame
+from projects.demos.attention_pictures import cell_size_m, choose_cell, places_in_slots
+from projects.demos.memory_pictures import build_remembering, draw_memory, find_scene, stream_memory, usage_of
+from projects.demos.recorded_steps import MemoryFrame
 from projects.memfusion.runtime import UserError, init_registry, prepare_config
 from projects.memfusion.structures import MemorySizes, MemoryState
 from projects.memfusion.visualization import BoxSet, MemoryUsage, StoredFrame, draw_attention, draw_memory_usage, mark_cell
