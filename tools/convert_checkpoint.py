@@ -31,7 +31,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     print('loading libraries ...', flush=True)
-    from projects.memfusion.convert import convert_checkpoint
+    from projects.convert import convert_checkpoint
     print('\n'.join(convert_checkpoint(args.kind, args.source, args.target, args.config, args.trust_checkpoint,
                                        args.overwrite)))
 

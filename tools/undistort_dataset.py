@@ -29,7 +29,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     print('loading libraries ...', flush=True)
-    from projects.memfusion.convert.undistort import undistort_dataset
+    from projects.convert.undistort import undistort_dataset
     print('\n'.join(undistort_dataset(args.data, args.out, args.workers)))
 
 

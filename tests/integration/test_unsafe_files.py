@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.fileio import dump, load
 
 from projects.common.safe_pickle import TRUST_VARIABLE, UnsafeFileError
-from projects.memfusion.convert.undistort import Plan, _rewrite_infos
+from projects.convert.undistort import Plan, _rewrite_infos
 from projects.memfusion.data.errors import DataError
 from projects.memfusion.runtime import UserError, init_registry, run_cli
 from projects.studies.fusion.run import pretrain

@@ -23,8 +23,8 @@ from replays.compare import difference
 from replays.openpcdet_settings import detector_config, head_config, train_config
 from torch import Tensor, nn
 
+from projects.convert.openpcdet_multihead import convert, our_names
 from projects.memfusion import register  # noqa: F401 - fills the registries
-from projects.memfusion.convert.openpcdet_multihead import convert, our_names
 
 FULL = Path(__file__).resolve().parents[2] / 'configs/temporal/multihead_pillar02_second_secfpn_8xb4-cyclic-20e_nus-3d.py'
 TOLERANCE, BOX_TOLERANCE, YAW_TOLERANCE = 5e-5, 5e-4, 2e-3

@@ -9,8 +9,8 @@ import torch
 from mmdet3d.registry import MODELS
 from mmengine.config import Config
 
-from projects.memfusion.convert import convert_checkpoint
-from projects.memfusion.convert.openpcdet_multihead import convert, our_names
+from projects.convert import convert_checkpoint
+from projects.convert.openpcdet_multihead import convert, our_names
 from projects.memfusion.runtime import UserError, load_weights, safe_load
 
 TINY = 'configs/temporal/multihead_pillar04_second_secfpn_tiny-synthetic.py'

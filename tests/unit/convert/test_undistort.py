@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from projects.memfusion.convert.undistort import undistort_dataset
+from projects.convert.undistort import undistort_dataset
 from projects.memfusion.data.errors import BadFrameError
 from projects.memfusion.runtime.errors import UserError, run_cli
 from projects.memfusion.structures.calibration import Calibration
