@@ -19,7 +19,7 @@ from projects.memfusion.runtime.launch import init_registry, prepare_config
 
 from . import openpcdet_multihead
 
-_REPO = Path(__file__).resolve().parents[3]
+_REPO = Path(__file__).resolve().parents[2]
 _SHOWN = 4
 
 

@@ -35,7 +35,7 @@ from .score import (
     score_keyframe,
 )
 
-CONFIG = Path(__file__).resolve().parents[4] / 'configs/demo/keyframe_pillar04.py'
+CONFIG = Path(__file__).resolve().parents[3] / 'configs/demo/keyframe_pillar04.py'
 MARKER = '.made_by_demo_keyframe'
 PICTURES = ('lidar_cameras.png', 'truth_bev.png', 'truth_cameras.png', 'prediction_bev.png', 'prediction_cameras.png')
 
