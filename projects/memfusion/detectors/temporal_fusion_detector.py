@@ -191,12 +191,12 @@ class TemporalFusionDetector(ClipEncoder):
         return HeadOutputs(raw, partial(head.predict_by_feat, raw, metas))
 
     @torch.no_grad()
-    def _glance(self, features: SceneFeatures, readout: Readout) -> HeadOutputs:
+    def _glance(self, features: SceneFeatures, readout: Readout, metas: Sequence[dict[str, Any]] | None = None) -> HeadOutputs:
         """The head's outputs as in testing, whatever the mode."""
         device = features.any_tensor.device.type
         with evaluating(self.pts_bbox_head), torch.autocast(device, enabled=False):  # boxes are never half precise
             bev = readout.bev if readout.bev is not None else features.bev
-            outputs = self.head(features, replace(readout, bev=None if bev is None else bev.detach().float()), None)
+            outputs = self.head(features, replace(readout, bev=None if bev is None else bev.detach().float()), None, metas)
             outputs.found  # noqa: B018 - decoded here, under these modes
             return outputs
 
@@ -337,7 +337,7 @@ class TemporalFusionDetector(ClipEncoder):
             return [InstanceData(bboxes_3d=LiDARInstance3DBoxes(empty.view(0, 9), box_dim=9), scores_3d=empty,
                                  labels_3d=empty.long()) for _ in samples]
         if outputs is None:
-            outputs = self.head(features, readout, None, [sample.metainfo for sample in samples])
+            outputs = self._glance(features, readout, [sample.metainfo for sample in samples])
         return outputs.found
 
     def steps_of(self, clip: EncodedClip, samples: Sequence[Det3DDataSample]) -> list[FrameBatch]:

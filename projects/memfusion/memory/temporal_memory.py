@@ -159,7 +159,7 @@ class TemporalMemory(TemporalSlot):
         query_key, query_selection = self._locate_query(query)
         count_usage = self.long_term is not None
         read = read_memory(query_key, query_selection, *elements[:3], top_k=self.top_k, memory_valid=elements[3],
-                           return_usage=count_usage)
+                           return_usage=count_usage, num_valid=self._num_valid(memory))
         remembered, usage = read if isinstance(read, tuple) else (read, None)
         remembered = remembered.view(*memory.sensory.shape[:2], -1, *memory.sensory.shape[-2:])
         sensory = memory.sensory
@@ -201,10 +201,21 @@ class TemporalMemory(TemporalSlot):
     def _filled(self, memory: MemoryState) -> int:
         """Slots that any of the scenes has filled, at least 1, as the host knows from how many frames were seen."""
         # New frames enter at the end: empty slots in front, common in clips and early in a scene, need not be read.
+        return max(1, *self._written_slots(memory))
+
+    def _written_slots(self, memory: MemoryState) -> list[int]:
+        """B counts of slots that hold a frame."""
         written = [-(-age // self.mem_every) for age in memory.ages]
         if self.long_term is not None:
-            return max(1, *[self.long_term.filled_slots(count) for count in written])
-        return max(1, *[min(count, self.max_mem_frames) for count in written])
+            return [self.long_term.filled_slots(count) for count in written]
+        return [min(count, self.max_mem_frames) for count in written]
+
+    def _num_valid(self, memory: MemoryState) -> list[int] | None:
+        """B counts of elements that may answer; None where they depend on what was seen, so that the host cannot know them."""
+        if self.long_term is not None or self.stored_cells != 'all':
+            return None
+        cells = memory.cell_valid.shape[-2] * memory.cell_valid.shape[-1]
+        return [count * cells for count in self._written_slots(memory)]
 
     def _locate_query(self, query: MemoryQuery) -> tuple[Tensor, Tensor]:
         """The query's key and selection (B, CK', Hm Wm), with its cells' positions where keys have them."""

@@ -27,6 +27,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from projects.memfusion.heads.peak_head import PeakHead
+from projects.memfusion.lidar.pillar_scatter import BatchedPillarsScatter
 from projects.memfusion.lidar.real_points import ChannelsLastScatter, RealPointEncoder
 
 _BEV_PARTS = ('pts_backbone', 'pts_neck', 'pts_bbox_head')
@@ -112,9 +113,11 @@ def _folded(layer: nn.Module, norm: Any) -> nn.Module:
 
 # -- the BEV stack ----------------------------------------------------------------------------------------------------
 def _replace_points(detector: Any) -> None:
+    if not detector.with_pts_backbone:  # cameras only
+        return
     if RealPointEncoder.replaces(detector.pts_voxel_encoder):
         detector.pts_voxel_encoder = RealPointEncoder(detector.pts_voxel_encoder)
-    if type(detector.pts_middle_encoder) is PointPillarsScatter:
+    if type(detector.pts_middle_encoder) in (PointPillarsScatter, BatchedPillarsScatter):
         detector.pts_middle_encoder = ChannelsLastScatter(detector.pts_middle_encoder)
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 from mmdet3d.registry import MODELS
-from mmdet3d.structures import Det3DDataSample
 from mmengine.dataset import pseudo_collate
 from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from projects.geometry import transform_points
 from projects.memfusion.heads import SceneHead, scene_head
 from projects.memfusion.memory.slot import TemporalSlot, clock
+from projects.memfusion.runtime.fuse import fuse_for_inference
 from projects.memfusion.structures import Calibration, CameraFrame, Readout, SceneFeatures, TemporalState, empty_clock
 
 
@@ -208,7 +208,8 @@ def test_memory_of_bev_features_without_lidar_is_named(toy, clip):
         streamed(model, clip('a', 1))
 
 
-def test_samples_keep_their_type(toy, clip):
-    with torch.no_grad():
-        found = toy(**collate(toy, [clip('a', 1)]), mode='predict')
-    assert isinstance(found[0], Det3DDataSample)
+def test_a_fused_model_without_lidar_finds_the_same(toy, clip):
+    found = streamed(toy, clip('a', 2))
+    toy.session.clear()
+    for one, fused in zip(found, streamed(fuse_for_inference(toy), clip('a', 2))):
+        torch.testing.assert_close(fused.bboxes_3d.tensor, one.bboxes_3d.tensor, atol=1e-4, rtol=0)
