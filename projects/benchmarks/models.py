@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -38,7 +38,7 @@ class Row:
     note: str = ''
 
 
-def interleave(cases: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
+def interleave(cases: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
     """Times every case once per round, round after round, so that slow moments of the machine hit all of them.
 
     torch's timer waits for the GPU before it reads the clock.
