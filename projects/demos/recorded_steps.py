@@ -1,4 +1,4 @@
-"""Demo. In: a temporal detector. Out: what each of its steps was given and left behind, for looking at."""
+"""Demo. In: a detector with an XMem memory. Out: what each of its steps was given and left behind, for looking at."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from projects.memfusion.structures import FrameBatch, SceneFeatures, SceneTruth, TemporalState
+from projects.memfusion.structures import FrameBatch, MemoryState, SceneFeatures, SceneTruth
 from projects.memfusion.visualization import BoxSet
 
 
@@ -18,9 +18,9 @@ class RecordedStep:
     """What the frame shows, the state before it (not aligned to it), the frames, the state after them."""
 
     features: SceneFeatures
-    before: TemporalState
+    before: MemoryState
     frames: FrameBatch
-    after: TemporalState
+    after: MemoryState
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def recorded_steps(model: Any) -> Iterator[list[RecordedStep]]:
     steps: list[RecordedStep] = []
     original = model.step
 
-    def step(features: SceneFeatures, state: TemporalState, frames: FrameBatch, truth: SceneTruth | None = None) -> Any:
+    def step(features: SceneFeatures, state: MemoryState, frames: FrameBatch, truth: SceneTruth | None = None) -> Any:
         out = original(features, state, frames, truth)
         steps.append(RecordedStep(features, state, frames, out.state))
         return out

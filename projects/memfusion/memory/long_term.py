@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -98,6 +99,8 @@ def consolidate_oldest(
     nothing = made.valid.float().zero_()
     at = made.indices[:, None].expand(-1, 3, -1)
     forgotten = torch.arange(policy.max_mem_frames, device=key.device) < oldest
+    emptied: dict[str, Any] = {name: _clear(getattr(part, name), forgotten) for name in (
+        'key', 'shrinkage', 'selection', 'value', 'slot_valid', 'cell_valid', 'usage', 'life', 'slot_time_s')}
     after = replace(
         part,
         long_key=append(part.long_key, made.key[:, :part.long_key.shape[1]] * made.valid[:, None]),
@@ -105,9 +108,7 @@ def consolidate_oldest(
         long_value=append(part.long_value, made.value * made.valid[:, None, None]),
         long_position=append(part.long_position, position.gather(2, at) * made.valid[:, None]),
         long_valid=append(part.long_valid, made.valid),
-        long_usage=append(part.long_usage, nothing), long_life=append(part.long_life, nothing),
-        **{name: _clear(getattr(part, name), forgotten) for name in
-           ('key', 'shrinkage', 'selection', 'value', 'slot_valid', 'cell_valid', 'usage', 'life', 'slot_time_s')})
+        long_usage=append(part.long_usage, nothing), long_life=append(part.long_life, nothing), **emptied)
     return memory.put(full, after)
 
 

@@ -40,7 +40,8 @@ class TemporalState:
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name != 'ages'}
 
     def _map(self: State, function: Callable[[Tensor], Tensor]) -> State:
-        return replace(self, **{name: function(tensor) for name, tensor in self.tensors().items()})
+        changed: dict[str, Any] = {name: function(tensor) for name, tensor in self.tensors().items()}
+        return replace(self, **changed)
 
     @property
     def batch_size(self) -> int:
@@ -90,7 +91,7 @@ class TemporalState:
             return self
         fresh = replace(self._map(torch.zeros_like), ages=(0,) * len(self.ages))
         eye = torch.eye(4, dtype=torch.float64, device=self.num_frames.device)
-        poses = {name: eye.expand_as(getattr(self, name)) for name in self.POSES}
+        poses: dict[str, Any] = {name: eye.expand_as(getattr(self, name)) for name in self.POSES}
         return replace(fresh, **poses).where(which, self)
 
     @staticmethod
