@@ -60,25 +60,26 @@ class _RecomputedRead(torch.autograd.Function):
             parts.append(affinity @ value)
             if count_usage:
                 usage = usage + affinity.sum(dim=1)
-        readout = torch.cat(parts, dim=1)
-        ctx.save_for_backward(query, memory, value, bias, readout)
+        ctx.save_for_backward(query, memory, value, bias)
         ctx.top_k = top_k
         ctx.mark_non_differentiable(usage)
-        return readout, usage
+        return torch.cat(parts, dim=1), usage
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, of_readout: Tensor, of_usage: Tensor) -> tuple[Tensor | None, ...]:
         del of_usage
-        query, memory, value, bias, readout = ctx.saved_tensors
+        query, memory, value, bias = ctx.saved_tensors
         of_memory, of_value, of_query = torch.zeros_like(memory), torch.zeros_like(value), []
         with torch.autocast(query.device.type, enabled=False):
-            # The gradient of a softmax subtracts what all weights have in common: sum_n affinity * of_affinity.
-            shared = (of_readout * readout).sum(dim=-1, keepdim=True)
-            for chunk, of_chunk, shared_chunk in zip(*(part.split(QUERY_CHUNK, dim=1) for part in (query, of_readout, shared))):
+            for chunk, of_chunk in zip(query.split(QUERY_CHUNK, dim=1), of_readout.split(QUERY_CHUNK, dim=1)):
                 affinity = _affinity(chunk, memory, bias, ctx.top_k)
                 of_value.baddbmm_(affinity.transpose(1, 2), of_chunk)
-                of_similarity = torch.baddbmm(-shared_chunk, of_chunk, value.transpose(1, 2)).mul_(affinity)
+                of_similarity = torch.bmm(of_chunk, value.transpose(1, 2))
+                # The gradient of a softmax, less what all weights have in common. Of the very products, not of the readout:
+                # where one element answers alone it must be 0 exactly, since long keys multiply whatever rounding leaves.
+                shared = (of_similarity * affinity).sum(dim=-1, keepdim=True)
+                of_similarity.sub_(shared).mul_(affinity)
                 of_memory.baddbmm_(of_similarity.transpose(1, 2), chunk)
                 of_query.append(of_similarity @ memory)
         return torch.cat(of_query, dim=1), of_memory, of_value, None, None, None

@@ -167,3 +167,12 @@ def test_the_weights_shown_are_those_read_with():
         expected = torch.einsum('bmn,bcn->bcm', affinity, args[4])
         assert (read_memory(*args, top_k=top_k, memory_valid=valid) - expected).abs().max() < 1e-5
         assert (affinity.sum(-1) - 1).abs().max() < 1e-5 and affinity.transpose(1, 2)[~valid].abs().max() == 0
+
+
+def test_where_one_element_answers_alone_its_similarity_has_no_gradient():
+    g = torch.Generator().manual_seed(0)
+    memory_key = torch.randn(1, 4, 50, generator=g) * 1e3
+    query_key = (memory_key[..., :30] + 1.0).requires_grad_()
+    read = read_memory(query_key, torch.ones(1, 4, 30), memory_key, torch.ones(1, 1, 50), torch.randn(1, 3, 50, generator=g))
+    read.square().sum().backward()
+    assert query_key.grad.abs().max() == 0
