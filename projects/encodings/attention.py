@@ -1,4 +1,4 @@
-"""Fusion block. In: queries (B, Q, D) and context (B, T, D). Out: multi-head attention of the queries over the context."""
+"""Encodings. In: queries (B, Q, D) and context (B, T, D). Out: multi-head attention of the queries over the context."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ CASES = dict(
     tokens=lambda: _pool(draw(1, 2, 5, 8, 12), torch.rand(1, 2, 2, 8), torch.rand(1, 2, 2, 12)),
     twist=lambda: rigid_from_twist(draw(2, 6)),
 )
-DOUBLE = ('warp_bev', 'unproject', 'rays', 'moved', 'with_noise')  # their products are float64
+DOUBLE = ('warp_bev', 'unproject', 'rays', 'moved', 'with_noise', 'twist')  # their products are float64
 
 
 @pytest.mark.parametrize('case', CASES)

@@ -23,7 +23,7 @@ from torch import Tensor
 from projects.geometry import BEVGrid
 from projects.memfusion.heads import scene_head
 from projects.memfusion.losses.ranks import tied_to, zero_from, zero_of
-from projects.memfusion.structures import take_rows
+from projects.memfusion.structures import Calibration, take_rows
 
 from .encoded_clip import EncodedClip, EncodedImages
 from .modes import choose_voxels, evaluating
@@ -43,6 +43,7 @@ class ClipEncoder(MVXTwoStageDetector):
             raise ValueError('model.fusion_layer needs images, but there is no model.img_backbone: set one, or '
                              'fusion_layer=None')
         self.fusion_layer: Any = None if fusion_layer is None else MODELS.build(fusion_layer)
+        self._seen_images: EncodedImages | None = None  # shapes alone: zeros, no camera
         self._beside: dict[frozenset[int], tuple[str, ...]] = {}  # names of parameters, by the levels that are read
 
     def init_weights(self) -> None:
@@ -82,7 +83,8 @@ class ClipEncoder(MVXTwoStageDetector):
         kept = set(rows)
         valid = tuple(tuple(b * length + t in kept for t in range(length)) for b in range(clips))
         return EncodedClip(None if bev is None else bev.view(clips, length, *bev.shape[1:]),
-                           None if observed is None else observed.view(clips, length, *observed.shape[1:]), valid, images)
+                           None if observed is None else observed.view(clips, length, *observed.shape[1:]), valid, images,
+                           blank=None if rows or not self._step_readers() else self._blank_images(images))
 
     def _encode_rows(self, inputs: dict[str, Any], there: list[int], rows: list[int]) -> tuple[Any, Any, EncodedImages | None]:
         """bev (V, C, H, W) and observed (V, 1, H, W), or None without points, and the images of the frames at `rows`."""
@@ -119,6 +121,26 @@ class ClipEncoder(MVXTwoStageDetector):
         shape = self.grid.bev_shape
         bev = torch.zeros(0, self._bev_channels(), *shape, device=device)
         return bev if owed is None else bev + owed, torch.zeros(0, 1, *shape, dtype=torch.bool, device=device), images
+
+    def _blank_images(self, images: EncodedImages | None) -> EncodedImages:
+        """One frame that shows nothing, for steps that read images where no frame of the batch is there.
+
+        Of the cameras and shapes seen last; before any was seen, of one camera. It carries the gradients that are owed.
+        """
+        blank = self._seen_images
+        if blank is None:
+            size, device = 64, self.data_preprocessor.device
+            with evaluating(self), torch.no_grad():
+                levels = self.img_backbone(torch.zeros(1, 3, size, size, device=device))
+                levels = self.img_neck(levels) if self.with_img_neck else levels
+            rig = Calibration.from_matrices(torch.eye(3)[None, None], torch.eye(4)[None, None], torch.tensor([[[size, size]]]),
+                                            cam_valid=torch.zeros(1, 1, dtype=torch.bool))
+            blank = EncodedImages([torch.zeros_like(level)[:, None] for level in levels], rig.to(device), (-1,))
+        if not torch.is_grad_enabled():
+            return blank
+        branch = [part for part in self._image_branch() if part is not None]
+        owed = images.levels if images is not None else [p for part in branch for p in part.parameters()]
+        return replace(blank, levels=[tied_to(blank.levels[0], owed), *blank.levels[1:]])
 
     def _check_points(self, inputs: dict[str, Any]) -> None:
         if 'voxels' not in inputs:
@@ -184,7 +206,10 @@ class ClipEncoder(MVXTwoStageDetector):
         if len(shown) < frames * cameras:
             at = torch.tensor(shown, dtype=torch.long).to(imgs.device, non_blocking=True)
             levels = [level.new_zeros(frames * cameras, *level.shape[1:]).index_copy(0, at, level) for level in levels]
-        return EncodedImages([level.unflatten(0, (frames, cameras)) for level in levels], calibration, tuple(rows))
+        images = EncodedImages([level.unflatten(0, (frames, cameras)) for level in levels], calibration, tuple(rows))
+        if self._step_readers():
+            self._seen_images = images.blank()
+        return images
 
     def fuse(self, bev: Tensor | None, images: EncodedImages) -> tuple[Tensor | None, EncodedImages]:
         """bev (V, C, H, W) with what the images show, and the images with what the fusion layer keeps for its loss."""
@@ -206,8 +231,11 @@ class ClipEncoder(MVXTwoStageDetector):
         only other levels depend on by themselves: those features may be infinite, and 0 times that is NaN. Not all parameters
         by themselves: those under a checkpoint that starts a backward pass of its own would have their gradient twice.
         """
-        read = frozenset(level % len(levels) for reader in self._readers()
-                         for level in (range(len(levels)) if reader.read_levels is None else reader.read_levels))
+        asked = {level for reader in self._readers()
+                 for level in (range(len(levels)) if reader.read_levels is None else reader.read_levels)}
+        if any(not -len(levels) <= level < len(levels) for level in asked):
+            raise ValueError(f'read_levels asks for {sorted(asked)}, but img_neck gives {len(levels)} levels (0 is the first)')
+        read = frozenset(level % len(levels) for level in asked)
         if len(read) == len(levels):
             return list(levels)
         if read not in self._beside:
@@ -219,6 +247,10 @@ class ClipEncoder(MVXTwoStageDetector):
         """Whoever reads image levels, and says which by `read_levels`."""
         if self.fusion_layer is not None:
             yield self.fusion_layer
+
+    def _step_readers(self) -> list[Any]:
+        """What reads image features in a step; none in this half of the detector."""
+        return []
 
     def _image_branch(self) -> tuple[Any, Any]:
         return (self.img_backbone if self.with_img_backbone else None, self.img_neck if self.with_img_neck else None)

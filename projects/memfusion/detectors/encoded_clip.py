@@ -38,18 +38,26 @@ class EncodedImages:
         return EncodedImages([take_rows(level, at) for level in self.levels],
                              self.calibration.select(at), tuple(self.rows[i] for i in at), aux)
 
-    def spread(self, rows: Sequence[int]) -> tuple[tuple[Tensor, ...], Calibration]:
-        """Levels and calibration of the frames at `rows`, in this order; zeros and no camera where there are no images."""
+    def blank(self) -> EncodedImages:
+        """One frame of these shapes and cameras that shows nothing: zeros, no camera."""
+        calibration = self.calibration.select([0]).without_cameras()
+        return EncodedImages([torch.zeros_like(level[:1]) for level in self.levels], calibration, (-1,))
+
+    def spread(self, rows: Sequence[int], blank: EncodedImages | None) -> tuple[tuple[Tensor, ...], Calibration]:
+        """Levels and calibration of the frames at `rows`, in this order; `blank`, or one made of these, for missing ones."""
         known = {row: i for i, row in enumerate(self.rows)}
-        at = [known.get(row, 0) for row in rows]
-        there = [row in known for row in rows]
-        calibration = self.calibration.select(at)
-        levels = tuple(take_rows(level, at) for level in self.levels)
-        if all(there):
-            return levels, calibration
-        shown = torch.tensor(there).to(levels[0].device, non_blocking=True)
-        levels = tuple(level * shown.view(-1, *[1] * (level.dim() - 1)).to(level.dtype) for level in levels)
-        return levels, replace(calibration, cam_valid=calibration.cam_valid & shown[:, None])
+        at = [known.get(row, len(known)) for row in rows]
+        whole = self
+        if len(known) in at:
+            blank = self.blank() if self.rows else blank
+            assert blank is not None  # the encoder makes one where a step reads levels
+            whole = self.join(blank) if self.rows else blank
+        return tuple(take_rows(level, at) for level in whole.levels), whole.calibration.select(at)
+
+    def join(self, other: EncodedImages) -> EncodedImages:
+        """These frames and then those of `other`, without what the fusion layer keeps."""
+        levels = [torch.cat(pair) for pair in zip(self.levels, other.levels)]
+        return EncodedImages(levels, Calibration.cat([self.calibration, other.calibration]), (*self.rows, *other.rows))
 
 
 @dataclass(frozen=True)
@@ -60,13 +68,17 @@ class EncodedClip:
         bev: (B, T, C, H, W), zeros where a frame is padding; None without BEV features.
         observed: (B, T, 1, H, W) bool, cells that hold a point; None without LiDAR.
         valid: B x T bools on the host; False where a frame is padding.
-        images: of the valid frames; None without cameras.
+        images: of the valid frames that learn; None without cameras.
+        context: images of the frames before them, which were encoded without gradient; None where there are none.
+        blank: one frame of image features that shows nothing, for steps in which no frame has images.
     """
 
     bev: Tensor | None
     observed: Tensor | None
     valid: tuple[tuple[bool, ...], ...]
     images: EncodedImages | None = None
+    context: EncodedImages | None = None
+    blank: EncodedImages | None = None
 
     @property
     def length(self) -> int:
@@ -74,13 +86,13 @@ class EncodedClip:
         return len(self.valid[0])
 
     def after(self, before: EncodedClip, context: int) -> EncodedClip:
-        """This clip with its first `context` frames taken from `before`; the images stay those encoded here."""
+        """This clip with its first `context` frames taken from `before`; losses see only the images encoded here."""
         def join(name: str) -> Tensor | None:
             mine, theirs = getattr(self, name), getattr(before, name)
             return None if mine is None else torch.cat([theirs[:, :context], mine[:, context:]], dim=1)
 
         valid = tuple((*old[:context], *new[context:]) for old, new in zip(before.valid, self.valid))
-        return EncodedClip(join('bev'), join('observed'), valid, self.images)
+        return EncodedClip(join('bev'), join('observed'), valid, self.images, before.images, self.blank or before.blank)
 
     def at(self, t: int, levels: bool = False) -> SceneFeatures:
         """The features of time step t; those of the images only where `levels` says that somebody reads them."""
@@ -96,7 +108,11 @@ class EncodedClip:
         return self._with_images(SceneFeatures(bev, observed=observed), rows, levels or self.bev is None)
 
     def _with_images(self, features: SceneFeatures, rows: Sequence[int], levels: bool) -> SceneFeatures:
-        if not levels or self.images is None or not self.images.rows:
+        seen = [images for images in (self.images, self.context) if images is not None and images.rows] if levels else []
+        if not seen and (not levels or self.blank is None):
             return features
-        shown, calibration = self.images.spread(rows)
+        images = EncodedImages([], self.blank.calibration, ()) if not seen and self.blank else seen[0]
+        if len(seen) == 2 and not set(rows) <= set(images.rows):
+            images = seen[1] if set(rows) <= set(seen[1].rows) else images.join(seen[1])
+        shown, calibration = images.spread(rows, self.blank)
         return replace(features, levels=shown, calibration=calibration)

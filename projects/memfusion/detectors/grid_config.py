@@ -51,6 +51,9 @@ def fill_grid(grid: BEVGrid, **parts: Config | None) -> None:
         _fill('data_preprocessor.voxel_layer', voxels, {name: values[name] for name in _CELLS})
     for path, part in _typed_parts({name: part for name, part in parts.items() if name not in ('train_cfg', 'test_cfg')}):
         wanted = _wanted_by(MODELS.get(part['type']))
+        unknown = [name for name in wanted.values() if name not in values]
+        if unknown:
+            raise ValueError(f'{part["type"]}.grid_keys asks for {unknown}, but the grid has {list(values)}')
         _fill(path, part, {key: values[name] for key, name in wanted.items()})
     head = parts.get('pts_bbox_head')
     kind = None if head is None else MODELS.get(head.get('type'))

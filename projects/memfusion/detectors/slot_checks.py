@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from projects.memfusion.heads import SceneHead
+from projects.memfusion.memory import TemporalSlot
+
 
 def check_single_level(neck: Mapping[str, Any] | None, head: Mapping[str, Any] | None) -> None:
     """Memory and head work on one BEV map.
@@ -40,3 +43,18 @@ def check_lidar_parts(slots: Mapping[str, Any]) -> None:
                          'pts_backbone, or model.img_backbone')
     if missing and slots.get('pts_neck') is not None:
         raise ValueError('model.pts_neck is set, but there is no LiDAR branch for it: leave it out for cameras only')
+
+
+def check_steps(temporal: Any, head: SceneHead | None, has_images: bool) -> None:
+    """What a step calls is what it should be, and has what it reads.
+
+    Raises:
+        TypeError: where the slot `temporal` holds something else.
+        ValueError: where a temporal module or head reads image features, but there are no cameras.
+    """
+    if temporal is not None and not isinstance(temporal, TemporalSlot):
+        raise TypeError(f'model.temporal: {type(temporal).__name__} is no temporal module: derive it from '
+                        'projects.memfusion.memory.TemporalSlot')
+    for name, part in (('temporal', temporal), ('pts_bbox_head', head)):
+        if part is not None and part.needs_levels and not has_images:
+            raise ValueError(f'model.{name} ({type(part).__name__}) reads image features, but there is no model.img_backbone')

@@ -16,13 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from mmdet3d.registry import MODELS
 from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
+from mmengine.config import ConfigDict
 from mmengine.model import ModuleDict
 from mmengine.structures import InstanceData
 from torch import Tensor
@@ -49,6 +50,7 @@ from .grid_config import fill_grid
 from .modes import evaluating, freeze, keep_frozen_in_eval
 from .recollection import Recollection
 from .session import Session, TestMode, check_clip
+from .slot_checks import check_steps
 from .targets import center_heatmaps
 
 LOSS_FRAMES = ('all', 'last')
@@ -107,6 +109,8 @@ class TemporalFusionDetector(ClipEncoder):
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
+        # mmdet3d reads `pts` of both, which heads of one's own may do without.
+        train_cfg, test_cfg = (None if cfg is None else ConfigDict({'pts': None, **cfg}) for cfg in (train_cfg, test_cfg))
         fill_grid(
             BEVGrid(**grid), data_preprocessor=data_preprocessor, pts_voxel_encoder=pts_voxel_encoder,
             pts_middle_encoder=pts_middle_encoder, pts_bbox_head=pts_bbox_head, fusion_layer=fusion_layer,
@@ -122,6 +126,7 @@ class TemporalFusionDetector(ClipEncoder):
         if seeing and not self.with_img_backbone:
             raise ValueError(f'model.task_heads {seeing} need images, but there is no model.img_backbone')
         self.temporal: Any = None if temporal is None else MODELS.build(temporal)
+        check_steps(self.temporal, scene_head(self.pts_bbox_head) if self.with_pts_bbox else None, self.with_img_backbone)
         train_cfg, test_cfg = train_cfg or {}, test_cfg or {}
         self.loss_frames = train_cfg.get('loss_frames', 'all')
         if self.loss_frames not in LOSS_FRAMES:
@@ -133,8 +138,6 @@ class TemporalFusionDetector(ClipEncoder):
         if self._loader_aligned and self.test_mode.mode == 'streaming':
             raise ValueError("model.temporal.align='loader' moves the frames of a clip into the last one's coordinates, "
                              "which streaming does not have: set model.test_cfg.mode=window, or temporal.align=network")
-        if self.with_pts_bbox:
-            scene_head(self.pts_bbox_head)  # refuses what is no head
         self.frozen = tuple(train_cfg.get('frozen', ()))
         freeze(self, self.frozen)
         self.session = Session()
@@ -195,8 +198,7 @@ class TemporalFusionDetector(ClipEncoder):
         """The head's outputs as in testing, whatever the mode."""
         device = features.any_tensor.device.type
         with evaluating(self.pts_bbox_head), torch.autocast(device, enabled=False):  # boxes are never half precise
-            bev = readout.bev if readout.bev is not None else features.bev
-            outputs = self.head(features, replace(readout, bev=None if bev is None else bev.detach().float()), None, metas)
+            outputs = self.head(features.float(), readout.float(), None, metas)
             outputs.found  # noqa: B018 - decoded here, under these modes
             return outputs
 
@@ -257,7 +259,8 @@ class TemporalFusionDetector(ClipEncoder):
     def _box_losses(self, clip: EncodedClip, readout: Readout, rows: Sequence[int],
                     samples: Sequence[Det3DDataSample]) -> dict[str, Tensor]:
         """The head's losses on the frames at `rows` of the B x T, scalars."""
-        outputs = self.head(clip.frames(rows, self._wants_levels), readout.take(rows), self._truth(samples))
+        truth = self._truth(samples) if self.training else None
+        outputs = self.head(clip.frames(rows, self._wants_levels), readout.take(rows), truth)
         losses = scene_head(self.pts_bbox_head).loss_by_feat(outputs.raw, samples)
         return {name: torch.stack(value).sum() if isinstance(value, list) else value for name, value in losses.items()}
 

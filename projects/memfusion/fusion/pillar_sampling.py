@@ -178,7 +178,7 @@ def _block_size(per_image: list[int], map_pairs: float) -> int:
         per_image: pairs of every image.
         map_pairs: what a block costs besides its pairs, for its image's maps are copied, in pairs.
     """
-    most = max(per_image)
+    most = max(per_image, default=0)
     sizes = {max(1, -(-most // parts)) for parts in range(1, 9)}
     return min(sizes, key=lambda size: sum(-(-count // size) for count in per_image) * (size + map_pairs))
 

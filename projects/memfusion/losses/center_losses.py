@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from mmdet.models.losses import L1Loss
+from mmdet.models.losses import GaussianFocalLoss, L1Loss
 from mmdet.models.losses.smooth_l1_loss import l1_loss
 from mmdet3d.registry import MODELS
 from torch import Tensor
 
+# Configs made before the heads divided by the counts of all ranks themselves name these losses for it.
+MODELS.register_module(name='SyncGaussianFocalLoss', module=GaussianFocalLoss)
 
-@MODELS.register_module()
+
+@MODELS.register_module(name=['MaskedL1Loss', 'SyncL1Loss'])
 class MaskedL1Loss(L1Loss):
     """mmdet's L1Loss for weights most of which are 0: those values cost nothing, whatever their targets hold, NaN included.
 

@@ -5,10 +5,10 @@ from .bev_network import BEVMemoryNetwork
 from .image_network import ImageMemoryNetwork
 from .readouts import ConcatReadout, GateReadout, ResidualReadout
 from .similarity import read_memory
-from .slot import TemporalSlot
+from .slot import TemporalSlot, clock
 from .temporal_memory import TemporalMemory
 
 __all__ = [
     'BEVMemoryNetwork', 'ConcatReadout', 'ConvGRUFusion', 'GateReadout', 'ImageMemoryNetwork', 'ResidualReadout',
-    'StackFusion', 'TemporalMemory', 'TemporalSlot', 'read_memory',
+    'StackFusion', 'TemporalMemory', 'TemporalSlot', 'clock', 'read_memory',
 ]

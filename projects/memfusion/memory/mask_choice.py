@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from projects.geometry import pad_rows
 from projects.memfusion.structures import FrameBatch, HeadOutputs, MemoryState, SceneTruth
 
-from .masks import MaskPolicy, draw_masks, drop_blocks
+from .masks import MaskPolicy, draw_padded, drop_blocks
 
 
 @dataclass(frozen=True)
@@ -57,32 +57,35 @@ class MaskChooser:
         elif policy.source == 'occupancy':
             written = kept = logits.sigmoid()
         else:
-            boxes = self._boxes(outputs, truth, logits.device)
-            kept, position, time_s = self._draw(boxes, state, frames, logits)
+            kept, position, time_s = self._draw(*self._boxes(outputs, truth, logits.device), state, frames, logits)
             written = state.mask if policy.source == 'previous_detections' else kept
         if training:
             if policy.teacher_forcing > 0 and truth is not None:
                 labelled = torch.tensor([meta.is_keyframe for meta in frames.metas])
                 forced = ((torch.rand(len(frames.metas)) < policy.teacher_forcing) & labelled).to(logits.device)
-                true_mask = self._draw(truth.boxes, state, frames, logits)[0]
+                true_mask = self._draw(*pad_rows(truth.boxes), state, frames, logits)[0]
                 written = torch.where(forced[:, None, None, None], true_mask, written)
             written = drop_blocks(written, policy.block_dropout, policy.block_cells)
         return ChosenMask(written, kept, position, time_s)
 
-    def _boxes(self, outputs: HeadOutputs | None, truth: SceneTruth | None, device: torch.device) -> Sequence[Tensor]:
-        """The boxes that make the mask, B x (n, 7+); those of the head that score enough, the surest first."""
+    def _boxes(self, outputs: HeadOutputs | None, truth: SceneTruth | None, device: torch.device) -> tuple[Tensor, Tensor]:
+        """The boxes that make the mask, (B, n, 7+), and which count, (B, n) bool; of the head's the surest first."""
         if self.policy.source == 'truth' and truth is not None:
-            return truth.boxes
+            return pad_rows(truth.boxes)
         if outputs is None:
             raise ValueError(f'temporal.mask_source={self.policy.source!r} needs the boxes that the head finds')
-        found = [one[one.scores_3d.argsort(descending=True, stable=True)] for one in outputs.found]  # its order is by task
-        return [one.bboxes_3d.tensor[one.scores_3d >= self.policy.score_threshold].to(device) for one in found]
+        boxes, there = pad_rows([one.bboxes_3d.tensor for one in outputs.found])
+        scores = pad_rows([one.scores_3d for one in outputs.found])[0].masked_fill(~there, -1.0)
+        order = scores.argsort(dim=1, descending=True, stable=True)  # the head's own order is by task
+        boxes = boxes.gather(1, order[..., None].expand(-1, -1, boxes.shape[2]))
+        counts = scores.gather(1, order) >= max(self.policy.score_threshold, 0.0)
+        return boxes.to(device, non_blocking=True), counts.to(device, non_blocking=True)
 
-    def _draw(self, boxes: Sequence[Tensor], state: MemoryState, frames: FrameBatch,
+    def _draw(self, boxes: Tensor, valid: Tensor, state: MemoryState, frames: FrameBatch,
               like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Boxes -> (B, K, Hm, Wm) masks, and where the agents are now."""
-        masks, position, time_s = draw_masks(boxes, frames.global_from_bev, state.agent_position, state.agent_time_s,
-                                             frames.time_s, self.policy, self.map_range, like.shape[-2:])
+        """Boxes (B, n, 7+), of which the valid ones count -> (B, K, Hm, Wm) masks, and where the agents are now."""
+        masks, position, time_s = draw_padded(boxes, valid, frames.global_from_bev, state.agent_position, state.agent_time_s,
+                                              frames.time_s, self.policy, self.map_range, like.shape[-2:])
         return masks.to(like), position, time_s
 
 

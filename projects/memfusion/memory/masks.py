@@ -65,7 +65,13 @@ def draw_masks(boxes: Sequence[Tensor], global_from_bev: Tensor, position: Tenso
 
     Arguments as those of `match_agents` and `boxes_to_masks`; the host waits for nothing.
     """
-    padded, valid = pad_rows(boxes)
+    return draw_padded(*pad_rows(boxes), global_from_bev, position, time_s, now_s, policy, point_cloud_range, map_shape)
+
+
+def draw_padded(padded: Tensor, valid: Tensor, global_from_bev: Tensor, position: Tensor, time_s: Tensor, now_s: Tensor,
+                policy: MaskPolicy, point_cloud_range: Sequence[float],
+                map_shape: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+    """As `draw_masks`, of boxes (B, n, 7+) of which those where `valid` (B, n) bool count."""
     owners, position, time_s = match_agents(padded, valid, global_from_bev, position, time_s, now_s, policy)
     return _rasterize(padded, valid, owners, policy.num_agents, point_cloud_range, map_shape), position, time_s
 

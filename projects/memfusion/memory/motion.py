@@ -29,7 +29,7 @@ def ego_values(memory: TemporalState, frames: FrameBatch) -> Tensor:
 
 def append_ego_channels(bev: Tensor, values: Tensor) -> Tensor:
     """bev (B, C, H, W), values (B, 4) -> (B, C + 4, H, W), the values scaled to order 1 and spread over all cells."""
-    scaled = values / values.new_tensor(_SCALES)
+    scaled = torch.stack([value / scale for value, scale in zip(values.unbind(1), _SCALES)], dim=1)
     return torch.cat([bev, scaled[..., None, None].expand(-1, -1, *bev.shape[-2:]).to(bev.dtype)], dim=1)
 
 

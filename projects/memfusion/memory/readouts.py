@@ -28,7 +28,7 @@ def spread_cells(in_channels: int, out_channels: int, upscale: int) -> nn.Sequen
         nn.Conv2d(in_channels, out_channels * upscale ** 2, 1), nn.PixelShuffle(upscale), nn.ReLU(inplace=True))
 
 
-class Readout(BaseModule):
+class BEVReadout(BaseModule):
     """How memory changes the features.
 
     Args:
@@ -47,17 +47,17 @@ class Readout(BaseModule):
 
 
 @MODELS.register_module()
-class GateReadout(Readout):
+class GateReadout(BEVReadout):
     """Lets remembered occupancy scale the current features; it can only multiply, never add evidence."""
 
     def forward(self, bev: Tensor, decoded: Tensor, occ_logits: Tensor, alpha: float) -> Tensor:
-        """As Readout.forward; a gate has no use for the decoded features."""
+        """As BEVReadout.forward; a gate has no use for the decoded features."""
         del decoded
         return gate_bev(bev, occ_logits, alpha)
 
 
 @MODELS.register_module()
-class ResidualReadout(Readout):
+class ResidualReadout(BEVReadout):
     """Adds the projected decoder feature: `bev + alpha * proj(decoded)`.
 
     Memory cells are larger than BEV cells, and the head places boxes by single BEV cells, so each memory cell is spread
@@ -65,7 +65,7 @@ class ResidualReadout(Readout):
     zero, so training starts from the plain detector.
 
     Args:
-        in_channels, decoded_channels: as in Readout.
+        in_channels, decoded_channels: as in BEVReadout.
         hidden_channels: channels between the two convolutions.
         upscale: BEV cells per decoded cell along each axis; the slot fills it in.
     """
@@ -78,13 +78,13 @@ class ResidualReadout(Readout):
         constant_init(self.proj, 0.0)
 
     def forward(self, bev: Tensor, decoded: Tensor, occ_logits: Tensor, alpha: float) -> Tensor:
-        """As Readout.forward; the logits have their own loss and are not used here."""
+        """As BEVReadout.forward; the logits have their own loss and are not used here."""
         del occ_logits
         return bev + alpha * self.proj(self.spread(decoded))
 
 
 @MODELS.register_module()
-class ConcatReadout(Readout):
+class ConcatReadout(BEVReadout):
     """A convolution over [bev, decoded], blended with bev by alpha. It starts as the identity of bev.
 
     Args:
@@ -101,6 +101,6 @@ class ConcatReadout(Readout):
             self.conv.weight[:, :in_channels, 1, 1] = torch.eye(in_channels)
 
     def forward(self, bev: Tensor, decoded: Tensor, occ_logits: Tensor, alpha: float) -> Tensor:
-        """As Readout.forward; the logits have their own loss and are not used here."""
+        """As BEVReadout.forward; the logits have their own loss and are not used here."""
         del occ_logits
         return (1 - alpha) * bev + alpha * self.conv(torch.cat([bev, self.spread(decoded)], dim=1))

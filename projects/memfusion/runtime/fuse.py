@@ -7,7 +7,7 @@ only where the heatmap scores, and the BEV convolutions store channels last. Pre
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import MethodType
 from typing import Any, NoReturn
 
@@ -18,7 +18,7 @@ from mmdet3d.models.detectors import MVXTwoStageDetector
 from mmdet3d.models.middle_encoders import PointPillarsScatter
 from mmdet3d.models.voxel_encoders.utils import PFNLayer, VFELayer
 from mmdet3d.registry import HOOKS
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import nn
@@ -29,6 +29,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 from projects.memfusion.heads.peak_head import PeakHead
 from projects.memfusion.lidar.pillar_scatter import BatchedPillarsScatter
 from projects.memfusion.lidar.real_points import ChannelsLastScatter, RealPointEncoder
+
+from .errors import UserError
 
 _BEV_PARTS = ('pts_backbone', 'pts_neck', 'pts_bbox_head')
 
@@ -145,8 +147,15 @@ def _train(model: nn.Module, mode: bool = True) -> nn.Module:
     return type(model).train(model, False)
 
 
+def _refuse_weights(model: nn.Module, state_dict: Mapping[str, Any], prefix: str, *_: Any) -> NoReturn:
+    del state_dict, prefix
+    raise RuntimeError(f'{type(model).__name__} was fused for inference, so weights that were not would go under folded ones: '
+                       'load them first, then fuse')
+
+
 def _forbid_training(model: Any) -> None:
     model.train = MethodType(_train, model)
+    model.register_load_state_dict_pre_hook(_refuse_weights)
     if hasattr(model, 'loss'):
         model.loss = MethodType(_refuse, model)
 
@@ -156,6 +165,9 @@ class FuseHook(Hook):
     """Fuses the model when its weights are there and testing begins; `tools/test.py --fuse` adds it."""
 
     def before_test(self, runner: Runner) -> None:
-        """Raises RuntimeError at a later training step; see fuse_for_inference."""
+        """See fuse_for_inference. Raises UserError where an EMAHook would swap averaged weights in afterwards."""
+        if any(isinstance(hook, EMAHook) for hook in runner.hooks):
+            raise UserError('--fuse does not go with EMAHook, which swaps weights into the model after it was fused: test a '
+                            "checkpoint that holds the averaged weights as the model's own, without the hook")
         fuse_for_inference(runner.model)
         runner.logger.info('Fused the model for inference')

@@ -63,11 +63,14 @@ class SceneFeatures:
         return self.bev
 
 
+    def float(self) -> SceneFeatures:
+        """The same in single precision, as box heads want them."""
+        levels = None if self.levels is None else tuple(level.float() for level in self.levels)
+        return replace(self, bev=None if self.bev is None else self.bev.float(), levels=levels)
+
     def blank(self) -> SceneFeatures:
         """The same shapes for frames that are not there: zeros where features are, no camera."""
-        calibration = self.calibration
-        if calibration is not None:
-            calibration = replace(calibration, cam_valid=torch.zeros_like(calibration.cam_valid))
+        calibration = None if self.calibration is None else self.calibration.without_cameras()
         return replace(self, bev=None if self.bev is None else torch.zeros_like(self.bev), calibration=calibration,
                        levels=None if self.levels is None else tuple(torch.zeros_like(level) for level in self.levels))
 
@@ -141,6 +144,12 @@ class Readout:
             None if first.bev is None else join([step.bev for step in steps if step.bev is not None]),
             {name: join([step.queries[name] for step in steps]) for name in first.queries},
             {name: join([step.aux[name] for step in steps]) for name in first.aux})
+
+    def float(self) -> Readout:
+        """What a head is given of it, in single precision; whole numbers and float64 stay."""
+        queries = {name: value.float() if value.is_floating_point() and value.dtype != torch.float64 else value
+                   for name, value in self.queries.items()}
+        return replace(self, bev=None if self.bev is None else self.bev.float(), queries=queries)
 
     def without_gradient(self) -> Readout:
         """The same, and no gradient passes from a head into what the past adds; the module's own loss keeps its."""

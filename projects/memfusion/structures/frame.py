@@ -129,8 +129,9 @@ class FrameBatch:
             poses.append(np.stack([global_from_bev, np.linalg.inv(global_from_bev), global_from_lidar], axis=1).reshape(-1, 48))
         scalars = np.array([[[ok, meta.timestamp_s] for meta, ok in zip(metas, oks)] for metas, oks in zip(steps, there)])
         packed = torch.from_numpy(np.concatenate([scalars, np.stack(poses)], axis=2))
+        packed = packed.pin_memory() if device.type == 'cuda' else packed
         batches = []
-        for metas, oks, row in zip(steps, there, packed.to(device).unbind(0)):
+        for metas, oks, row in zip(steps, there, packed.to(device, non_blocking=True).unbind(0)):
             matrices = row[:, 2:].view(-1, 3, 4, 4).unbind(1)
             batches.append(cls(
                 metas=tuple(metas), there=tuple(oks), valid=row[:, 0] > 0, time_s=row[:, 1],

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -115,12 +116,19 @@ class RigTensors:
             rows, host = frames, frames.tolist() if facts else []
         else:
             rows, host = None, list(frames)
-        if any(isinstance(frame, bool) for frame in host):
+        if any(isinstance(frame, (bool, np.bool_)) for frame in host):
             host = [b for b, keep in enumerate(host) if keep]
         if rows is None:
             rows = torch.tensor(host, dtype=torch.int64, device=self.bev_aug.device)
         chosen = replace(self, **{name: getattr(self, name)[rows] for name in _TENSORS})
         return chosen._keep(facts.select(host) if facts else None)
+
+    def without_cameras(self: Rig) -> Rig:
+        """The rig with all cameras masked out."""
+        facts = self._known_facts
+        masked = replace(self, cam_valid=torch.zeros_like(self.cam_valid))
+        none_there = tuple((0,) * len(self.cam_names) for _ in range(len(self.cam_valid)))
+        return masked._keep(replace(facts, cam_valid=none_there) if facts else None)
 
     def take_cameras(self: Rig, order: Sequence[int]) -> Rig:
         """The cameras at these positions, in this order."""

@@ -187,8 +187,52 @@ def test_the_truth_reaches_head_and_write_in_training_and_nobody_in_eval_mode(to
     assert told == [None] * 4 and toy.pts_bbox_head.told == [None] * 4
 
 
+def test_nobody_is_told_in_eval_mode_whatever_is_asked_for(toy, clip):
+    data = collate(toy, [clip('a', 2)])
+    toy(**data, mode='loss')
+    assert toy.pts_bbox_head.told == [None] * 3
+
+
+def test_context_frames_show_their_images(toy, clip):
+    """With gradient through the last frame alone, memory sees the images of the frames before it all the same."""
+    seen, read = [], toy.temporal.read
+    toy.temporal.read = lambda state, features, frames: seen.append(features) or read(state, features, frames)
+    toy.temporal.needs_levels = True
+    data = collate(toy, [clip('a', 3)])
+    with torch.no_grad():
+        toy.remember_clip(toy.encode(data['inputs']), data['data_samples'])
+        expected = [features.levels[0] for features in seen]
+        seen.clear()
+        toy.grad_frames = 1
+        toy(**data, mode='loss')
+    assert len(seen) == 3 and all(features.calibration.cam_valid.all() for features in seen)
+    for features, wanted in zip(seen, expected):
+        torch.testing.assert_close(features.levels[0], wanted, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize('missing', [(0,), (1,), (2,), (0, 1, 2)])
+def test_batches_of_dropped_frames_alone_stream_and_learn(missing, toy, clip):
+    frames = clip('a', 3, missing=missing)
+    frames[0]['data_samples'].set_metainfo(dict(is_scene_start=True))
+    found = streamed(toy, frames)
+    assert [len(one) for one in found] == [0 if t in missing else 8 for t in range(3)]
+    toy.session.clear()
+    losses = toy.train()(**collate(toy, [frames], training=True), mode='loss')
+    toy.parse_losses(losses)[0].backward()
+    assert [name for name, p in toy.named_parameters() if p.requires_grad and p.grad is None] == []
+    assert all(p.grad is None or p.grad.isfinite().all() for p in toy.parameters())
+
+
+def test_heads_are_given_single_precision_under_autocast(toy, clip):
+    with torch.autocast('cpu', torch.bfloat16):
+        found = streamed(toy, clip('a', 2))
+        losses = toy.train()(**collate(toy, [clip('a', 2)], training=True), mode='loss')
+    assert found[1].bboxes_3d.tensor.dtype == torch.float32 and toy.parse_losses(losses)[0].isfinite()
+
+
 @pytest.mark.parametrize(('change', 'word'), [
     (dict(pts_bbox_head=None), 'no head'), (dict(img_backbone=None), 'neither LiDAR nor cameras'),
+    (dict(temporal=dict(type='ResidualReadout', in_channels=1, decoded_channels=1, upscale=1)), 'no temporal module'),
     (dict(pts_voxel_encoder=dict(type='PillarFeatureNet')), 'pts_middle_encoder'),
     (dict(pts_neck=dict(type='SECONDFPN')), 'no LiDAR branch')])
 def test_slots_that_do_not_go_together_are_named(change, word, toy):

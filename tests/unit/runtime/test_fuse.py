@@ -14,11 +14,14 @@ from mmdet3d.models.voxel_encoders import HardVFE, PillarFeatureNet
 from mmdet3d.registry import HOOKS, MODELS
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
+from mmengine.hooks import EMAHook
+from mmengine.runner.checkpoint import load_state_dict
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from projects.memfusion.heads.peak_head import PeakHead
 from projects.memfusion.lidar.real_points import ChannelsLastScatter, RealPointEncoder
+from projects.memfusion.runtime.errors import UserError
 from projects.memfusion.runtime.fuse import fuse_for_inference
 from projects.memfusion.runtime.launch import apply_fuse
 from projects.memfusion.structures import Calibration
@@ -212,12 +215,19 @@ def test_training_is_refused_also_inside_a_wrapper(build, make_frame):
     cfg = Config(dict(custom_hooks=[dict(type='SessionResetHook')]))
     apply_fuse(cfg)
     hook = HOOKS.build(cfg.custom_hooks[-1])
-    hook.before_test(SimpleNamespace(model=wrapper, logger=SimpleNamespace(info=lambda text: None)))
+    runner = SimpleNamespace(model=wrapper, logger=SimpleNamespace(info=lambda text: None), hooks=[EMAHook()])
+    with pytest.raises(UserError, match='does not go with EMAHook'):
+        hook.before_test(runner)
+    weights = model.state_dict()
+    runner.hooks = []
+    hook.before_test(runner)
     assert isinstance(model.pts_voxel_encoder, RealPointEncoder)
     for part in (wrapper, model):
         with pytest.raises(RuntimeError, match='cannot be trained'):
             part.train()
         assert not part.eval().training
+    with pytest.raises(RuntimeError, match='load them first, then fuse'):
+        load_state_dict(model, weights)
     with pytest.raises(RuntimeError, match='no losses'):
         model(**model.data_preprocessor(pseudo_collate([[make_frame('scene', 0)]])), mode='loss')
     assert not any(parameter.requires_grad for parameter in model.parameters())
