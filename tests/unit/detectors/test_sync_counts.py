@@ -107,10 +107,20 @@ def trained(collated, clip):
 def check(small, large, limit):
     assert small.total <= limit, small
     assert large.total == small.total, f'{small}\n-- in the larger batch or rig --\n{large}'
+    assert sum(large.uploads.values()) == sum(small.uploads.values()), f'{small}\n-- in the larger batch or rig --\n{large}'
 
 
 def test_a_step(gated, streamed):
     check(streamed(gated, 'step', 1), streamed(gated, 'step', 4), STEP)
+
+
+@pytest.mark.parametrize('temporal', [
+    dict(mask_source='detections', masks=dict(score_threshold=0.0, num_agents=3)),
+    dict(ego_channels=True, motion_gate={}), dict(max_mem_frames=2, long_term=dict(min_mem_frames=1, num_prototypes=8)),
+    dict(type='StackFusion', in_channels=24, hidden_dim=8), dict(type='ConvGRUFusion', in_channels=24, hidden_dim=8)])
+def test_a_step_of_other_memories(temporal, small_detector, streamed):
+    model = small_detector(temporal)
+    check(streamed(model, 'step', 1), streamed(model, 'step', 4), STEP)
 
 
 def test_an_encoding(gated, streamed):
