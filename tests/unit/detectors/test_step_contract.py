@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from mmdet3d.registry import MODELS
+from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.model import BaseModule
+from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
@@ -221,6 +224,24 @@ def test_batches_of_dropped_frames_alone_stream_and_learn(missing, toy, clip):
     toy.parse_losses(losses)[0].backward()
     assert [name for name, p in toy.named_parameters() if p.requires_grad and p.grad is None] == []
     assert all(p.grad is None or p.grad.isfinite().all() for p in toy.parameters())
+
+
+def test_cameras_alone_learn_and_stream_from_the_data_set(toy, repo, nano_infos_root):
+    """As the Runner does it: loaders of the config, augmented clips in training, scenes in time order in testing."""
+    cfg = Config.fromfile(repo / 'configs/_base_/datasets/synthetic_sequence_cameras_only.py')
+    loaders = [cfg.train_dataloader, cfg.val_dataloader]
+    for loader in loaders:
+        loader.update(num_workers=0, persistent_workers=False)
+        loader.dataset.update(data_root=f'{nano_infos_root}/', seq_len=2 if loader is loaders[0] else 1)
+    learn, test = (Runner.build_dataloader(loader, seed=0) for loader in loaders)
+    losses = toy.train()(**toy.data_preprocessor(next(iter(learn)), True), mode='loss')
+    toy.parse_losses(losses)[0].backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in toy.parameters())
+    found = []
+    for batch in itertools.islice(test, 3):
+        found += toy.eval().test_step(batch)
+    assert [sample.frame_index for sample in found] == [0, 1, 2] and len({sample.scene_token for sample in found}) == 1
+    assert [len(sample.pred_instances_3d) for sample in found] == [8, 8, 8]
 
 
 def test_heads_are_given_single_precision_under_autocast(toy, clip):
