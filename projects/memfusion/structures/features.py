@@ -62,7 +62,6 @@ class SceneFeatures:
                              'pts_middle_encoder and pts_backbone, or use modules that read image features')
         return self.bev
 
-
     def float(self) -> SceneFeatures:
         """The same in single precision, as box heads want them."""
         levels = None if self.levels is None else tuple(level.float() for level in self.levels)
