@@ -10,7 +10,7 @@ from torch import Tensor
 from projects.geometry import pad_rows
 from projects.memfusion.structures import FrameBatch, HeadOutputs, MemoryState, SceneTruth
 
-from .masks import MaskPolicy, draw_padded, drop_blocks
+from .masks import MaskPolicy, draw_masks, drop_blocks
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ class MaskChooser:
     def _draw(self, boxes: Tensor, valid: Tensor, state: MemoryState, frames: FrameBatch,
               like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Boxes (B, n, 7+), of which the valid ones count -> (B, K, Hm, Wm) masks, and where the agents are now."""
-        masks, position, time_s = draw_padded(boxes, valid, frames.global_from_bev, state.agent_position, state.agent_time_s,
-                                              frames.time_s, self.policy, self.map_range, like.shape[-2:])
+        masks, position, time_s = draw_masks(boxes, valid, frames.global_from_bev, state.agent_position, state.agent_time_s,
+                                             frames.time_s, self.policy, self.map_range, like.shape[-2:])
         return masks.to(like), position, time_s
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from projects.geometry import BEVGrid, pad_rows, rasterize_box_batch
+from projects.geometry import BEVGrid, rasterize_box_batch
 
 SOURCES = ('truth', 'detections', 'previous_detections', 'occupancy', 'none')
 
@@ -58,33 +58,20 @@ class MaskPolicy:
         return self.source in ('detections', 'previous_detections')
 
 
-def draw_masks(boxes: Sequence[Tensor], global_from_bev: Tensor, position: Tensor, time_s: Tensor, now_s: Tensor,
+def draw_masks(boxes: Tensor, valid: Tensor, global_from_bev: Tensor, position: Tensor, time_s: Tensor, now_s: Tensor,
                policy: MaskPolicy, point_cloud_range: Sequence[float],
                map_shape: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-    """Boxes B x (n, 7+) -> (B, K, Hm, Wm) float masks of the agents whose they are, and the agents' new position, time_s.
+    """Boxes -> (B, K, Hm, Wm) float masks of the agents whose they are, and the agents' new position and time_s.
 
     Arguments as those of `match_agents` and `boxes_to_masks`; the host waits for nothing.
     """
-    return draw_padded(*pad_rows(boxes), global_from_bev, position, time_s, now_s, policy, point_cloud_range, map_shape)
+    owners, position, time_s = match_agents(boxes, valid, global_from_bev, position, time_s, now_s, policy)
+    return boxes_to_masks(boxes, valid, owners, policy.num_agents, point_cloud_range, map_shape), position, time_s
 
 
-def draw_padded(padded: Tensor, valid: Tensor, global_from_bev: Tensor, position: Tensor, time_s: Tensor, now_s: Tensor,
-                policy: MaskPolicy, point_cloud_range: Sequence[float],
-                map_shape: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-    """As `draw_masks`, of boxes (B, n, 7+) of which those where `valid` (B, n) bool count."""
-    owners, position, time_s = match_agents(padded, valid, global_from_bev, position, time_s, now_s, policy)
-    return _rasterize(padded, valid, owners, policy.num_agents, point_cloud_range, map_shape), position, time_s
-
-
-def boxes_to_masks(boxes: Sequence[Tensor], owners: Sequence[Tensor], num_agents: int,
-                   point_cloud_range: Sequence[float], map_shape: Sequence[int]) -> Tensor:
-    """Boxes B x (n, 7+), their agents B x (n,) int64 in 0..K-1 -> (B, K, Hm, Wm) float masks."""
-    padded, valid = pad_rows(boxes)
-    return _rasterize(padded, valid, pad_rows(owners)[0], num_agents, point_cloud_range, map_shape)
-
-
-def _rasterize(boxes: Tensor, valid: Tensor, owners: Tensor, num_agents: int, point_cloud_range: Sequence[float],
-               map_shape: Sequence[int]) -> Tensor:
+def boxes_to_masks(boxes: Tensor, valid: Tensor, owners: Tensor, num_agents: int, point_cloud_range: Sequence[float],
+                   map_shape: Sequence[int]) -> Tensor:
+    """Boxes (B, n, 7+), which count (B, n) bool, their agents (B, n) int64 in 0..K-1 -> (B, K, Hm, Wm) float masks."""
     height, width = map_shape
     x_min, y_min, z_min, x_max, y_max, z_max = point_cloud_range
     grid = BEVGrid(tuple(point_cloud_range), ((x_max - x_min) / width, (y_max - y_min) / height, z_max - z_min), 1)

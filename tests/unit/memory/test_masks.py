@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from projects.geometry import BEVGrid, rasterize_boxes
+from projects.geometry import BEVGrid, pad_rows, rasterize_boxes
 from projects.memfusion.memory.bev_network import others_of, union_logits
 from projects.memfusion.memory.masks import MaskPolicy, boxes_to_masks, draw_masks, drop_blocks, match_agents
 from projects.memfusion.structures import SceneFeatures
@@ -26,11 +26,11 @@ def boxes(*given):
 # -- drawing --------------------------------------------------------------------------------------------------------
 def test_boxes_fill_the_memory_cells_counted_by_hand():
     """Cells of 2 x 2 m: x from -6, y from -4. A box on the first agent's mask, one on the second's, none beside them."""
-    first = boxes_to_masks([boxes(box(-1.0, 1.0, 4.0, 1.8), box(5.0, -3.0))], [torch.tensor([0, 1])], 2, RANGE, (4, 6))
+    first = boxes_to_masks(*pad_rows([boxes(box(-1.0, 1.0, 4.0, 1.8), box(5.0, -3.0))]), torch.tensor([[0, 1]]), 2, RANGE, (4, 6))
     assert first.shape == (1, 2, 4, 6)
     assert first[0, 0].nonzero().tolist() == [[2, 1], [2, 2], [2, 3]]  # x from -3 to 1: the centres at -3, -1 and 1
     assert first[0, 1].nonzero().tolist() == [[0, 5]]
-    assert boxes_to_masks([boxes()], [torch.zeros(0, dtype=torch.long)], 2, RANGE, (4, 6)).sum() == 0
+    assert boxes_to_masks(*pad_rows([boxes()]), torch.zeros(1, 0, dtype=torch.long), 2, RANGE, (4, 6)).sum() == 0
 
 
 # -- sources in the slot ------------------------------------------------------------------------------------------------
@@ -255,7 +255,7 @@ def test_a_batch_is_drawn_as_a_walk_over_its_boxes_says(num_agents):
         found = [boxes(*[box(*(torch.rand(2, generator=g) * 8 - 4).tolist()) for _ in range(count)]) for count in counts]
         poses, now_s = torch.eye(4, dtype=torch.float64).repeat(5, 1, 1), torch.full((5,), 100.0 + 1.5 * t, dtype=torch.float64)
         poses[:, 0, 3] = torch.arange(5) + 0.2 * t
-        masks, new_position, new_time_s = draw_masks(found, poses, position, time_s, now_s, policy, RANGE, (4, 6))
+        masks, new_position, new_time_s = draw_masks(*pad_rows(found), poses, position, time_s, now_s, policy, RANGE, (4, 6))
         for b in range(5):
             owners, where, when = walk(found[b], poses[b], position[b], time_s[b], now_s[b], policy)
             served += sum(owner < num_agents - 1 for owner in owners)
