@@ -265,8 +265,9 @@ def test_masks_of_detections_are_what_the_head_finds(small_detector, predicted, 
         assert len(boxes) == count
         from projects.geometry import pad_rows
         from projects.memfusion.memory.masks import boxes_to_masks
-        owners = [torch.zeros(len(boxes), dtype=torch.long)]
-        assert torch.equal(mask, boxes_to_masks(*pad_rows([boxes]), pad_rows(owners)[0], 1, model.grid.point_cloud_range, (16, 16))[0, 0])
+        owners = torch.zeros(1, len(boxes), dtype=torch.long)
+        drawn = boxes_to_masks(*pad_rows([boxes]), owners, 1, model.grid.point_cloud_range, (16, 16))
+        assert torch.equal(mask, drawn[0, 0])
 
 
 def test_the_surest_boxes_are_tracked_first(small_detector, predicted, scene):

@@ -26,7 +26,8 @@ def boxes(*given):
 # -- drawing --------------------------------------------------------------------------------------------------------
 def test_boxes_fill_the_memory_cells_counted_by_hand():
     """Cells of 2 x 2 m: x from -6, y from -4. A box on the first agent's mask, one on the second's, none beside them."""
-    first = boxes_to_masks(*pad_rows([boxes(box(-1.0, 1.0, 4.0, 1.8), box(5.0, -3.0))]), torch.tensor([[0, 1]]), 2, RANGE, (4, 6))
+    found = pad_rows([boxes(box(-1.0, 1.0, 4.0, 1.8), box(5.0, -3.0))])
+    first = boxes_to_masks(*found, torch.tensor([[0, 1]]), 2, RANGE, (4, 6))
     assert first.shape == (1, 2, 4, 6)
     assert first[0, 0].nonzero().tolist() == [[2, 1], [2, 2], [2, 3]]  # x from -3 to 1: the centres at -3, -1 and 1
     assert first[0, 1].nonzero().tolist() == [[0, 5]]
