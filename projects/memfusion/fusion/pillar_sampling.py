@@ -39,6 +39,10 @@ class _Pairs:
     uv_px: Tensor
     valid: Tensor
 
+    def of_cells(self, values: Tensor) -> Tensor:
+        """(V, K, ...) of every cell -> (S, ...), those of the pairs' cells; by one index, whose backward pass is a sum."""
+        return values.flatten(0, 1).index_select(0, self.frame * values.shape[1] + self.cell)
+
 
 class PillarSampling(nn.Module):
     """Deformable sampling (Zhu et al., ICLR 2021) around the projections of each cell's pillar (Li et al., ECCV 2022).
@@ -108,25 +112,25 @@ class PillarSampling(nn.Module):
         position, filled, image = _blocks(seen.flatten(), counts, size, sum(-(-count // size) for count in per_image))
         pair_image = position.div(cells, rounding_mode='floor')
         frame, camera = pair_image.div(seen.shape[1], rounding_mode='floor'), pair_image % seen.shape[1]
-        uv_px, valid = uv_px.flatten(0, 2)[position], valid.flatten(0, 2)[position]
+        uv_px, valid = (part.flatten(0, 2).index_select(0, position) for part in (uv_px, valid))
         return _Pairs(frame, camera, position % cells, filled, image, uv_px, valid & filled[:, None])
 
     def _offsets_px(self, query: Tensor, pairs: _Pairs) -> Tensor:
         """(S, heads, L, Z, P, 2), at most radius_px long; the layer speaks of feature cells of each level."""
-        raw = self.offsets(query)[pairs.frame, pairs.cell].float().unflatten(1, (*self.shape, 2))
+        raw = pairs.of_cells(self.offsets(query)).float().unflatten(1, (*self.shape, 2))
         level_px = self.level_px.float().view(-1, 1, 1, 1)
         length = ((raw * raw).sum(-1, keepdim=True) * level_px.square()).clamp(min=self.radius_px ** 2).sqrt()
         return raw * (level_px * (self.radius_px / length))
 
     def _softmax(self, query: Tensor, state: FusionState, pairs: _Pairs, valid: Tensor) -> Tensor:
         """(S, heads, L, Z, P) weights that sum to 1 over all pairs of a cell, 0 where not valid."""
-        logits = self.logits(query)[pairs.frame, pairs.cell].float().unflatten(1, self.shape).masked_fill(~valid, -math.inf)
+        logits = pairs.of_cells(self.logits(query)).float().unflatten(1, self.shape).masked_fill(~valid, -math.inf)
         highest = _spread(logits.detach().flatten(2).amax(-1), pairs, state, query.shape[1], -math.inf).amax(1)
         highest = highest.masked_fill(highest == -math.inf, 0)
-        weights = (logits - highest[pairs.frame, pairs.cell][..., None, None, None]).exp()
+        weights = (logits - pairs.of_cells(highest)[..., None, None, None]).exp()
         total = _spread(weights.flatten(2).sum(-1), pairs, state, query.shape[1]).sum(1)
         # The largest term is exp(0), so a total below 1 is one without valid points: its weights are all 0.
-        return weights / total.clamp(min=1.0)[pairs.frame, pairs.cell][..., None, None, None]
+        return weights / pairs.of_cells(total.clamp(min=1.0))[..., None, None, None]
 
     def _read(self, maps: list[Tensor], pairs: _Pairs, uv_px: Tensor, weights: Tensor, img_hw: Tensor,
               shape: torch.Size) -> Tensor:
@@ -143,7 +147,7 @@ class PillarSampling(nn.Module):
         chunks = (part.split(chunk) for part in (
             pairs.image, *(whole.unflatten(0, (-1, size)) for whole in (uv_px, weights))))
         reads = [reduce(torch.add, (
-            self._sample(value[image], uv[:, :, :, level], weight[:, :, :, level], stride, image_wh[image])
+            self._sample(value.index_select(0, image), uv[:, :, :, level], weight[:, :, :, level], stride, image_wh[image])
             for level, (value, stride) in enumerate(zip(values, self.strides)))) for image, uv, weight in zip(*chunks)]
         total = total.index_add(0, pairs.frame * shape[1] + pairs.cell, torch.cat(reads).flatten(0, 1))
         return total.unflatten(0, shape[:2])
