@@ -20,8 +20,9 @@ def check_rigid(matrix: Tensor | np.ndarray, name: str, tolerance: float = 1e-3)
     values = matrix.detach().cpu().numpy() if isinstance(matrix, Tensor) else matrix
     rotation = values[..., :3, :3].astype(np.float64)
     finite = bool(np.isfinite(values).all())
-    off = np.abs(rotation @ rotation.swapaxes(-1, -2) - np.eye(3)).max(initial=0.0)
-    determinant = np.linalg.det(rotation)
+    with np.errstate(invalid='ignore', over='ignore'):  # what is not finite is named below
+        off = np.abs(rotation @ rotation.swapaxes(-1, -2) - np.eye(3)).max(initial=0.0)
+        determinant = np.linalg.det(rotation)
     stretched = np.abs(determinant - 1) > 1e-4
     if not finite or off > tolerance or stretched.any() or (values[..., 3, :] != [0.0, 0.0, 0.0, 1.0]).any():
         worst = determinant[stretched][:1].tolist() or [1.0]
