@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +16,7 @@ from projects.memfusion.structures import Calibration
 
 from .models import Row, interleave, rows_of
 from .peak_memory import peak_bytes
+from .ring import ring
 
 BEV_SIZES = (128, 180)
 _RANGE = (-54.0, -54.0, -5.0, 54.0, 54.0, 3.0)
@@ -38,18 +38,10 @@ class Case:
         return Case(self.stages, bev_size, self.cameras, self.training)
 
 
-def ring(cameras: int) -> Calibration:
+def car_ring(cameras: int) -> Calibration:
     """Cameras all around, each of 70 deg, as on a nuScenes car, in images of 256 x 704 px."""
     height, width = _IMAGE_HW
-    focal = width / 2 / math.tan(math.radians(35.0))
-    info = {}
-    for i in range(cameras):
-        cos, sin = math.cos(2 * math.pi * i / cameras), math.sin(2 * math.pi * i / cameras)
-        cam_from_lidar = np.eye(4)
-        cam_from_lidar[:3, :3] = [[sin, -cos, 0], [0, 0, -1], [cos, sin, 0]]
-        info[f'CAM_{i}'] = dict(cam2img=[[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]], height=height, width=width,
-                                lidar2cam=cam_from_lidar)
-    return Calibration.from_info(info)
+    return ring(cameras, _IMAGE_HW, width / 2 / math.tan(math.radians(35.0)), (width / 2, height / 2))
 
 
 def build(case: Case) -> Callable[[], Any]:
@@ -57,7 +49,7 @@ def build(case: Case) -> Callable[[], Any]:
     torch.manual_seed(0)
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     layer = FuTrPlusPlus(_CHANNELS, _CHANNELS, _RANGE, (_STRIDE,), **case.stages).to(device).eval()
-    calibration = ring(case.cameras).to(device)
+    calibration = car_ring(case.cameras).to(device)
     bev = torch.randn(1, _CHANNELS, case.bev_size, case.bev_size, device=device, requires_grad=case.training)
     feats = torch.randn(1, case.cameras, _CHANNELS, *(size // _STRIDE for size in _IMAGE_HW), device=device,
                         requires_grad=case.training)

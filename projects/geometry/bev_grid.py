@@ -34,6 +34,13 @@ class BEVGrid:
     voxel_size: tuple[float, ...]
     out_size_factor: int
 
+    @classmethod
+    def of_shape(cls, point_cloud_range: Sequence[float], shape: Sequence[int]) -> BEVGrid:
+        """The cells of a map (H, W) over the range, one voxel each."""
+        x_min, y_min, z_min, x_max, y_max, z_max = point_cloud_range
+        cell = ((x_max - x_min) / shape[1], (y_max - y_min) / shape[0], z_max - z_min)
+        return cls(tuple(point_cloud_range), cell, out_size_factor=1)
+
     def __post_init__(self) -> None:
         object.__setattr__(self, 'point_cloud_range', tuple(float(v) for v in self.point_cloud_range))
         object.__setattr__(self, 'voxel_size', tuple(float(v) for v in self.voxel_size))

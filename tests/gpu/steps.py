@@ -16,15 +16,6 @@ from torch import nn
 
 REPO = Path(__file__).resolve().parents[2]
 CONFIG = 'configs/demo/xmem-gate_pillar04_second_secfpn_tiny-synthetic.py'
-SMALL = dict(
-    grid=dict(voxel_size=[0.8, 0.8, 8.0]),
-    pts_voxel_encoder=dict(feat_channels=[8]), pts_middle_encoder=dict(in_channels=8),
-    pts_backbone=dict(in_channels=8, out_channels=[8, 8, 16], layer_nums=[1, 1, 1]),
-    pts_neck=dict(in_channels=[8, 8, 16], out_channels=[8, 8, 8]),
-    pts_bbox_head=dict(in_channels=24, share_conv_channel=16, separate_head=dict(head_conv=8),
-                       bbox_coder=dict(score_threshold=0.0, max_num=40)),
-    temporal=dict(network=dict(in_channels=24, key_dim=8, value_dim=8, hidden_dim=8, feature_dim=16)),
-    test_cfg=dict(pts=dict(pre_max_size=20, post_max_size=10)))
 
 
 def build(device: str) -> nn.Module:
@@ -34,9 +25,11 @@ def build(device: str) -> nn.Module:
     from mmengine.registry import init_default_scope
 
     import projects.memfusion.register  # noqa: F401
+    sys.path.append(str(REPO / 'tests'))  # a rank runs this file by itself
+    from small_models import MEMORY, SMALL
     init_default_scope('mmdet3d')
     config = Config.fromfile(REPO / CONFIG)
-    config.merge_from_dict(dict(model=SMALL))
+    config.merge_from_dict(dict(model={**SMALL, **MEMORY}))
     torch.manual_seed(0)
     model = MODELS.build(config.model)
     generator = torch.Generator().manual_seed(1)

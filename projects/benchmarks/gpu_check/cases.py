@@ -20,7 +20,7 @@ from projects.geometry import invert_rigid, transform_points, warp_bev
 from projects.memfusion.memory.similarity import read_memory
 from projects.memfusion.structures import SceneFeatures
 
-from .inputs import BEV_CELLS, IMAGE, RANGE, STRIDE, Draw, ring, time_step
+from .inputs import BEV_CELLS, IMAGE, RANGE, STRIDE, Draw, rig, time_step
 
 FRAMES = 3
 BEV_CHANNELS, IMG_CHANNELS = 12, 8
@@ -92,12 +92,12 @@ def _rigid(draw: Draw) -> Callable[[], Tensor]:
 
 
 def _project(draw: Draw) -> Callable[[], Tensor]:
-    calibration, points = ring(2, 1, draw.device), draw(1, 2000, 3)
+    calibration, points = rig(2, 1, draw.device), draw(1, 2000, 3)
     return lambda: calibration.project(30 * points)[0].clamp(-1e4, 1e4)
 
 
 def _unproject(draw: Draw) -> Callable[[], Tensor]:
-    calibration, pixels = ring(2, 1, draw.device), draw(1, 2, 500, 2)
+    calibration, pixels = rig(2, 1, draw.device), draw(1, 2, 500, 2)
     return lambda: calibration.unproject(40 * pixels, torch.full((1, 2, 500), 20.0, device=draw.device))
 
 
@@ -116,7 +116,7 @@ def _fuse(draw: Draw, settings: dict[str, Any], cameras: int) -> Callable[[], Te
         settings, bev_channels=BEV_CHANNELS, img_channels=IMG_CHANNELS, point_cloud_range=RANGE, strides=(STRIDE,))).eval())
     bev = draw(2, BEV_CHANNELS, BEV_CELLS, BEV_CELLS)
     level = draw(2, cameras, IMG_CHANNELS, *(side // STRIDE for side in IMAGE))
-    calibration = ring(cameras, 2, draw.device)
+    calibration = rig(cameras, 2, draw.device)
     return lambda: layer(bev, [level], calibration)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from projects.benchmarks.ring import ring
 from projects.memfusion.structures import Calibration, FrameBatch, FrameMeta
 
 RANGE = (-16.0, -16.0, -3.0, 16.0, 16.0, 3.0)
@@ -38,17 +39,11 @@ class Draw:
         return module
 
 
-def ring(cameras: int, frames: int, device: str) -> Calibration:
+def rig(cameras: int, frames: int, device: str) -> Calibration:
     """`cameras` level cameras around the LiDAR, the same in all frames."""
     height, width = IMAGE
-    info = {}
-    for index in range(cameras):
-        yaw = 2 * math.pi * index / cameras + 0.1
-        pose = np.eye(4)
-        pose[:3, :3] = [[math.sin(yaw), -math.cos(yaw), 0], [0, 0, -1], [math.cos(yaw), math.sin(yaw), 0]]
-        info[f'CAM_{index}'] = dict(cam2img=[[48.0, 0, width / 2 - 0.5], [0, 48.0, height / 2 - 0.5], [0, 0, 1]],
-                                    lidar2cam=pose, height=height, width=width)
-    return Calibration.cat([Calibration.from_info(info)] * frames).to(device)
+    one = ring(cameras, IMAGE, 48.0, (width / 2 - 0.5, height / 2 - 0.5), turned_rad=0.1)
+    return Calibration.cat([one] * frames).to(device)
 
 
 def time_step(index: int, scenes: int, device: str) -> FrameBatch:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
 import torch
@@ -43,16 +44,11 @@ class EncodedImages:
         calibration = self.calibration.select([0]).without_cameras()
         return EncodedImages([torch.zeros_like(level[:1]) for level in self.levels], calibration, (-1,))
 
-    def spread(self, rows: Sequence[int], blank: EncodedImages | None) -> tuple[tuple[Tensor, ...], Calibration]:
-        """Levels and calibration of the frames at `rows`, in this order; `blank`, or one made of these, for missing ones."""
+    def at(self, rows: Sequence[int]) -> tuple[tuple[Tensor, ...], Calibration]:
+        """Levels and calibration of the frames at `rows`, in this order; the last frame in place of those that are missing."""
         known = {row: i for i, row in enumerate(self.rows)}
-        at = [known.get(row, len(known)) for row in rows]
-        whole = self
-        if len(known) in at:
-            blank = self.blank() if self.rows else blank
-            assert blank is not None  # the encoder makes one where a step reads levels
-            whole = self.join(blank) if self.rows else blank
-        return tuple(take_rows(level, at) for level in whole.levels), whole.calibration.select(at)
+        at = [known.get(row, len(self.rows) - 1) for row in rows]
+        return tuple(take_rows(level, at) for level in self.levels), self.calibration.select(at)
 
     def join(self, other: EncodedImages) -> EncodedImages:
         """These frames and then those of `other`, without what the fusion layer keeps."""
@@ -108,11 +104,12 @@ class EncodedClip:
         return self._with_images(SceneFeatures(bev, observed=observed), rows, levels or self.bev is None)
 
     def _with_images(self, features: SceneFeatures, rows: Sequence[int], levels: bool) -> SceneFeatures:
-        seen = [images for images in (self.images, self.context) if images is not None and images.rows] if levels else []
-        if not seen and (not levels or self.blank is None):
+        seen = [images for images in (self.images, self.context) if images is not None and images.rows]
+        parts = seen or [blank for blank in (self.blank,) if blank is not None]
+        if not levels or not parts:
             return features
-        images = EncodedImages([], self.blank.calibration, ()) if not seen and self.blank else seen[0]
-        if len(seen) == 2 and not set(rows) <= set(images.rows):
-            images = seen[1] if set(rows) <= set(seen[1].rows) else images.join(seen[1])
-        shown, calibration = images.spread(rows, self.blank)
+        images = next((part for part in parts if set(rows) <= set(part.rows)), None)
+        if images is None:  # of both, or some frames have none: what shows nothing stands last
+            images = reduce(EncodedImages.join, [*seen, seen[0].blank()] if seen else parts)
+        shown, calibration = images.at(rows)
         return replace(features, levels=shown, calibration=calibration)

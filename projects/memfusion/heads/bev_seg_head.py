@@ -95,10 +95,4 @@ class BEVSegHead(TaskHead):
         labels = pad_rows([torch.as_tensor(truth.labels_3d) for truth in truths])[0].masked_fill(~there, NO_CLASS)
         boxes, labels = boxes.to(like.device), labels.to(like.device)
         members = (labels[:, None, :, None] == self.labels_of[None, :, None, :]).any(-1)  # (V, K, n)
-        return rasterize_box_batch(boxes, members, self._grid(like.shape[-2:])).to(like.dtype)
-
-    def _grid(self, shape: Sequence[int]) -> BEVGrid:
-        """The cells of a map of this shape (H, W) over the range."""
-        x_min, y_min, z_min, x_max, y_max, z_max = self.point_cloud_range
-        cell = ((x_max - x_min) / shape[1], (y_max - y_min) / shape[0], z_max - z_min)
-        return BEVGrid(self.point_cloud_range, cell, out_size_factor=1)
+        return rasterize_box_batch(boxes, members, BEVGrid.of_shape(self.point_cloud_range, like.shape[-2:])).to(like.dtype)

@@ -72,9 +72,7 @@ def draw_masks(boxes: Tensor, valid: Tensor, global_from_bev: Tensor, position: 
 def boxes_to_masks(boxes: Tensor, valid: Tensor, owners: Tensor, num_agents: int, point_cloud_range: Sequence[float],
                    map_shape: Sequence[int]) -> Tensor:
     """Boxes (B, n, 7+), which count (B, n) bool, their agents (B, n) int64 in 0..K-1 -> (B, K, Hm, Wm) float masks."""
-    height, width = map_shape
-    x_min, y_min, z_min, x_max, y_max, z_max = point_cloud_range
-    grid = BEVGrid(tuple(point_cloud_range), ((x_max - x_min) / width, (y_max - y_min) / height, z_max - z_min), 1)
+    grid = BEVGrid.of_shape(point_cloud_range, map_shape)
     members = (owners[:, None] == torch.arange(num_agents, device=owners.device)[:, None]) & valid[:, None]
     return rasterize_box_batch(boxes[..., :7], members, grid).float()
 

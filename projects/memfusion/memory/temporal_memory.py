@@ -356,11 +356,8 @@ class TemporalMemory(TemporalSlot):
     def loss(self, readout: Readout, features: SceneFeatures, truth: SceneTruth) -> dict[str, Tensor]:
         """Occupancy loss of V labelled frames, against the union of their true boxes, drawn at BEV resolution."""
         occ_logits = readout.aux['occ_logits']
-        height, width = features.needed_bev.shape[-2:]
-        low, high = self.point_cloud_range[:3], self.point_cloud_range[3:]
-        cell = ((high[0] - low[0]) / width, (high[1] - low[1]) / height, high[2] - low[2])
-        grid = BEVGrid(self.point_cloud_range, cell, 1)
-        target = occ_logits.new_zeros(len(truth.boxes), 1, height, width)
+        grid = BEVGrid.of_shape(self.point_cloud_range, features.needed_bev.shape[-2:])
+        target = occ_logits.new_zeros(len(truth.boxes), 1, *grid.bev_shape)
         if truth.boxes:
             boxes, valid = pad_rows([boxes[:, :7] for boxes in truth.boxes])
             target = rasterize_box_batch(boxes, valid, grid)[:, None].to(target)

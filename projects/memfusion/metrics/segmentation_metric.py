@@ -170,9 +170,7 @@ class BEVSegMetric(IoUMetric):
 
     def _truth(self, annotations: Mapping[str, Any], like: Tensor) -> Tensor:
         """(K, H, W) bool, the boxes of each group in `like`'s cells."""
-        x_min, y_min, z_min, x_max, y_max, z_max = self.point_cloud_range
-        cell = ((x_max - x_min) / like.shape[2], (y_max - y_min) / like.shape[1], z_max - z_min)
-        grid = BEVGrid(self.point_cloud_range, cell, out_size_factor=1)
+        grid = BEVGrid.of_shape(self.point_cloud_range, like.shape[1:])
         classes = list(self.dataset_meta['classes'])
         labels = torch.as_tensor(np.asarray(annotations['gt_labels_3d']))
         boxes = annotations['gt_bboxes_3d'].tensor.cpu()

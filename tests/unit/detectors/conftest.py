@@ -7,19 +7,10 @@ import functools
 
 import pytest
 import torch
+from small_models import NARROW, SMALL
 
 CONFIG = 'configs/demo/xmem-gate_pillar04_second_secfpn_tiny-synthetic.py'
 ANCHOR_CONFIG = 'configs/temporal/xmem-gate-anchor3d_pillar04_second_secfpn_tiny-synthetic.py'
-NARROW = dict(
-    grid=dict(voxel_size=[0.8, 0.8, 8.0]),
-    pts_voxel_encoder=dict(feat_channels=[8]), pts_middle_encoder=dict(in_channels=8),
-    pts_backbone=dict(in_channels=8, out_channels=[8, 8, 16], layer_nums=[1, 1, 1]),
-    pts_neck=dict(in_channels=[8, 8, 16], out_channels=[8, 8, 8]))
-SMALL = dict(
-    **NARROW,
-    pts_bbox_head=dict(in_channels=24, share_conv_channel=16, separate_head=dict(head_conv=8),
-                       bbox_coder=dict(score_threshold=0.0, max_num=40)),
-    test_cfg=dict(pts=dict(pre_max_size=20, post_max_size=10)))
 SMALL_ANCHORS = dict(
     **NARROW, pts_bbox_head=dict(in_channels=24, feat_channels=24),
     test_cfg=dict(pts=dict(score_thr=0.0, nms_pre=40, max_num=10)))

@@ -10,6 +10,7 @@ from urllib.error import URLError
 
 import numpy as np
 import pytest
+import small_models
 import torch
 from mmdet3d.registry import MODELS
 from mmengine.config import Config, ConfigDict
@@ -23,17 +24,7 @@ from projects.memfusion.structures.camera_frame import CameraFrame
 from projects.memfusion.structures.image_labels import ImageLabels
 
 CONFIG = 'configs/fusion/futrpp-xmem-residual_r18_pillar04_second_secfpn_tiny-synthetic.py'
-SMALL = dict(
-    grid=dict(voxel_size=[0.8, 0.8, 8.0]),
-    pts_voxel_encoder=dict(feat_channels=[8]), pts_middle_encoder=dict(in_channels=8),
-    pts_backbone=dict(in_channels=8, out_channels=[8, 8, 16], layer_nums=[1, 1, 1]),
-    pts_neck=dict(in_channels=[8, 8, 16], out_channels=[8, 8, 8]),
-    pts_bbox_head=dict(in_channels=24, share_conv_channel=16, separate_head=dict(head_conv=8),
-                       bbox_coder=dict(score_threshold=0.0, max_num=40)),
-    img_backbone=dict(base_channels=8), img_neck=dict(in_channels=[16, 32], out_channels=16),
-    fusion_layer=dict(bev_channels=24, img_channels=16, tokens=dict(grid=2, dim=16), sample=dict(num_heads=2)),
-    temporal=dict(network=dict(in_channels=24, key_dim=8, value_dim=8, hidden_dim=8, feature_dim=16)),
-    test_cfg=dict(pts=dict(pre_max_size=20, post_max_size=10)))
+SMALL = {**small_models.SMALL, **small_models.CAMERAS, **small_models.MEMORY}
 SIZES = dict(CAM_FRONT=(64, 96), CAM_LEFT=(48, 64))
 
 

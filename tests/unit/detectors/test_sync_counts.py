@@ -3,45 +3,27 @@
 from __future__ import annotations
 
 import copy
-import math
 
-import numpy as np
 import pytest
+import small_models
 import torch
 from mmdet3d.registry import MODELS
 from mmengine.config import Config
 from sync_counts import counting
 
+from projects.benchmarks import ring as rings
 from projects.memfusion.structures import Calibration
 from projects.memfusion.structures.camera_frame import CameraFrame
 
 CAMERAS = 'configs/fusion/futrpp-xmem-residual_r18_pillar04_second_secfpn_tiny-synthetic.py'
-SMALL = dict(
-    grid=dict(voxel_size=[0.8, 0.8, 8.0]),
-    pts_voxel_encoder=dict(feat_channels=[8]), pts_middle_encoder=dict(in_channels=8),
-    pts_backbone=dict(in_channels=8, out_channels=[8, 8, 16], layer_nums=[1, 1, 1]),
-    pts_neck=dict(in_channels=[8, 8, 16], out_channels=[8, 8, 8]),
-    pts_bbox_head=dict(in_channels=24, share_conv_channel=16, separate_head=dict(head_conv=8),
-                       bbox_coder=dict(score_threshold=0.0, max_num=40)),
-    img_backbone=dict(base_channels=8), img_neck=dict(in_channels=[16, 32], out_channels=16),
-    fusion_layer=dict(bev_channels=24, img_channels=16, tokens=dict(grid=2, dim=16), sample=dict(num_heads=2)),
-    temporal=dict(network=dict(in_channels=24, key_dim=8, value_dim=8, hidden_dim=8, feature_dim=16)), task_heads=None,
-    test_cfg=dict(pts=dict(pre_max_size=20, post_max_size=10)))
+SMALL = {**small_models.SMALL, **small_models.CAMERAS, **small_models.MEMORY, 'task_heads': None}
 STEP, ENCODE, FUSION, TRAINING = 12, 8, 4, 12
 IMAGE = (48, 64)
 
 
 def ring(count):
     """`count` level cameras around the LiDAR."""
-    height, width = IMAGE
-    info = {}
-    for index in range(count):
-        yaw = 2 * math.pi * index / count
-        pose = np.eye(4)
-        pose[:3, :3] = [[math.sin(yaw), -math.cos(yaw), 0], [0, 0, -1], [math.cos(yaw), math.sin(yaw), 0]]
-        info[f'CAM_{index}'] = dict(cam2img=[[40, 0, width / 2], [0, 40, height / 2], [0, 0, 1]], lidar2cam=pose, height=height,
-                                    width=width)
-    return Calibration.from_info(info)
+    return rings.ring(count, IMAGE, 40, (IMAGE[1] / 2, IMAGE[0] / 2))
 
 
 @pytest.fixture

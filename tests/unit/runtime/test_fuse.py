@@ -16,6 +16,7 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.hooks import EMAHook
 from mmengine.runner.checkpoint import load_state_dict
+from small_models import CAMERAS, MEMORY, NARROW
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -27,18 +28,9 @@ from projects.memfusion.runtime.launch import apply_fuse
 from projects.memfusion.structures import Calibration
 from projects.memfusion.structures.camera_frame import CameraFrame
 
-NARROW = dict(
-    grid=dict(voxel_size=[0.8, 0.8, 8.0]),
-    pts_voxel_encoder=dict(feat_channels=[8]), pts_middle_encoder=dict(in_channels=8),
-    pts_backbone=dict(in_channels=8, out_channels=[8, 8, 16], layer_nums=[1, 1, 1]),
-    pts_neck=dict(in_channels=[8, 8, 16], out_channels=[8, 8, 8]))
 CENTER = dict(pts_bbox_head=dict(
     in_channels=24, share_conv_channel=16, separate_head=dict(head_conv=8), bbox_coder=dict(max_num=60)))
 ANCHOR = dict(pts_bbox_head=dict(in_channels=24, feat_channels=24), test_cfg=dict(pts=dict(nms_pre=40, max_num=10)))
-MEMORY = dict(temporal=dict(network=dict(in_channels=24, key_dim=8, value_dim=8, hidden_dim=8, feature_dim=16)))
-CAMERAS = dict(
-    img_backbone=dict(base_channels=8), img_neck=dict(in_channels=[16, 32], out_channels=16),
-    fusion_layer=dict(bev_channels=24, img_channels=16, tokens=dict(grid=2, dim=16), sample=dict(num_heads=2)))
 LEAVES = {
     'lidar/pillar04_second_secfpn_tiny-synthetic.py': {**NARROW, **CENTER},
     'demo/xmem-gate_pillar04_second_secfpn_tiny-synthetic.py': {**NARROW, **CENTER, **MEMORY},
