@@ -16,41 +16,9 @@ from mmdet3d.structures import Det3DDataSample
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from projects.memfusion.structures import Readout, SceneFeatures, SceneTruth
+from projects.memfusion.structures import Readout, SceneFeatures, SceneHead, SceneTruth
 
 from .anchor_multi import AnchorHeadMulti
-
-
-class SceneHead:
-    """What the detector asks of a 3-D head: a head of one's own derives from it, others have an adapter.
-
-    Attributes:
-        needs_levels: whether it reads image features beside those of the BEV.
-        read_levels: positions of the image levels that it reads; None is all.
-        bev_channels: C of the BEV features that it reads; None where it reads none.
-    """
-
-    needs_levels: bool = False
-    read_levels: Sequence[int] | None = None
-    bev_channels: int | None = None
-
-    def forward(self, features: SceneFeatures, readout: Readout, truth: SceneTruth | None) -> Any:
-        """Outputs for B frames.
-
-        Args:
-            features: of the frames.
-            readout: what the past adds; empty without memory.
-            truth: what training knows, e.g. for denoising queries; None in eval mode.
-        """
-        raise NotImplementedError
-
-    def loss_by_feat(self, outputs: Any, samples: Sequence[Det3DDataSample]) -> dict[str, Any]:
-        """Losses of V labelled frames, tensors or lists of them; `outputs` may be changed, so nobody decodes them after."""
-        raise NotImplementedError
-
-    def predict_by_feat(self, outputs: Any, metas: Sequence[Mapping[str, Any]]) -> list[InstanceData]:
-        """B x (bboxes_3d, scores_3d, labels_3d); the metas say box_type_3d."""
-        raise NotImplementedError
 
 
 class _BEVHead(SceneHead):

@@ -4,10 +4,13 @@ from .calibration import Calibration
 from .camera_frame import CameraFrame
 from .features import HeadOutputs, Readout, SceneFeatures, SceneTruth, take_rows
 from .frame import META_KEYS, FrameBatch, FrameMeta
+from .history import History, PastFrame
 from .image_labels import ImageLabels
 from .memory_state import MemorySizes, MemoryState, TemporalState, empty_clock
+from .scene_head import SceneHead
 
 __all__ = [
-    'META_KEYS', 'Calibration', 'CameraFrame', 'FrameBatch', 'FrameMeta', 'HeadOutputs', 'ImageLabels', 'MemorySizes',
-    'MemoryState', 'Readout', 'SceneFeatures', 'SceneTruth', 'TemporalState', 'empty_clock', 'take_rows',
+    'META_KEYS', 'Calibration', 'CameraFrame', 'FrameBatch', 'FrameMeta', 'HeadOutputs', 'History', 'ImageLabels',
+    'MemorySizes', 'MemoryState', 'PastFrame', 'Readout', 'SceneFeatures', 'SceneHead', 'SceneTruth', 'TemporalState',
+    'empty_clock', 'take_rows',
 ]

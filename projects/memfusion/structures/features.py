@@ -15,13 +15,8 @@ import torch
 from torch import Tensor
 
 from .calibration import Calibration
-
-
-def take_rows(tensor: Tensor, rows: Sequence[int]) -> Tensor:
-    """The rows at these positions, which the host knows, of (B, ...); the tensor itself where that is all in order."""
-    if list(rows) == list(range(tensor.shape[0])):
-        return tensor
-    return tensor.index_select(0, torch.tensor(list(rows), dtype=torch.long).to(tensor.device, non_blocking=True))
+from .history import History
+from .rows import take_rows
 
 
 @dataclass(frozen=True)
@@ -122,12 +117,14 @@ class Readout:
     Attributes:
         bev: (B, C, H, W) features that remember, in place of the frame's own; None where the module leaves them alone.
         queries: (B, ...) tensors for a query head, by name; empty where there are none.
+        past: earlier frames' image features and rigs, for heads that look at them again; None where the module keeps none.
         aux: (B, ...) tensors for the module's own loss and predictions, by name, e.g. occ_logits (B, 1, Hm, Wm).
         carried: what `write` needs of this read; only the module that made it looks inside.
     """
 
     bev: Tensor | None = None
     queries: Mapping[str, Tensor] = field(default_factory=dict)
+    past: History | None = None
     aux: Mapping[str, Tensor] = field(default_factory=dict)
     carried: Any = None
 
@@ -142,23 +139,27 @@ class Readout:
         return Readout(
             None if first.bev is None else join([step.bev for step in steps if step.bev is not None]),
             {name: join([step.queries[name] for step in steps]) for name in first.queries},
+            History.of_clips([step.past for step in steps if step.past is not None]),
             {name: join([step.aux[name] for step in steps]) for name in first.aux})
 
     def float(self) -> Readout:
         """What a head is given of it, in single precision; whole numbers and float64 stay."""
         queries = {name: value.float() if value.is_floating_point() and value.dtype != torch.float64 else value
                    for name, value in self.queries.items()}
-        return replace(self, bev=None if self.bev is None else self.bev.float(), queries=queries)
+        return replace(self, bev=None if self.bev is None else self.bev.float(), queries=queries,
+                       past=None if self.past is None else self.past.float())
 
     def without_gradient(self) -> Readout:
         """The same, and no gradient passes from a head into what the past adds; the module's own loss keeps its."""
         return replace(self, bev=None if self.bev is None else self.bev.detach(),
-                       queries={name: value.detach() for name, value in self.queries.items()})
+                       queries={name: value.detach() for name, value in self.queries.items()},
+                       past=None if self.past is None else self.past.detach())
 
     def take(self, rows: Sequence[int]) -> Readout:
         """The frames at these positions, without what was carried."""
         return Readout(None if self.bev is None else take_rows(self.bev, rows),
                        {name: take_rows(value, rows) for name, value in self.queries.items()},
+                       None if self.past is None else self.past.take(rows),
                        {name: take_rows(value, rows) for name, value in self.aux.items()})
 
 

@@ -354,7 +354,7 @@ def test_files_that_do_not_fit_are_named(content, ann_file, tmp_path):
 RANK_SCRIPT = """
 import json, pickle, sys
 from mmengine.dist import get_rank, get_world_size
-from torch.distributed import init_process_group
+from torch.distributed import barrier, destroy_process_group, init_process_group
 from projects.memfusion.metrics import MemoryMetric
 ann_file, samples_file, classes = sys.argv[1:4]
 init_process_group('gloo')
@@ -366,6 +366,8 @@ made.process({}, samples[get_rank()::get_world_size()])
 values = made.evaluate(len(samples))
 with open(f'{samples_file}.{get_rank()}', 'w') as file:
     json.dump(values, file)
+barrier()
+destroy_process_group()  # gloo's threads, alive when the interpreter ends, may abort it
 """
 
 

@@ -326,6 +326,8 @@ def one_of_two(rank, port, folder):
     data = Items(20)
     train(folder / 'resumed', data=data, resume=True, load_from=str(folder / 'whole/iter_8.pth'), **settings)
     (folder / f'read_{rank}.txt').write_text(str(len(data.read)))
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()  # gloo's threads, alive when the process ends, may abort it
 
 
 def test_two_processes(tmp_path):
