@@ -125,7 +125,7 @@ def recall(session: Session, firsts: tuple[FrameMeta, ...], fresh: TemporalState
         scene = session.streamed(meta.scene_token)
         check_order(meta, scene is not None, None if scene is None else scene.time_s)
         rows.append(fresh.select([index]) if scene is None or meta.is_scene_start else scene.state)
-    return TemporalState.cat(rows)
+    return type(rows[0]).cat(rows)
 
 
 def remember(session: Session, steps: Sequence[FrameBatch], state: TemporalState) -> None:

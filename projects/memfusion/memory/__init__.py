@@ -2,6 +2,7 @@
 
 from .baselines import ConvGRUFusion, StackFusion
 from .bev_network import BEVMemoryNetwork
+from .frame_ring import FrameRing
 from .image_network import ImageMemoryNetwork
 from .readouts import ConcatReadout, GateReadout, ResidualReadout
 from .similarity import read_memory
@@ -9,6 +10,6 @@ from .slot import TemporalSlot, clock
 from .temporal_memory import TemporalMemory
 
 __all__ = [
-    'BEVMemoryNetwork', 'ConcatReadout', 'ConvGRUFusion', 'GateReadout', 'ImageMemoryNetwork', 'ResidualReadout',
-    'StackFusion', 'TemporalMemory', 'TemporalSlot', 'clock', 'read_memory',
+    'BEVMemoryNetwork', 'ConcatReadout', 'ConvGRUFusion', 'FrameRing', 'GateReadout', 'ImageMemoryNetwork',
+    'ResidualReadout', 'StackFusion', 'TemporalMemory', 'TemporalSlot', 'clock', 'read_memory',
 ]
