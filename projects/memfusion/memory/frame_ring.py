@@ -82,12 +82,12 @@ class RingState(TemporalState):
         """The samples at `rows`, B' positions, copied."""
         return self._with_slots(super().select(rows), lambda slot: slot.take(rows))
 
-    def put(self, rows: Sequence[int], other: TemporalState) -> RingState:
+    def put(self, rows: Sequence[int], other: Any) -> RingState:
         """This state with the samples at `rows` replaced by those of `other`."""
         come_from = dict(enumerate(range(self.batch_size))) | {row: self.batch_size + i for i, row in enumerate(rows)}
         return self._mix(super().put(rows, other), other, list(come_from.values()))
 
-    def where(self, which: Sequence[bool], other: TemporalState) -> RingState:
+    def where(self, which: Sequence[bool], other: Any) -> RingState:
         """This state where `which`, B bools on the host, is True, `other` elsewhere."""
         mixed: Any = super().where(which, other)
         if mixed is self or mixed is other:
