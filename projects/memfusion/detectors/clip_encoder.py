@@ -5,7 +5,7 @@
     fusion_layer(bev_lidar, levels, calibration)                                      bev_fused (V, C, H, W)
 
 V are the clips' frames that are there: all at once, no loop. Every part is optional: without `img_backbone` and `fusion_layer`
-it is LiDAR only, without `pts_voxel_encoder` cameras only.
+it is LiDAR only, without `pts_voxel_encoder` cameras only; a fusion layer that `makes_bev` lifts them into BEV features.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from projects.memfusion.structures import Calibration, take_rows
 
 from .encoded_clip import EncodedClip, EncodedImages
 from .modes import choose_voxels, evaluating
-from .slot_checks import check_lidar_parts, check_single_level
+from .slot_checks import check_fusion, check_lidar_parts, check_single_level
 from .unread_levels import parameters_beside
 
 
@@ -43,6 +43,7 @@ class ClipEncoder(MVXTwoStageDetector):
             raise ValueError('model.fusion_layer needs images, but there is no model.img_backbone: set one, or '
                              'fusion_layer=None')
         self.fusion_layer: Any = None if fusion_layer is None else MODELS.build(fusion_layer)
+        check_fusion(self.fusion_layer, self.with_points)
         self._seen_images: EncodedImages | None = None  # shapes alone: zeros, no camera
         self._beside: dict[frozenset[int], tuple[str, ...]] = {}  # names of parameters, by the levels that are read
 
@@ -64,6 +65,11 @@ class ClipEncoder(MVXTwoStageDetector):
         """Whether the model looks at LiDAR points; without them it has images alone."""
         return self.with_pts_backbone
 
+    @property
+    def with_bev(self) -> bool:
+        """Whether frames have BEV features: of the LiDAR, or those that the fusion layer makes of the images alone."""
+        return self.with_points or (self.fusion_layer is not None and self.fusion_layer.makes_bev)
+
     def encode(self, inputs: dict[str, Any], frames: Sequence[bool] | None = None) -> EncodedClip:
         """Voxels and images of the valid frames -> features; zeros where a frame is padding.
 
@@ -79,7 +85,8 @@ class ClipEncoder(MVXTwoStageDetector):
             size = (clips * length, *bev.shape[1:])
             at = torch.tensor(rows, dtype=torch.long).to(bev.device, non_blocking=True)
             bev = bev.new_zeros(size).index_copy(0, at, bev) if rows else bev.new_zeros(size) + bev.sum()
-            observed = observed.new_zeros(clips * length, *observed.shape[1:]).index_copy(0, at, observed)
+            if observed is not None:
+                observed = observed.new_zeros(clips * length, *observed.shape[1:]).index_copy(0, at, observed)
         kept = set(rows)
         valid = tuple(tuple(b * length + t in kept for t in range(length)) for b in range(clips))
         return EncodedClip(None if bev is None else bev.view(clips, length, *bev.shape[1:]),
@@ -116,11 +123,12 @@ class ClipEncoder(MVXTwoStageDetector):
                 images = images.take([])
             else:
                 owed = owed + zero_of(*self._image_branch())
-        if not self.with_points:
+        if not self.with_bev:
             return None, None, images
         shape = self.grid.bev_shape
         bev = torch.zeros(0, self._bev_channels(), *shape, device=device)
-        return bev if owed is None else bev + owed, torch.zeros(0, 1, *shape, dtype=torch.bool, device=device), images
+        observed = torch.zeros(0, 1, *shape, dtype=torch.bool, device=device) if self.with_points else None
+        return bev if owed is None else bev + owed, observed, images
 
     def _blank_images(self, images: EncodedImages | None) -> EncodedImages:
         """One frame that shows nothing, for steps that read images where no frame of the batch is there.
@@ -140,7 +148,7 @@ class ClipEncoder(MVXTwoStageDetector):
             return blank
         branch = [part for part in self._image_branch() if part is not None]
         owed = images.levels if images is not None else [p for part in branch for p in part.parameters()]
-        return replace(blank, levels=[tied_to(blank.levels[0], owed), *blank.levels[1:]])
+        return self._tied(blank, owed)
 
     def _check_points(self, inputs: dict[str, Any]) -> None:
         if 'voxels' not in inputs:
@@ -213,16 +221,22 @@ class ClipEncoder(MVXTwoStageDetector):
 
     def fuse(self, bev: Tensor | None, images: EncodedImages) -> tuple[Tensor | None, EncodedImages]:
         """bev (V, C, H, W) with what the images show, and the images with what the fusion layer keeps for its loss."""
+        if self.fusion_layer is not None:
+            fused = self.fusion_layer.fuse(bev, images.levels, images.calibration)
+            bev, images = fused.bev, replace(images, aux=fused.aux)
         if torch.is_grad_enabled():  # a level that nobody reads owes distributed training its gradients too
             owed = self._owed(images.levels)
-            if bev is None:
-                images = replace(images, levels=[tied_to(images.levels[0], owed), *images.levels[1:]])
-            else:
-                bev = tied_to(bev, owed)
-        if self.fusion_layer is None:
-            return bev, images
-        fused = self.fusion_layer.fuse(bev, images.levels, images.calibration)
-        return fused.bev, replace(images, aux=fused.aux)
+            if bev is not None:
+                return tied_to(bev, owed), images
+            images = self._tied(images, owed)
+        return bev, images
+
+    def _tied(self, images: EncodedImages, owed: Sequence[Tensor]) -> EncodedImages:
+        """The images, whose first level that is read also owes gradients to `owed`."""
+        through = min(self._read(len(images.levels)), default=0)
+        levels = list(images.levels)
+        levels[through] = tied_to(levels[through], owed)
+        return replace(images, levels=levels)
 
     def _owed(self, levels: Sequence[Tensor]) -> list[Tensor]:
         """Tensors that together depend on all parameters of the image branch, and on no feature that nobody reads.
@@ -231,17 +245,21 @@ class ClipEncoder(MVXTwoStageDetector):
         only other levels depend on by themselves: those features may be infinite, and 0 times that is NaN. Not all parameters
         by themselves: those under a checkpoint that starts a backward pass of its own would have their gradient twice.
         """
-        asked = {level for reader in self._readers()
-                 for level in (range(len(levels)) if reader.read_levels is None else reader.read_levels)}
-        if any(not -len(levels) <= level < len(levels) for level in asked):
-            raise ValueError(f'read_levels asks for {sorted(asked)}, but img_neck gives {len(levels)} levels (0 is the first)')
-        read = frozenset(level % len(levels) for level in asked)
+        read = self._read(len(levels))
         if len(read) == len(levels):
             return list(levels)
         if read not in self._beside:
             backbone, neck = self._image_branch()
             self._beside[read] = parameters_beside(backbone, neck, read)
         return [*(levels[level] for level in read), *(self.get_parameter(name) for name in self._beside[read])]
+
+    def _read(self, count: int) -> frozenset[int]:
+        """Positions of those of `count` levels that somebody reads."""
+        asked = {level for reader in self._readers()
+                 for level in (range(count) if reader.read_levels is None else reader.read_levels)}
+        if any(not -count <= level < count for level in asked):
+            raise ValueError(f'read_levels asks for {sorted(asked)}, but img_neck gives {count} levels (0 is the first)')
+        return frozenset(level % count for level in asked)
 
     def _readers(self) -> Iterator[Any]:
         """Whoever reads image levels, and says which by `read_levels`."""

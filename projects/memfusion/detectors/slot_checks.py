@@ -45,6 +45,23 @@ def check_lidar_parts(slots: Mapping[str, Any]) -> None:
         raise ValueError('model.pts_neck is set, but there is no LiDAR branch for it: leave it out for cameras only')
 
 
+def check_fusion(layer: Any, has_lidar: bool) -> None:
+    """A fusion layer adds to the LiDAR's BEV features, or makes them of the images alone; it says which by `makes_bev`.
+
+    Raises:
+        ValueError: naming the layer, where it has no LiDAR that it needs, or one that it has no use for.
+    """
+    if layer is None or layer.makes_bev != has_lidar:
+        return
+    name = type(layer).__name__
+    if has_lidar:
+        raise ValueError(f"model.fusion_layer ({name}) makes BEV features of the cameras alone (query_init='learned'), but the "
+                         "model has LiDAR: set model.fusion_layer.query_init='lidar', or leave out the pts_ encoders")
+    raise ValueError(f'model.fusion_layer ({name}) changes the BEV features of the LiDAR, but the model has no LiDAR: set '
+                     'model.pts_voxel_encoder, pts_middle_encoder and pts_backbone, or a layer that makes BEV features of the '
+                     "cameras alone (BEVFormerLiteFusion or PETRv2Fusion with query_init='learned')")
+
+
 def check_steps(temporal: Any, head: SceneHead | None, has_images: bool) -> None:
     """What a step calls is what it should be, and has what it reads.
 

@@ -1,10 +1,13 @@
-"""Fusion contract. In: bev_lidar (V, C, H, W), image features and the rig. Out: BEV with what the cameras saw, same frame."""
+"""Fusion contract. In: bev_lidar (V, C, H, W), image features and the rig. Out: BEV with what the cameras saw, same frame.
+
+A layer that `makes_bev` is given no bev_lidar.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from mmengine.model import BaseModule
 from torch import Tensor
@@ -48,6 +51,9 @@ class FusionLayer(BaseModule):
     grid_keys: ClassVar[Mapping[str, str]] = dict(point_cloud_range='point_cloud_range')
     """Settings that `model.grid` fills in, and what of the grid goes there."""
 
+    makes_bev = False
+    """Whether it makes BEV features of the cameras alone; else it needs those of the LiDAR."""
+
     def __init__(
         self,
         bev_channels: int,
@@ -70,15 +76,15 @@ class FusionLayer(BaseModule):
         """Positions in img_feats of the levels whose features have a say."""
         return self.levels
 
-    def forward(self, bev_lidar: Tensor, img_feats: Sequence[Tensor], calibration: Calibration) -> Tensor:
+    def forward(self, bev_lidar: Tensor | None, img_feats: Sequence[Tensor], calibration: Calibration) -> Tensor:
         """The fused BEV (V, C, H, W); see fuse."""
         return self.fuse(bev_lidar, img_feats, calibration).bev
 
-    def fuse(self, bev_lidar: Tensor, img_feats: Sequence[Tensor], calibration: Calibration) -> FusionOutput:
+    def fuse(self, bev_lidar: Tensor | None, img_feats: Sequence[Tensor], calibration: Calibration) -> FusionOutput:
         """Fuses V frames of N cameras.
 
         Args:
-            bev_lidar: (V, C, H, W), x along W and y along H.
+            bev_lidar: (V, C, H, W), x along W and y along H; None where the layer `makes_bev`.
             img_feats: levels of (V, N, Ci, h, w).
             calibration: of V frames; cameras that are not valid have no effect.
 
@@ -90,7 +96,7 @@ class FusionLayer(BaseModule):
             return output
         return FusionOutput(tied_to(output.bev, self.parameters()), output.aux)
 
-    def fuse_levels(self, bev_lidar: Tensor, maps: list[Tensor], calibration: Calibration) -> FusionOutput:
+    def fuse_levels(self, bev_lidar: Any, maps: list[Tensor], calibration: Calibration) -> FusionOutput:
         """As fuse, with only the levels that are used; features of cameras that are not valid are 0."""
         raise NotImplementedError
 
@@ -99,14 +105,18 @@ class FusionLayer(BaseModule):
         del aux, truth
         return {}
 
-    def _used_levels(self, bev_lidar: Tensor, img_feats: Sequence[Tensor], calibration: Calibration) -> list[Tensor]:
+    def _used_levels(self, bev_lidar: Tensor | None, img_feats: Sequence[Tensor], calibration: Calibration) -> list[Tensor]:
         if max(self.levels) >= len(img_feats):
             raise ValueError(f'fusion_layer.levels {self.levels} asks for more than the {len(img_feats)} levels of img_neck')
         if not isinstance(calibration, Calibration):
             raise ValueError(f'fusion_layer needs the Calibration of the images, got {type(calibration).__name__}: it is made '
                              'in LoadMultiViewImages, ClipDataPreprocessor hands it on')
         frames, cameras = calibration.cam_valid.shape
-        if bev_lidar.shape[:2] != (frames, self.bev_channels):
+        if (bev_lidar is None) != self.makes_bev:
+            raise ValueError(f'{type(self).__name__} ' + (
+                'makes BEV features of the cameras alone, but was given those of the LiDAR' if self.makes_bev
+                else 'changes the BEV features of the LiDAR, but was given none'))
+        if bev_lidar is not None and bev_lidar.shape[:2] != (frames, self.bev_channels):
             raise ValueError(f'bev_lidar is {tuple(bev_lidar.shape)}, expected {frames} frames (as the calibration has) of '
                              f'fusion_layer.bev_channels={self.bev_channels}')
         maps = [img_feats[level] for level in self.levels]
