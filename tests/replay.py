@@ -25,7 +25,12 @@ sys.path[:0] = [str(TESTS.parent), str(TESTS)]
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # read when torch is loaded
 
 FAMILIES = {
+    'cmt_camera_vov_state_dict': 'official_names',
+    'cmt_fusion_r50_state_dict': 'official_names',
     'openpcdet_multihead': 'openpcdet_multihead',
+    'petrv2_state_dict': 'official_names',
+    'sparsebev_state_dict': 'official_names',
+    'streampetr_state_dict': 'official_names',
     'xmem': 'xmem',
     'xmem_state_dict': 'xmem',
     'xmem_working_memory': 'xmem',

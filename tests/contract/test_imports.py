@@ -10,7 +10,7 @@ import pytest
 from sources import FILES, PROJECTS, REPO, TOOLS, imports_of, nodes_of, room, room_of, shown, text_of
 
 PACKAGE = PROJECTS / 'memfusion'
-STAGES = {'data', 'lidar', 'fusion', 'memory', 'heads', 'metrics', 'queries', 'forecasting', 'visualization'}
+STAGES = {'data', 'images', 'lidar', 'fusion', 'memory', 'heads', 'metrics', 'queries', 'forecasting', 'visualization'}
 PROGRAMS = {'calibration_doctor', 'studies', 'benchmarks', 'demos', 'convert'}
 # Whoever stands in a line imports from the lines above it alone, so neighbours never import each other. `visualization` is a
 # stage: it draws what the contracts hold. Hooks stand beside the detectors: both tie stages together, each at its own events.
@@ -70,7 +70,7 @@ def test_pickles_are_read_in_one_place():
 
 
 def test_blocks_do_without_compiled_ops():
-    blocks = {'geometry', 'encodings', 'fusion', 'memory', 'queries'}
+    blocks = {'geometry', 'encodings', 'fusion', 'images', 'memory', 'queries'}
     allowed = re.compile(r'(torch|numpy|mmengine|mmcv\.cnn|mmdet3d\.registry|projects)(\.|$)')
     wrong = [f'{shown(path)} imports {name}' for path in FILES if room(path) in blocks for name in sorted(imports_of(path))
              if name.split('.')[0] not in sys.stdlib_module_names and not allowed.match(name)]
@@ -79,7 +79,7 @@ def test_blocks_do_without_compiled_ops():
 
 def test_blocks_import_where_mmcv_has_no_compiled_ops():
     script = ('import sys; sys.modules["mmcv._ext"] = None; sys.modules["mmcv.ops"] = None\n'
-              'import projects.memfusion.memory, projects.memfusion.fusion, projects.geometry\n'
+              'import projects.memfusion.memory, projects.memfusion.fusion, projects.memfusion.images, projects.geometry\n'
               'import projects.memfusion.structures')
     done = subprocess.run([sys.executable, '-W', 'ignore', '-c', script], cwd=REPO, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
