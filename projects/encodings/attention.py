@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple, Protocol
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -40,3 +43,94 @@ class CrossAttention(nn.Module):
                  for part in (self.query(query), self.key(context), value)]
         mixed = F.scaled_dot_product_attention(heads[0], heads[1], heads[2], attn_mask=mask)
         return self.output(mixed.transpose(1, 2).flatten(2))
+
+
+class AttentionEncoding(Protocol):
+    """What a pose encoding does to the heads of an attention, each (B, heads, n, d) -> the same."""
+
+    def queries(self, heads: Tensor) -> Tensor:
+        """Of the queries."""
+
+    def keys(self, heads: Tensor) -> Tensor:
+        """Of the keys."""
+
+    def values(self, heads: Tensor) -> Tensor:
+        """Of the values."""
+
+    def outputs(self, heads: Tensor) -> Tensor:
+        """Of what the queries read."""
+
+
+class KeysValues(NamedTuple):
+    """Projected context, (B, heads, S, d) each."""
+
+    keys: Tensor
+    values: Tensor
+
+    def join(self, other: KeysValues) -> KeysValues:
+        """This context and then the other."""
+        return KeysValues(torch.cat([self.keys, other.keys], dim=2), torch.cat([self.values, other.values], dim=2))
+
+
+class MultiheadAttention(nn.Module):
+    """Scaled dot-product attention with the parameters of torch's nn.MultiheadAttention, batch first.
+
+    Args:
+        dim: E.
+        num_heads: heads; must divide E.
+        dropout: share of the attention weights that training drops.
+    """
+
+    def __init__(self, dim: int, num_heads: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        if dim % num_heads:
+            raise ValueError(f'attention: dim={dim} does not divide by num_heads={num_heads}')
+        self.num_heads, self.dropout = num_heads, dropout
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim))
+        self.out_proj = nn.Linear(dim, dim)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def project(self, key: Tensor, value: Tensor, encoding: AttentionEncoding | None = None) -> KeysValues:
+        """(B, S, E) and (B, S, E) -> what queries attend to."""
+        _, key_weight, value_weight = self.in_proj_weight.chunk(3)
+        _, key_bias, value_bias = self.in_proj_bias.chunk(3)
+        keys = self._heads(F.linear(key, key_weight, key_bias))
+        values = self._heads(F.linear(value, value_weight, value_bias))
+        return KeysValues(keys, values) if encoding is None else KeysValues(encoding.keys(keys), encoding.values(values))
+
+    def forward(self, query: Tensor, key: Tensor | KeysValues, value: Tensor | None = None, keep: Tensor | None = None,
+                allowed: Tensor | None = None, encoding: AttentionEncoding | None = None, bias: Tensor | None = None) -> Tensor:
+        """(B, Q, E) -> (B, Q, E).
+
+        Args:
+            query: of Q positions.
+            key: (B, S, E), or what `project` made of keys and values, with the same encoding.
+            value: (B, S, E); None is `key`.
+            keep: (B, S) bool, which context counts; where none of a sample's does, its queries read 0.
+            allowed: (Q, S) or (B, Q, S) bool, which query may read what; each must be allowed something that counts.
+            encoding: changes the heads; None leaves them.
+            bias: (B, heads, Q, S), added to the logits.
+        """
+        context = key if isinstance(key, KeysValues) else self.project(key, key if value is None else value, encoding)
+        dim = self.in_proj_weight.shape[1]
+        queries = self._heads(F.linear(query, self.in_proj_weight[:dim], self.in_proj_bias[:dim]))
+        queries = queries if encoding is None else encoding.queries(queries)
+        mask = None
+        if allowed is not None:
+            mask = allowed[None, None] if allowed.dim() == 2 else allowed[:, None]
+        if keep is not None:
+            some = keep.any(1)[:, None, None]
+            kept = (keep[:, None, None] | ~some[..., None])
+            mask = kept if mask is None else mask & kept
+        if bias is not None:
+            mask = (bias if mask is None else bias.masked_fill(~mask, -torch.inf)).to(queries.dtype)
+        read = F.scaled_dot_product_attention(queries, context.keys.to(queries.dtype), context.values.to(queries.dtype), mask,
+                                              dropout_p=self.dropout if self.training else 0.0)
+        read = read if encoding is None else encoding.outputs(read)
+        read = read.transpose(1, 2).flatten(2)
+        return self.out_proj(read if keep is None else read * some)
+
+    def _heads(self, tokens: Tensor) -> Tensor:
+        return tokens.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)

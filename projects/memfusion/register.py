@@ -3,7 +3,7 @@
 Configs say `custom_imports = dict(imports=['projects.memfusion.register'])`.
 """
 
-from projects.memfusion import detectors, fusion, heads, hooks, images, lidar, memory, metrics
+from projects.memfusion import detectors, fusion, heads, hooks, images, lidar, memory, metrics, queries
 from projects.memfusion.data import clip_preprocessor, nuscenes_sequence, pickle_handler, samplers, seeding, transforms
 from projects.memfusion.data.transforms import clip_augmentation, gt_paste, packing
 from projects.memfusion.losses import center_losses, occupancy_loss
@@ -13,6 +13,7 @@ install_safe_loading()
 
 __all__ = [
     'center_losses', 'clip_augmentation', 'clip_preprocessor', 'detectors', 'fuse', 'fusion', 'gt_paste', 'heads', 'hooks',
-    'images', 'lidar', 'memory', 'metrics', 'nuscenes_sequence', 'occupancy_loss', 'packing', 'pickle_handler', 'runner',
+    'images', 'lidar', 'memory', 'metrics', 'nuscenes_sequence', 'occupancy_loss', 'packing', 'pickle_handler', 'queries',
+    'runner', 'samplers', 'seeding', 'transforms',
     'samplers', 'seeding', 'transforms',
 ]

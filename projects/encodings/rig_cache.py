@@ -1,0 +1,51 @@
+"""Encodings. In: views, and how an embedding is made of them. Out: the embedding, made once for a rig that does not change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from projects.geometry.views import Views
+
+
+class RigCache:
+    """Keeps the embedding of the last rig, in eval mode without gradients; elsewhere nothing is kept.
+
+    It is used again only where every matrix, lens and camera is exactly the same, and so are the weights: they are known by
+    their places in memory and by how often they were written. Comparing waits for the device once.
+    """
+
+    def __init__(self) -> None:
+        self._rig: Tensor | None = None
+        self._known: tuple[Any, ...] = ()
+        self._kept: Tensor | None = None
+
+    def get(self, views: Views, make: Callable[[], Tensor], module: nn.Module, key: Hashable = None) -> Tensor:
+        """The embedding of these views.
+
+        Args:
+            views: of B frames and N cameras.
+            make: makes it.
+            module: whose weights `make` uses, and whose mode counts.
+            key: what else it depends on, e.g. the level's shape.
+        """
+        if module.training or torch.is_grad_enabled():
+            self.clear()
+            return make()
+        weights = tuple((parameter.data_ptr(), parameter._version) for parameter in module.parameters())
+        device = views.cam_valid.device
+        known = (key, views.padded_hw, views.lens_models, device, torch.is_autocast_enabled(device.type), weights)
+        rig = torch.cat([part.double().flatten() for part in (
+            views.cam_from_bev, views.img_from_cam, views.distortion_model, views.distortion, views.max_radius,
+            views.cam_valid)])
+        if self._kept is not None and self._rig is not None and known == self._known and torch.equal(rig, self._rig):
+            return self._kept
+        self._rig, self._known, self._kept = rig, known, make()
+        return self._kept
+
+    def clear(self) -> None:
+        """Forgets what is kept."""
+        self._rig, self._known, self._kept = None, (), None

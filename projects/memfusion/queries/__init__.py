@@ -1,0 +1,5 @@
+"""Query detectors: heads that ask images and BEV by queries, and the parts that they share."""
+
+from .query_head import Decoded, QueryHead, QueryOutputs
+
+__all__ = ['Decoded', 'QueryHead', 'QueryOutputs']

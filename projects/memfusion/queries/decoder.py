@@ -1,0 +1,139 @@
+"""Queries. In: queries (B, Q, E), tokens of images and BEV. Out: the queries after every layer (L, B, Q, E).
+
+A layer is self-attention, norm, cross-attention, norm, feed-forward, norm (DETR, Carion et al., ECCV 2020).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from projects.encodings.attention import AttentionEncoding, MultiheadAttention
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What queries attend to.
+
+    Attributes:
+        keys: (B, T, E), features that know their positions.
+        values: (B, T, E), features.
+        keep: (B, T) bool, which of them count; None is all.
+    """
+
+    keys: Tensor
+    values: Tensor
+    keep: Tensor | None = None
+
+    @staticmethod
+    def join(parts: Sequence[Tokens]) -> Tokens:
+        """All of them side by side; ValueError where there is no part."""
+        if not parts:
+            raise ValueError('the queries have nothing to attend to: give the head image tokens, BEV tokens or both')
+        if len(parts) == 1:
+            return parts[0]
+        keep = None
+        if any(part.keep is not None for part in parts):
+            keep = torch.cat([part.values.new_ones(part.values.shape[:2], dtype=torch.bool) if part.keep is None
+                              else part.keep for part in parts], dim=1)
+        return Tokens(torch.cat([part.keys for part in parts], dim=1), torch.cat([part.values for part in parts], dim=1), keep)
+
+
+class FeedForward(nn.Module):
+    """Two layers and the residual.
+
+    Args:
+        dim: E.
+        hidden: width between.
+        dropout: share that training drops, after either layer.
+    """
+
+    def __init__(self, dim: int, hidden: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.expand, self.reduce = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, queries: Tensor) -> Tensor:
+        """(..., E) -> (..., E)."""
+        return queries + self.drop(self.reduce(self.drop(self.expand(queries).relu())))
+
+
+class DecoderLayer(nn.Module):
+    """One layer of a query decoder.
+
+    Args:
+        dim: E.
+        num_heads: heads of both attentions.
+        ffn_dim: width inside the feed-forward part.
+        dropout: share that training drops, of attention weights and features alike.
+    """
+
+    def __init__(self, dim: int, num_heads: int, ffn_dim: int, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.self_attn = MultiheadAttention(dim, num_heads, dropout)
+        self.cross_attn = MultiheadAttention(dim, num_heads, dropout)
+        self.ffn = FeedForward(dim, ffn_dim, dropout)
+        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(3))
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, queries: Tensor, positions: Tensor, tokens: Tokens, allowed: Tensor | None = None,
+                memory: Tokens | None = None, encoding: AttentionEncoding | None = None) -> Tensor:
+        """(B, Q, E) -> (B, Q, E).
+
+        Args:
+            queries, positions: (B, Q, E) features, and what is added to them wherever they ask or are asked.
+            tokens: what cross-attention reads.
+            allowed: (B, Q, Q + M) or (Q, Q + M) bool, who may read whom in self-attention; None is everyone everyone.
+            memory: M remembered queries that self-attention reads beside the own ones.
+            encoding: of the cross-attention; None is none.
+        """
+        asking = queries + positions
+        own = self.self_attn.project(asking, queries)
+        keep = None
+        if memory is not None:
+            own = own.join(self.self_attn.project(memory.keys, memory.values))
+            if memory.keep is not None:
+                keep = torch.cat([memory.keep.new_ones(queries.shape[:2]), memory.keep], dim=1)
+        queries = self.norms[0](queries + self.drop(self.self_attn(asking, own, keep=keep, allowed=allowed)))
+        read = self.cross_attn(queries + positions, tokens.keys, tokens.values, keep=tokens.keep, encoding=encoding)
+        queries = self.norms[1](queries + self.drop(read))
+        return self.norms[2](self.ffn(queries))
+
+
+class QueryDecoder(nn.Module):
+    """L layers.
+
+    Args:
+        num_layers: L.
+        dim, num_heads, ffn_dim, dropout: as in DecoderLayer.
+        post_norm: whether a norm of the decoder's own goes over every layer's output, apart from what the next layer reads.
+        with_cp: whether training computes a layer's inside again instead of keeping it.
+    """
+
+    def __init__(self, num_layers: int, dim: int, num_heads: int = 8, ffn_dim: int = 2048, dropout: float = 0.1,
+                 post_norm: bool = True, with_cp: bool = False) -> None:
+        super().__init__()
+        if num_layers < 1:
+            raise ValueError(f'the decoder needs at least one layer, got num_layers={num_layers}')
+        self.layers = nn.ModuleList(DecoderLayer(dim, num_heads, ffn_dim, dropout) for _ in range(num_layers))
+        self.post_norm = nn.LayerNorm(dim) if post_norm else nn.Identity()
+        self.with_cp = with_cp
+        for parameter in self.parameters():
+            if parameter.dim() > 1:
+                nn.init.xavier_uniform_(parameter)
+
+    def forward(self, queries: Tensor, positions: Tensor, tokens: Tokens, allowed: Tensor | None = None,
+                memory: Tokens | None = None, encoding: AttentionEncoding | None = None) -> Tensor:
+        """(B, Q, E) -> (L, B, Q, E); arguments as in DecoderLayer."""
+        outputs = []
+        for layer in self.layers:
+            if self.with_cp and self.training and torch.is_grad_enabled():
+                queries = checkpoint(layer, queries, positions, tokens, allowed, memory, encoding, use_reentrant=False)
+            else:
+                queries = layer(queries, positions, tokens, allowed, memory, encoding)
+            outputs.append(self.post_norm(queries))
+        return torch.stack(outputs)

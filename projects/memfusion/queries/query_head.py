@@ -1,0 +1,126 @@
+"""Queries, base of the heads. In: SceneFeatures, what the past adds. Out: losses, boxes. A design decodes the queries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from mmengine.model import BaseModule
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from projects.memfusion.losses.ranks import zero_of
+from projects.memfusion.structures import Readout, SceneFeatures, SceneHead, SceneTruth
+
+from .boxes import BoxCode, DecodeSettings, decode_top
+from .denoising import Denoising, NoisyQueries
+from .query_losses import LossSettings, QueryLosses
+
+_REACH_M, _HEIGHT_M = 10.0, 10.0
+"""How far beyond the grid, and how high or low, centres are kept, as in the published configs."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What a design makes of its queries.
+
+    Attributes:
+        logits: (L, B, P + Q, K), noisy queries first.
+        codes: (L, B, P + Q, 10) in the head's code, centres in metres.
+        carried: what a memory made for the design wants of the frame, about the Q alone.
+    """
+
+    logits: Tensor
+    codes: Tensor
+    carried: Any = None
+
+
+@dataclass(frozen=True)
+class QueryOutputs:
+    """What a query head says about B frames.
+
+    Attributes:
+        logits, codes: (L, B, Q, K), (L, B, Q, 10) float32.
+        noisy: the queries of denoising; None where there are none, and so the next two.
+        noisy_logits, noisy_codes: (L, B, P, K), (L, B, P, 10).
+        carried: as in Decoded.
+    """
+
+    logits: Tensor
+    codes: Tensor
+    noisy: NoisyQueries | None = None
+    noisy_logits: Tensor | None = None
+    noisy_codes: Tensor | None = None
+    carried: Any = None
+
+
+class QueryHead(BaseModule, SceneHead):
+    """Losses and decoding of all query designs; a design implements `decode_queries`.
+
+    Args:
+        num_classes: K.
+        point_cloud_range: (x_min, y_min, z_min, x_max, y_max, z_max) metres; the detector fills it in from model.grid.
+        box_code: dict(order, heading), see BoxCode.
+        loss_cfg: see LossSettings.
+        decode_cfg: see DecodeSettings; its post_center_range is made from point_cloud_range.
+        denoising: see Denoising; None is none.
+    """
+
+    grid_keys: ClassVar[Mapping[str, str]] = dict(point_cloud_range='point_cloud_range')
+
+    def __init__(self, num_classes: int, point_cloud_range: Sequence[float], box_code: dict | None = None,
+                 loss_cfg: dict | None = None, decode_cfg: dict | None = None, denoising: dict | None = None,
+                 init_cfg: dict | None = None) -> None:
+        super().__init__(init_cfg)
+        if num_classes < 1:
+            raise ValueError(f'pts_bbox_head.num_classes must be at least 1, got {num_classes}')
+        self.num_classes, self.point_cloud_range = num_classes, tuple(float(v) for v in point_cloud_range)
+        self.code = BoxCode(**(box_code or {}))
+        self.denoising = None if denoising is None else Denoising(**denoising)
+        self.losses = QueryLosses(LossSettings(**(loss_cfg or {})), self.code, self.denoising)
+        self.decoding = DecodeSettings(**{'post_center_range': beyond(self.point_cloud_range), **(decode_cfg or {})})
+
+    def decode_queries(self, features: SceneFeatures, readout: Readout, noisy: NoisyQueries | None) -> Decoded:
+        """What the queries, P noisy ones first, find in B frames."""
+        raise NotImplementedError
+
+    def forward(self, features: SceneFeatures, readout: Readout, truth: SceneTruth | None) -> QueryOutputs:
+        """As SceneHead.forward."""
+        noisy = None
+        if truth is not None and self.training and self.denoising is not None:
+            noisy = self.denoising.noisy(truth, self.code, self.num_classes, self.point_cloud_range)
+        found = self.decode_queries(features, readout, noisy)
+        logits, codes = found.logits.float(), found.codes.float()
+        if noisy is None:
+            return QueryOutputs(logits, codes, carried=found.carried)
+        first = noisy.num
+        return QueryOutputs(logits[:, :, first:], codes[:, :, first:], noisy, logits[:, :, :first], codes[:, :, :first],
+                            found.carried)
+
+    def loss_by_feat(self, outputs: QueryOutputs, samples: Sequence[Any]) -> dict[str, Tensor]:
+        """loss_cls and loss_bbox of every layer, see QueryLosses.of; means over the boxes of all ranks.
+
+        A frame whose metainfo says is_labelled=False has no box, and should have none found.
+        """
+        truth = SceneTruth.of_samples(samples, outputs.logits.device)
+        with torch.autocast(outputs.logits.device.type, enabled=False):
+            losses = self.losses.of(outputs.logits, outputs.codes, truth, outputs.noisy, outputs.noisy_logits,
+                                    outputs.noisy_codes)
+        losses['loss_cls'] = losses['loss_cls'] + zero_of(self)  # whatever was not used, e.g. an encoding without a camera
+        return losses
+
+    @torch.no_grad()
+    def predict_by_feat(self, outputs: QueryOutputs, metas: Sequence[Mapping[str, Any]]) -> list[InstanceData]:
+        """As SceneHead.predict_by_feat; the last layer counts."""
+        found = decode_top(outputs.logits[-1], self.code.decode(outputs.codes[-1]), self.decoding)
+        return [InstanceData(bboxes_3d=meta['box_type_3d'](one.boxes, box_dim=9), scores_3d=one.scores, labels_3d=one.labels)
+                for one, meta in zip(found, metas, strict=True)]
+
+
+def beyond(around: Sequence[float]) -> list[float]:
+    """The range, widened to what detectors on nuScenes keep and lift to: 10 m around, heights of +-10 m at least."""
+    low, high = around[:3], around[3:]
+    return [low[0] - _REACH_M, low[1] - _REACH_M, min(low[2], -_HEIGHT_M),
+            high[0] + _REACH_M, high[1] + _REACH_M, max(high[2], _HEIGHT_M)]
