@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from projects.memfusion.structures import Calibration
 
 from .calib_refine import CalibRefine
+from .cell_attention import CellFiLM, CellSelfAttention
 from .cell_selection import CellSelection
 from .cell_update import CellUpdate
 from .film import FiLM
@@ -45,7 +46,8 @@ class FuTrPlusPlus(FusionLayer):
         geometry: dict(kind, ...), see TokenGeometry. It belongs to the tokens.
         film: dict(kind, ...), see FiLM.
         select: dict(kind, ...), see CellSelection. It serves the stage sample, and is not built where that is off.
-        sample: dict(kind='off' | 'tokens' | 'deformable', ...), see TokenAttention and PillarSampling.
+        sample: dict(kind='off' | 'tokens' | 'deformable', ...), see TokenAttention and PillarSampling; self_attn=True lets the
+            active cells attend to each other before they read, film_back=True tells all cells what these found.
         calib_refine: dict(kind, confidence, ...), see CalibRefine.
     """
 
@@ -70,14 +72,14 @@ class FuTrPlusPlus(FusionLayer):
         self.calib_refine = CalibRefine(
             bev_channels, img_channels, stride, self.token_level, reach, **dict(calib_refine or {}))
         self.film = FiLM(bev_channels, dim, reach, **dict(film or {}))
-        reader = self._build_reader(dim, **dict(sample or {}))
+        reader, among, back = self._build_reader(dim, **dict(sample or {}))
         has_tokens = self.film.kind != 'off' or isinstance(reader, TokenAttention)
         # Made in any case, so that wrong settings are told.
         token_grid, token_geometry = TokenGrid(img_channels, dim, stride, grid), TokenGeometry(dim, **dict(geometry or {}))
         self.tokens = token_grid if has_tokens else None
         self.geometry = token_geometry if has_tokens else None
-        self.select = None if reader is None else CellSelection(bev_channels, **dict(select or {}))
-        self.sample = None if reader is None else CellUpdate(bev_channels, dim, reach, reader)
+        self.select = None if reader is None else CellSelection(bev_channels, reach, **dict(select or {}))
+        self.sample = None if reader is None else CellUpdate(bev_channels, dim, reach, reader, among, back)
         if self.sample is None and self.film.kind == 'off':
             raise ValueError('fusion_layer: film and sample are both off, so FuTrPlusPlus would do nothing')
 
@@ -117,12 +119,16 @@ class FuTrPlusPlus(FusionLayer):
         return grid, dim, level
 
     def _build_reader(self, dim: int, kind: str = 'deformable', num_heads: int = 8, num_points: int = 8,
-                      heights_m: Sequence[float] = (-1.5, -0.5, 0.5, 1.5), radius_px: float = 64.0) -> nn.Module | None:
-        """The reader of the stage sample; num_points, heights_m and radius_px are those of 'deformable'."""
+                      heights_m: Sequence[float] = (-1.5, -0.5, 0.5, 1.5), radius_px: float = 64.0, self_attn: bool = False,
+                      film_back: bool = False) -> tuple[nn.Module | None, CellSelfAttention | None, CellFiLM | None]:
+        """What the stage sample is made of; num_points, heights_m and radius_px are those of 'deformable'."""
         check_kind('sample', kind, SAMPLE_KINDS)
-        if kind == 'deformable':
-            return PillarSampling(dim, self.img_channels, self.strides, heights_m, num_heads, num_points, radius_px)
-        return TokenAttention(dim, num_heads) if kind == 'tokens' else None
+        if kind == 'off':
+            return None, None, None
+        reader = TokenAttention(dim, num_heads) if kind == 'tokens' else PillarSampling(
+            dim, self.img_channels, self.strides, heights_m, num_heads, num_points, radius_px)
+        return (reader, CellSelfAttention(dim, num_heads) if self_attn else None,
+                CellFiLM(self.bev_channels, dim) if film_back else None)
 
     typed_parts = dict(tokens=_token_settings, geometry=TokenGeometry, film=FiLM, select=CellSelection, sample=_build_reader,
                        calib_refine=CalibRefine)

@@ -81,6 +81,8 @@ CASES = [
       for kind in ('global', 'per_camera_sum', 'per_camera_gated')],
     *[pytest.param(dict(select=dict(kind=kind)), id=f'select-{kind}')
       for kind in ('all', 'random', 'heatmap', 'occupancy', 'learned')],
+    pytest.param(dict(film=dict(kind='off'), select=dict(kind='geometric'), sample=dict(self_attn=True, film_back=True)),
+                 id='sparsebev'),
     *[pytest.param(dict(tokens=dict(grid=grid), film=dict(kind='off'), sample=dict(kind='tokens')), id=f'tokens-{grid}')
       for grid in (1, 8, 16)],
     pytest.param(dict(film=dict(kind='off')), id='deformable-alone'),

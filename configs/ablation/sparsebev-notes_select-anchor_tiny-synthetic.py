@@ -1,0 +1,3 @@
+# Active are fixed cells, spread evenly over the map.
+_base_ = '../fusion/sparsebev-notes_r18_pillar04_second_secfpn_tiny-synthetic.py'
+model = dict(fusion_layer=dict(select=dict(kind='anchor')))
