@@ -25,7 +25,8 @@ class DownloadError(UserError, ConnectionError):
 def run_cli(main: Callable[[], object], defect_code: int | None = None) -> None:
     """Runs `main`; bad input ends it with one line on stderr and exit code 2, a defect with its traceback.
 
-    `MEMFUSION_TRACEBACK=1` shows the whole traceback of bad input too. Ctrl-C exits 130.
+    `MEMFUSION_TRACEBACK=1` shows the whole traceback of bad input too. Ctrl-C exits 130. A group of processes that `main` has
+    joined is left at the end.
 
     Args:
         main: the tool.
@@ -49,6 +50,18 @@ def run_cli(main: Callable[[], object], defect_code: int | None = None) -> None:
         else:
             print(f'(set {TRACEBACK_VARIABLE}=1 for the whole traceback)', file=sys.stderr)
         sys.exit(2)
+    finally:
+        _leave_group(failed=sys.exc_info()[0] is not None)
+
+
+def _leave_group(failed: bool) -> None:
+    """Gloo's threads, alive when the interpreter ends, may abort it and spoil the exit code.
+
+    After an error NCCL's group is left to the end of the process: leaving it may wait for others.
+    """
+    group = sys.modules.get('torch.distributed')  # not imported for tools that have no use for it
+    if group is not None and group.is_available() and group.is_initialized() and (not failed or group.get_backend() == 'gloo'):
+        group.destroy_process_group()
 
 
 def explain(error: BaseException) -> str | None:

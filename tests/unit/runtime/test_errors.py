@@ -4,8 +4,10 @@ import runpy
 import subprocess
 import sys
 import warnings
+from contextlib import nullcontext
 
 import pytest
+import torch.distributed as dist
 from torch.utils.data import DataLoader, Dataset
 
 from projects.memfusion.data.errors import BadFrameError, DataError
@@ -116,6 +118,19 @@ def test_run_cli_prints_one_line_and_exits_2(capsys, monkeypatch):
     assert err.startswith('error: /data/a.pcd.bin') and 'Traceback (most recent call last)' in err
     with pytest.raises(KeyError):
         run_cli(defect)
+
+
+@pytest.mark.parametrize('raising', [None, defect, bad_frame])
+def test_run_cli_leaves_the_group_that_the_tool_joined(raising):
+    def join():
+        dist.init_process_group('gloo', store=dist.HashStore(), rank=0, world_size=1)
+        if raising is not None:
+            raising()
+
+    with nullcontext() if raising is None else pytest.raises((KeyError, SystemExit)):
+        run_cli(join)
+    assert not dist.is_initialized()
+    run_cli(lambda: None)  # without a group there is nothing to leave
 
 
 @pytest.mark.parametrize(('tool', 'part'), [
