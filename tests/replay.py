@@ -27,6 +27,8 @@ os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # read when torch is loaded
 FAMILIES = {
     'cmt_camera_vov_state_dict': 'official_names',
     'cmt_fusion_r50_state_dict': 'official_names',
+    'cmt_head': 'cmt',
+    'cmt_image_head': 'cmt',
     'openpcdet_multihead': 'openpcdet_multihead',
     'petrv2_state_dict': 'official_names',
     'sparsebev_state_dict': 'official_names',

@@ -77,7 +77,8 @@ def check_model(model_cfg, small_clip):
     """Builds; a tiny one also looks at a clip, with larger cells and few boxes to suppress: the same modules, less to do."""
     if small_clip is not None:
         model_cfg.grid.voxel_size = [0.8, 0.8, 8.0]
-        model_cfg.test_cfg.pts.update({key: 20 for key in ('nms_pre', 'pre_max_size') if key in model_cfg.test_cfg.pts})
+        boxes = model_cfg.test_cfg.get('pts') or {}  # heads of our own have none
+        boxes.update({key: 20 for key in ('nms_pre', 'pre_max_size') if key in boxes})
     torch.manual_seed(0)
     model = MODELS.build(model_cfg)
     assert sum(p.numel() for p in model.parameters()) > 1e5

@@ -1,0 +1,13 @@
+# Cameras without LiDAR for a CPU: a narrow ResNet-18 from scratch, levels at stride 8 and 16. A head comes from the leaf.
+model = dict(
+    type='TemporalFusionDetector',
+    grid=dict(point_cloud_range=[-25.6, -25.6, -5.0, 25.6, 25.6, 3.0], voxel_size=[0.4, 0.4, 8.0], out_size_factor=2),
+    data_preprocessor=dict(
+        type='ClipDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True,
+        pad_size_divisor=32),
+    img_backbone=dict(
+        type='mmdet.ResNet', depth=18, num_stages=3, base_channels=16, strides=(1, 2, 2), dilations=(1, 1, 1),
+        out_indices=(1, 2), norm_cfg=dict(type='BN', requires_grad=True), init_cfg=None),
+    img_neck=dict(type='mmdet.FPN', in_channels=[32, 64], out_channels=64, num_outs=2),
+    train_cfg=dict(loss_frames='all'),
+    test_cfg=dict(mode='streaming', seq_len=8, stride=1))  # seq_len and stride are those of mode='window'

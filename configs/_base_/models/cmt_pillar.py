@@ -1,0 +1,17 @@
+# CMT at its published widths: LiDAR BEV tokens of the pillar encoder, image tokens of ResNet-50 at stride 16.
+_base_ = './pillar_centerhead.py'
+model = dict(
+    data_preprocessor=dict(
+        mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True, pad_size_divisor=32),
+    img_backbone=dict(
+        type='mmdet.ResNet', depth=50, num_stages=4, out_indices=(2, 3), frozen_stages=1,
+        norm_cfg=dict(type='BN', requires_grad=True), norm_eval=True, style='pytorch',
+        with_cp=True,  # recomputes activations in the backward pass: six images a frame would fill the memory
+        init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet50')),
+    img_neck=dict(type='CPFPN', in_channels=[1024, 2048], out_channels=256, num_outs=2),
+    pts_bbox_head=dict(
+        _delete_=True, type='CMTHead', num_classes=10, inputs=dict(img_channels=256, bev_channels=384, num_depths=64),
+        transformer=dict(dim=256, num_queries=900, num_layers=6, num_heads=8, ffn_dim=1024, with_cp=True),
+        masked_modal=dict(cameras=0.25, lidar=0.25), denoising=dict(groups=10, centre_noise=1.0, split=0.75)),
+    train_cfg=dict(_delete_=True, loss_frames='all'),
+    test_cfg=dict(_delete_=True, mode='streaming', seq_len=8, stride=1))

@@ -1,0 +1,3 @@
+# Training without noisy queries.
+_base_ = '../query/cmt_r18_pillar04_second_secfpn_tiny-synthetic.py'
+model = dict(pts_bbox_head=dict(denoising=None))

@@ -1,0 +1,8 @@
+# CMT with LiDAR alone on the tiny synthetic world.
+_base_ = [
+    '../_base_/models/cmt_tiny.py', '../_base_/datasets/synthetic_sequence.py',
+    '../_base_/schedules/one_cycle_cpu.py', '../_base_/default_runtime.py'
+]
+model = dict(
+    img_backbone=None, img_neck=None, pts_bbox_head=dict(inputs=dict(img_channels=None), masked_modal=None))
+train_dataloader = dict(batch_size=4, dataset=dict(seq_len=1))

@@ -1,0 +1,7 @@
+# CMT with the pillar encoder and six cameras at 256x704, on the LiDAR-only detector's encoder; 8 GPUs with 4 frames each.
+_base_ = [
+    '../_base_/models/cmt_pillar.py', '../_base_/datasets/nus_sequence_cameras.py', '../_base_/schedules/cyclic_cmt_20e.py',
+    '../_base_/default_runtime.py'
+]
+load_from = 'work_dirs/lidar-only_pillar02_second_secfpn_8xb4-cyclic-20e_nus-3d/epoch_20.pth'
+model = dict(grid=dict(point_cloud_range={{_base_.point_cloud_range}}, voxel_size=[0.2, 0.2, 8.0], out_size_factor=4))
