@@ -29,6 +29,7 @@ FAMILIES = {
     'cmt_fusion_r50_state_dict': 'official_names',
     'cmt_head': 'cmt',
     'cmt_image_head': 'cmt',
+    'bevformer_attention': 'bevformer',
     'openpcdet_multihead': 'openpcdet_multihead',
     'petrv2_state_dict': 'official_names',
     'sparsebev_state_dict': 'official_names',

@@ -1,8 +1,9 @@
-"""Camera-LiDAR fusion: FuTr, FuTr++ and FastBEV, and the base of what goes into the detector's slot `fusion_layer`."""
+"""Camera-LiDAR fusion: FuTr, FuTr++, FastBEV, BEVFormer-Lite, and the base of what goes into the slot `fusion_layer`."""
 
+from .bevformer_lite import BEVFormerLiteFusion
 from .fast_bev import FastBEVFusion
 from .fusion_layer import FusionLayer, FusionOutput, FusionTruth
 from .futr import FuTr
 from .futr_plus_plus import FuTrPlusPlus
 
-__all__ = ['FastBEVFusion', 'FuTr', 'FuTrPlusPlus', 'FusionLayer', 'FusionOutput', 'FusionTruth']
+__all__ = ['BEVFormerLiteFusion', 'FastBEVFusion', 'FuTr', 'FuTrPlusPlus', 'FusionLayer', 'FusionOutput', 'FusionTruth']

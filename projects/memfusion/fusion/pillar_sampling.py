@@ -20,7 +20,7 @@ _MOST_SAMPLES = dict(cpu=1 << 21, gpu=1 << 26)
 
 
 @dataclass(frozen=True)
-class _Pairs:
+class Pairs:
     """S pairs of a cell and a camera that sees it, in blocks of equal length, each of one image; what fills a block up is the
     image's last pair again.
 
@@ -86,9 +86,12 @@ class PillarSampling(nn.Module):
         with torch.no_grad():
             self.offsets.bias.copy_(self._first_offsets().flatten())
 
-    def forward(self, query: Tensor, cells_m: Tensor, state: FusionState) -> Reading:
-        """query (V, K, D), cells_m (V, K, 2) -> Reading; trust is the attention on valid cameras times their weight."""
-        pairs = self._pairs(cells_m, state)
+    def forward(self, query: Tensor, cells_m: Tensor, state: FusionState, pairs: Pairs | None = None) -> Reading:
+        """query (V, K, D), cells_m (V, K, 2) -> Reading; trust is the attention on valid cameras times their weight.
+
+        `pairs` are those of these cells, where they are made already.
+        """
+        pairs = self.pairs(cells_m, state) if pairs is None else pairs
         uv_px = pairs.uv_px[:, None, None, :, None] + self._offsets_px(query, pairs)  # (S, heads, L, Z, P, 2)
         img_hw = state.calibration.img_hw[pairs.frame, pairs.camera]
         inside = inside_image(uv_px.detach().flatten(1, -2), img_hw).unflatten(1, self.shape)
@@ -98,7 +101,8 @@ class PillarSampling(nn.Module):
         features = self._read(state.maps, pairs, uv_px, weights, state.calibration.img_hw, query.shape)
         return Reading(self.output(features), trust)
 
-    def _pairs(self, cells_m: Tensor, state: FusionState) -> _Pairs:
+    def pairs(self, cells_m: Tensor, state: FusionState) -> Pairs:
+        """Which camera sees which of the cells (V, K, 2); the host waits once."""
         frames, cells = cells_m.shape[:2]
         heights = self.heights_m.to(cells_m.dtype).view(1, 1, -1, 1).expand(frames, cells, -1, 1)
         pillars = torch.cat([cells_m[:, :, None].expand(-1, -1, heights.shape[2], -1), heights], dim=-1)
@@ -113,16 +117,16 @@ class PillarSampling(nn.Module):
         pair_image = position.div(cells, rounding_mode='floor')
         frame, camera = pair_image.div(seen.shape[1], rounding_mode='floor'), pair_image % seen.shape[1]
         uv_px, valid = (part.flatten(0, 2).index_select(0, position) for part in (uv_px, valid))
-        return _Pairs(frame, camera, position % cells, filled, image, uv_px, valid & filled[:, None])
+        return Pairs(frame, camera, position % cells, filled, image, uv_px, valid & filled[:, None])
 
-    def _offsets_px(self, query: Tensor, pairs: _Pairs) -> Tensor:
+    def _offsets_px(self, query: Tensor, pairs: Pairs) -> Tensor:
         """(S, heads, L, Z, P, 2), at most radius_px long; the layer speaks of feature cells of each level."""
         raw = pairs.of_cells(self.offsets(query)).float().unflatten(1, (*self.shape, 2))
         level_px = self.level_px.float().view(-1, 1, 1, 1)
         length = ((raw * raw).sum(-1, keepdim=True) * level_px.square()).clamp(min=self.radius_px ** 2).sqrt()
         return raw * (level_px * (self.radius_px / length))
 
-    def _softmax(self, query: Tensor, state: FusionState, pairs: _Pairs, valid: Tensor) -> Tensor:
+    def _softmax(self, query: Tensor, state: FusionState, pairs: Pairs, valid: Tensor) -> Tensor:
         """(S, heads, L, Z, P) weights that sum to 1 over all pairs of a cell, 0 where not valid."""
         logits = pairs.of_cells(self.logits(query)).float().unflatten(1, self.shape).masked_fill(~valid, -math.inf)
         highest = _spread(logits.detach().flatten(2).amax(-1), pairs, state, query.shape[1], -math.inf).amax(1)
@@ -132,7 +136,7 @@ class PillarSampling(nn.Module):
         # The largest term is exp(0), so a total below 1 is one without valid points: its weights are all 0.
         return weights / pairs.of_cells(total.clamp(min=1.0))[..., None, None, None]
 
-    def _read(self, maps: list[Tensor], pairs: _Pairs, uv_px: Tensor, weights: Tensor, img_hw: Tensor,
+    def _read(self, maps: list[Tensor], pairs: Pairs, uv_px: Tensor, weights: Tensor, img_hw: Tensor,
               shape: torch.Size) -> Tensor:
         """(V, K, D), the weighted samples of every cell; as many blocks at once as memory allows."""
         values = [layer(feature_map.flatten(0, 1)).float().unflatten(1, (self.shape[0], -1))  # (V * N, heads, d, h, w)
@@ -197,7 +201,7 @@ def _blocks(seen: Tensor, counts: Tensor, size: int, number: int) -> tuple[Tenso
         number: of all blocks.
 
     Returns:
-        position (number * size,) into seen, filled (number * size,) bool, image (number,), as in _Pairs.
+        position (number * size,) into seen, filled (number * size,) bool, image (number,), as in Pairs.
     """
     last_block = (counts + size - 1).div(size, rounding_mode='floor').cumsum(0)
     block = torch.arange(number, device=seen.device)
@@ -209,7 +213,7 @@ def _blocks(seen: Tensor, counts: Tensor, size: int, number: int) -> tuple[Tenso
     return position, (rank < here).flatten(), image
 
 
-def _spread(values: Tensor, pairs: _Pairs, state: FusionState, cells: int, default: float = 0.0) -> Tensor:
+def _spread(values: Tensor, pairs: Pairs, state: FusionState, cells: int, default: float = 0.0) -> Tensor:
     """(S, C) of the pairs -> (V, N, K, C), `default` where a camera does not see a cell."""
     frames, cameras = state.weight.shape
     place = (pairs.frame * cameras + pairs.camera) * cells + pairs.cell

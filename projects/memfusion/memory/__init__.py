@@ -1,6 +1,7 @@
 """Temporal memory: networks, similarity, readouts, baselines, and the modules for the slot `temporal` that tie them."""
 
 from .baselines import ConvGRUFusion, StackFusion
+from .bev_attention import BEVFormerTemporal
 from .bev_network import BEVMemoryNetwork
 from .frame_ring import FrameRing
 from .image_network import ImageMemoryNetwork
@@ -10,6 +11,6 @@ from .slot import TemporalSlot, clock
 from .temporal_memory import TemporalMemory
 
 __all__ = [
-    'BEVMemoryNetwork', 'ConcatReadout', 'ConvGRUFusion', 'FrameRing', 'GateReadout', 'ImageMemoryNetwork',
+    'BEVFormerTemporal', 'BEVMemoryNetwork', 'ConcatReadout', 'ConvGRUFusion', 'FrameRing', 'GateReadout', 'ImageMemoryNetwork',
     'ResidualReadout', 'StackFusion', 'TemporalMemory', 'TemporalSlot', 'clock', 'read_memory',
 ]

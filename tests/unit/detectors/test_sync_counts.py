@@ -99,7 +99,8 @@ def test_a_step(gated, streamed):
 @pytest.mark.parametrize('temporal', [
     dict(mask_source='detections', masks=dict(score_threshold=0.0, num_agents=3)),
     dict(ego_channels=True, motion_gate={}), dict(max_mem_frames=2, long_term=dict(min_mem_frames=1, num_prototypes=8)),
-    dict(type='StackFusion', in_channels=24, hidden_dim=8), dict(type='ConvGRUFusion', in_channels=24, hidden_dim=8)])
+    dict(type='StackFusion', in_channels=24, hidden_dim=8), dict(type='ConvGRUFusion', in_channels=24, hidden_dim=8),
+    dict(type='BEVFormerTemporal', in_channels=24, hidden_dim=8, ffn_channels=8)])
 def test_a_step_of_other_memories(temporal, small_detector, streamed):
     model = small_detector(temporal)
     check(streamed(model, 'step', 1), streamed(model, 'step', 4), STEP)
@@ -127,12 +128,25 @@ def test_a_training_step_with_cameras(fused, trained):
 
 
 def test_a_fusion(fused):
+    check_fusion(fused.fusion_layer, fused.grid.bev_shape)
+
+
+@pytest.mark.parametrize('changes', [
+    dict(query_init='lidar'), dict(query_init='learned', cross_attention=dict(kind='deformable', num_points=4))])
+def test_a_fusion_of_dense_queries(changes):
+    check_fusion(MODELS.build(dict(
+        type='BEVFormerLiteFusion', bev_channels=24, img_channels=16, strides=(8,), bev_shape=(8, 8),
+        point_cloud_range=(-8, -8, -3, 8, 8, 3), layers=dict(dim=16, num_heads=2, ffn_channels=8), **changes)), (8, 8))
+
+
+def check_fusion(layer, bev_shape):
     found = []
     for frames, cameras in ((1, 2), (1, 6), (4, 2)):
         calibration = Calibration.cat([ring(cameras)] * frames)
-        levels = [torch.rand(frames, cameras, 16, *(side // stride for side in IMAGE)) for stride in fused.fusion_layer.strides]
+        levels = [torch.rand(frames, cameras, 16, *(side // stride for side in IMAGE)) for stride in layer.strides]
+        bev = None if layer.makes_bev else torch.rand(frames, 24, *bev_shape)
         with torch.no_grad(), counting() as counts:
-            fused.fusion_layer(torch.rand(frames, 24, *fused.grid.bev_shape), levels, calibration)
+            layer.eval()(bev, levels, calibration)
         found.append(counts)
     for other in found[1:]:
         check(found[0], other, FUSION)

@@ -113,7 +113,7 @@ def test_against_the_slow_oracle():
     cells_m = torch.rand(2, 12, 2, generator=generator) * 28 - 14
     state = state_of(calibration, maps)
     state.weight[1] = torch.tensor([0.9, 0.2, 0.5, 1.0, 0.7, 0.8])
-    pairs = reader._pairs(cells_m, state)
+    pairs = reader.pairs(cells_m, state)
     seen = (pairs.frame * 12 + pairs.cell)[pairs.filled]
     assert torch.bincount(seen).max() == 2 and 0 < pairs.valid[pairs.filled].float().mean() < 0.95
     with torch.no_grad():
@@ -163,7 +163,7 @@ def test_blocks_and_their_gradients_equal_image_after_image(most, monkeypatch):
     cells_m = torch.rand(3, 90, 2, generator=generator) * 14 - torch.tensor([2.0, 14.0])  # nearly all on one side
     state = state_of(calibration, maps)
     state.weight.mul_(torch.rand(3, 6, generator=generator)).requires_grad_()
-    pairs = reader._pairs(cells_m, state)
+    pairs = reader.pairs(cells_m, state)
     assert len(pairs.image) > 7 and not pairs.filled.all() and pairs.filled.sum() > 0.6 * len(pairs.filled)
     given = [query, state.weight, *maps, *reader.parameters()]
     found, wanted = reader(query, cells_m, state).features, image_after_image(reader, query, cells_m, state)
@@ -179,7 +179,7 @@ def test_offsets_stay_within_the_radius():
     state = state_of(calibration, [torch.zeros(2, 3, 5, 8, 12)])
     cells_m = torch.rand(2, 30, 2) * 20 - 10
     query = torch.randn(2, 30, DIM)
-    length = reader._offsets_px(query, reader._pairs(cells_m, state)).norm(dim=-1)
+    length = reader._offsets_px(query, reader.pairs(cells_m, state)).norm(dim=-1)
     assert length.max() <= 24.0 + 1e-3 and length.max() > 23.9 and length.min() < 20
 
 

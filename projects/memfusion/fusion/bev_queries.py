@@ -1,0 +1,52 @@
+"""Fusion, BEV queries. In: BEV features of the LiDAR (V, C, H, W), or none. Out: one query for each cell of a grid over it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from projects.geometry import cell_positions, pool_adaptive
+
+from .fusion_state import normalised
+
+INITS = ('lidar', 'learned')
+
+
+def check_query_init(query_init: str) -> None:
+    """ValueError unless queries come from the LiDAR's BEV or are learned."""
+    if query_init not in INITS:
+        raise ValueError(f'fusion_layer.query_init must be one of {", ".join(INITS)}, got {query_init!r}')
+
+
+class BEVQueries(nn.Module):
+    """Content and position of the cells of a grid over the BEV, row-major, x along the columns.
+
+    Args:
+        bev_channels: C.
+        dim: D.
+        grid: rows and columns; the BEV's own shape is a query for each cell of it, a coarser one takes means.
+        point_cloud_range: of the BEV, metres.
+        query_init: 'lidar', content from the LiDAR's BEV; 'learned', a vector for each query, for cameras alone.
+    """
+
+    def __init__(self, bev_channels: int, dim: int, grid: Sequence[int], point_cloud_range: Sequence[float],
+                 query_init: str) -> None:
+        super().__init__()
+        check_query_init(query_init)
+        rows, columns = grid
+        self.grid, self.point_cloud_range = (rows, columns), tuple(point_cloud_range)
+        self.content: nn.Module = nn.Linear(bev_channels, dim) if query_init == 'lidar' else nn.Embedding(rows * columns, dim)
+        self.position = nn.Sequential(nn.Linear(2, dim), nn.ReLU(), nn.Linear(dim, dim))
+
+    def forward(self, bev_lidar: Tensor | None, frames: int) -> tuple[Tensor, Tensor, Tensor]:
+        """content (V, Q, D), position (1, Q, D), cells_m (V, Q, 2) centres in metres."""
+        if bev_lidar is None:
+            learned = self.content.get_parameter('weight')
+            content = learned.expand(frames, -1, -1)
+        else:
+            pooled = bev_lidar if tuple(bev_lidar.shape[-2:]) == self.grid else pool_adaptive(bev_lidar, self.grid)
+            content = self.content(pooled.flatten(2).transpose(1, 2))
+        device = content.device
+        cells_m = cell_positions(self.grid, self.point_cloud_range, device).flatten(0, 1).float()
+        return content, self.position(normalised(cells_m, self.point_cloud_range))[None], cells_m.expand(frames, -1, -1)
