@@ -23,8 +23,8 @@ from projects.memfusion.detectors.encoded_clip import EncodedClip, EncodedImages
 from projects.memfusion.structures import CameraFrame
 from projects.studies.memory.cache import FeatureCache, encode_split, read_cache
 
-CAMERA_STEPS = ('LoadMultiViewImages', 'LoadAnnotations3D', 'ProjectImageBoxes', 'CalibrationNoise', 'ResizeImages',
-                'CropImages', 'FlipImages')
+CAMERA_STEPS = ('LoadMultiViewImages', 'ReplaceImages', 'LoadAnnotations3D', 'ProjectImageBoxes', 'CalibrationNoise',
+                'ResizeImages', 'CropImages', 'FlipImages')
 LABELS = 'gt_img_labels'
 
 

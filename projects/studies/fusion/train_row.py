@@ -54,6 +54,16 @@ def predict(model: Any, frames: FusedFrames) -> Predictions:
     return found
 
 
+def official_scores(cfg: Config, predictions: Predictions, root: Path, folder: Path) -> dict[str, float]:
+    """The official mAP and NDS of one world's frames, percent; the submission goes into `folder`."""
+    evaluator = {**cfg.test_evaluator, 'data_root': f'{root}/', 'ann_file': f'{root}/nuscenes_infos_val.pkl',
+                 'jsonfile_prefix': str(folder)}
+    metric = METRICS.build(evaluator)
+    metric.dataset_meta = dict(classes=cfg.class_names)
+    metric.process({}, copy.deepcopy(predictions))
+    return official(metric.evaluate(len(predictions)))
+
+
 def score(cfg: Config, predictions: Predictions, root: Path, folder: Path) -> dict[str, float]:
     """Percent, of one world's validation frames: the official mAP and NDS, the AP of each class within RANGE_M, the means
     of the look-alike classes and of the others; and `boxes/CLASS`, the truth behind it.
@@ -64,12 +74,7 @@ def score(cfg: Config, predictions: Predictions, root: Path, folder: Path) -> di
         root: the world.
         folder: for the submission.
     """
-    evaluator = {**cfg.test_evaluator, 'data_root': f'{root}/', 'ann_file': f'{root}/nuscenes_infos_val.pkl',
-                 'jsonfile_prefix': str(folder)}
-    metric = METRICS.build(evaluator)
-    metric.dataset_meta = dict(classes=cfg.class_names)
-    metric.process({}, copy.deepcopy(predictions))
-    scores = official(metric.evaluate(len(predictions)))
+    scores = official_scores(cfg, predictions, root, folder)
     submission = next(folder.rglob('results_nusc.json'))
     near = demo_map(NuScenes('v1.0-mini', str(root), verbose=False), str(submission), 'mini_val', range_m=RANGE_M)
     scores.update({f'AP/{name}': 100 * value for name, value in near['per_class'].items()})

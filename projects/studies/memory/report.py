@@ -89,12 +89,12 @@ def truth_line(rows: dict[str, Scores]) -> str:
                                                           for title, name in names.items()) + '.'
 
 
-def write_tables(doc: Path, tables: str) -> None:
+def write_tables(doc: Path, tables: str, markers: tuple[str, str] = (BEGIN, END)) -> None:
     """Puts the tables between the document's markers; UserError where it has none."""
-    text = doc.read_text()
-    if BEGIN not in text or END not in text:
-        raise UserError(f'{doc} has no lines {BEGIN} and {END} between which the tables go')
-    write_text(doc, text.split(BEGIN)[0] + BEGIN + '\n' + tables + '\n' + END + text.split(END)[1])
+    text, (begin, end) = doc.read_text(), markers
+    if begin not in text or end not in text:
+        raise UserError(f'{doc} has no lines {begin} and {end} between which the tables go')
+    write_text(doc, text.split(begin)[0] + begin + '\n' + tables + '\n' + end + text.split(end)[1])
 
 
 def write_report(out: Path, seeds: Sequence[int], doc: Path) -> None:

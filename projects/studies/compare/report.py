@@ -1,0 +1,132 @@
+"""Study. In: the stored results. Out: the table in docs/fusion.md, between its own markers, and the picture of accuracy and cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from mmengine.logging import print_log
+
+from projects.studies.fusion.results import spread
+from projects.studies.memory.report import write_tables
+
+from .results import Found, break_even_deg, gains, lost_to_other_images, read_all, read_cost, shared
+from .rows import LIDAR_ONLY, LOOKALIKES, RANGE_M, ROTATIONS_DEG, SWEPT_WORLDS, Compared
+
+MARKERS = ('<!-- compare: begin -->', '<!-- compare: end -->')
+PICTURE = 'images/fusion_compare.png'
+COSTS = {'parameters': ('parameters', 1e6, 'M', 1), 'flops': ('operations', 1e9, 'GFLOPs', 0),
+         'cpu_s': ('time', 1.0, 's', 2), 'peak_bytes': ('peak memory', 1e6, 'MB', 0)}
+SCORES = ('mAP', 'NDS', 'look-alikes', 'others')
+NOT_RUN = 'not run'
+Costs = Mapping[str, Mapping[str, float] | None]
+
+
+def cost_table(rows: Sequence[Compared], costs: Costs) -> str:
+    """What a frame costs at full size, one line a row."""
+    heads = [f'{title} ({unit})' for title, _, unit, _ in COSTS.values()]
+    lines = ['| row | ' + ' | '.join(heads) + " | others' nuScenes val mAP / NDS |", '|' + '---|' * (2 + len(heads))]
+    for row in rows:
+        cost = costs[row.name]
+        cells = [NOT_RUN] * len(COSTS) if cost is None else [
+            f'{cost[name] / unit:.{digits}f}' for name, (_, unit, _, digits) in COSTS.items()]
+        lines.append(f'| {row.title} | ' + ' | '.join(cells) + f' | {row.published or "-"} |')
+    return '\n'.join(lines)
+
+
+def accuracy_table(rows: Sequence[Compared], found: Mapping[str, Found]) -> str:
+    """What training alike gave, one line a row."""
+    heads = ['steps', 'seeds', *SCORES, 'mAP over LiDAR only', 'break-even rotation', "mAP lost with another scene's images"]
+    lines = ['| row | ' + ' | '.join(heads) + ' |', '|' + '---|' * (1 + len(heads))]
+    for row in rows:
+        one = found[row.name]
+        if not one.seeds:
+            lines.append(f'| {row.title} | {NOT_RUN} |' + ' - |' * (len(heads) - 1))
+            continue
+        cells = [' and '.join(sorted({str(steps) for steps in one.steps})), ', '.join(map(str, one.seeds)),
+                 *(_cell(one.of(name)) for name in SCORES), *_against_lidar(dict(found), row.name)]
+        lines.append(f'| {row.title} | ' + ' | '.join(cells) + ' |')
+    return '\n'.join(lines)
+
+
+def _against_lidar(found: dict[str, Found], row: str) -> list[str]:
+    own, floor = found[row], found[LIDAR_ONLY]
+    if row == LIDAR_ONLY or not shared(own, floor):
+        return ['-', '-', '-']
+    return [_cell(gains(own, floor, 'mAP'), '+'), said_of(break_even_deg(found, row)), _cell(lost_to_other_images(own), '+')]
+
+
+def said_of(level: float | None) -> str:
+    """A break-even in words."""
+    if level is None:
+        return f'above {ROTATIONS_DEG[-1]:g} deg'
+    return 'no better at 0' if level == 0 else f'{level:.1f} deg'
+
+
+def _cell(values: Sequence[float], sign: str = '') -> str:
+    """Mean, and half the range where there are several seeds."""
+    return f'{mean(values):{sign}.1f}' + (f' ± {spread(values) / 2:.1f}' if len(values) > 1 else '')
+
+
+def draw(path: Path, rows: Sequence[Compared], found: Mapping[str, Found], costs: Costs) -> None:
+    """mAP against counted operations, a dot a row with its seeds as a bar; PNG."""
+    figure = Figure(figsize=(8, 5), dpi=110, layout='constrained')
+    axis = figure.subplots()
+    for row in rows:
+        cost, values = costs[row.name], found[row.name].of('mAP')
+        if cost is None or not values:
+            continue
+        at = cost['flops'] / 1e9
+        axis.plot([at, at], [min(values), max(values)], '-', color='grey', linewidth=1)
+        axis.plot(at, mean(values), 'o' if row.writes_bev else 's', color='tab:blue' if row.writes_bev else 'tab:orange')
+        axis.annotate(row.title, (at, mean(values)), xytext=(5, 4), textcoords='offset points', fontsize=8)
+    axis.set_xlabel('operations of a frame at full size (GFLOPs, counted)')
+    axis.set_ylabel('mAP on the synthetic worlds (%)')
+    axis.set_xscale('log')
+    axis.grid(alpha=0.3, which='both')
+    axis.margins(x=0.15, y=0.1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    FigureCanvasAgg(figure).print_png(str(path))
+
+
+def write_report(results: Path, rows: Sequence[Compared], seeds: Sequence[int], doc: Path, extra: Sequence[str] = ()) -> None:
+    """Rewrites the section in `doc` and the picture beside it.
+
+    Args:
+        results: folder of the result files.
+        rows: of the table; what was not run says so.
+        seeds: whose files are read.
+        doc: with MARKERS.
+        extra: further parts of the section.
+
+    Raises:
+        UserError: where the document has no markers.
+    """
+    found, costs = read_all(results, rows, seeds), {row.name: read_cost(results, row.name) for row in rows}
+    parts = [_of_costs(costs), cost_table(rows, costs), _of_scores(found), accuracy_table(rows, found)]
+    if any(cost is not None and found[row].seeds for row, cost in costs.items()):
+        draw(doc.parent / PICTURE, rows, found, costs)
+        parts.append(f'![mAP against operations]({PICTURE})')
+    write_tables(doc, '\n' + '\n\n'.join([*parts, *extra]) + '\n', MARKERS)
+    print_log(f'{sum(bool(one.seeds) for one in found.values())} of {len(rows)} rows written to {doc}', 'current')
+
+
+def _of_costs(costs: Costs) -> str:
+    seen = next((cost['machine'] for cost in costs.values() if cost is not None), 'no machine')
+    return ('One frame at full size: six images of 256 x 704 through ResNet-50, a BEV of 128 x 128 cells, from points and pixels '
+            'to boxes, memories full. Operations are counted while it runs (a multiplication and an addition as two; sampling '
+            f'and voxels have no count); time is that of the CPU, median of 2, on {seen}; peak memory is beyond inputs and '
+            "weights. The last column is what others published, with their training, their images' size and often another "
+            'image network: it is no result of this project.')
+
+
+def _of_scores(found: Mapping[str, Found]) -> str:
+    lidar = found[LIDAR_ONLY]
+    truth = ', '.join(f'{name} {lidar.scores[0][f"boxes/{name}"]:.0f}' for name in LOOKALIKES) if lidar.seeds else 'none yet'
+    return (f'Synthetic worlds; percent, mean and half the range over the seeds. mAP and NDS are the official ones, look-alikes '
+            f'and others mean APs within {RANGE_M:g} m (truth of the look-alikes: {truth}). Break-even: standard deviation of each '
+            f"camera's rotation at which the row is no better than LiDAR alone in {SWEPT_WORLDS} worlds, tested at "
+            f'{", ".join(f"{deg:g}" for deg in ROTATIONS_DEG)} deg, linear in between.')

@@ -1,0 +1,53 @@
+"""Study. What is compared: a row, its two configs (to train, to count the cost of), and what others published of its like."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from projects.studies.fusion.rows import LOOKALIKES, RANGE_M, WORLDS
+from projects.studies.memory.rows import Budget, Row
+
+__all__ = ['BUDGET', 'LIDAR_ONLY', 'LOOKALIKES', 'RANGE_M', 'ROTATIONS_DEG', 'ROWS', 'SWEPT_WORLDS', 'WORLDS', 'Compared']
+
+FULL = '_r50_pillar02_second_secfpn_8xb4-cyclic-20e_nus-3d'
+
+
+@dataclass(frozen=True)
+class Compared(Row):
+    """A row of the table.
+
+    Attributes:
+        full: the config at full size (256x704, R50, BEV 128) whose cost is counted.
+        published: nuScenes val mAP / NDS as others published them, with what they were reached with; '' where there are none.
+        lr: peak learning rate.
+    """
+
+    full: str = ''
+    published: str = ''
+    lr: float = 2e-3
+
+    @property
+    def writes_bev(self) -> bool:
+        """Whether it fuses into the BEV, so that the head of LiDAR alone reads it; else its own queries make the boxes."""
+        return self.group != 'queries'
+
+
+def _fusion(name: str, title: str, leaf: str = '', published: str = '', group: str = 'BEV') -> Compared:
+    return Compared(f'fusion_{name}', title, group, f'configs/fusion/{leaf or name}{FULL}.py', published)
+
+
+LIDAR_ONLY = 'fusion_lidar_only'
+ROWS = (  # what is run first comes first
+    Compared(LIDAR_ONLY, 'LiDAR only', 'LiDAR',
+             'configs/fusion/lidar-only_pillar02_second_secfpn_8xb4-cyclic-20e_nus-3d.py', '50.0 / 60.7 (CenterPoint, pillars)'),
+    _fusion('futr', 'FuTr'),
+    _fusion('futrpp', 'FuTr++', published='68.5 / 71.4 (BEVFusion, MIT, LiDAR and cameras)'),
+    _fusion('futrpp-film', 'FuTr++, FiLM only'),
+    _fusion('futrpp-sample', 'FuTr++, sampling only'),
+)
+BUDGET = Budget(iterations=150, clips=4, lr=2e-3, variants=3)
+"""Optimizer steps that every row gets unless --budget says otherwise, of so many frames each."""
+SWEPT_WORLDS = 2
+"""Worlds that rows are tested in with wrong calibrations and another scene's images: the first ones."""
+ROTATIONS_DEG = (1.0, 2.0, 4.0, 8.0, 16.0)
+"""Standard deviations of the rotation of each camera about each axis, by itself."""
