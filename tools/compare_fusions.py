@@ -1,8 +1,8 @@
 """Compares the fusions: cost at full size, accuracy on synthetic worlds with one budget, and how wrong the rig may be.
 
-Per seed one LiDAR-only detector is trained and its BEV features are stored, as tools/study_fusion.py does; every row then trains
-image branch, fusion or query decoder, and head on them. What is finished lies under --results and is skipped, so the command
-may be stopped and given again. The section of docs/fusion.md between its markers is rewritten.
+Per seed one LiDAR-only detector is trained and its BEV features are stored, as tools/study_fusion.py does; every row then
+trains image branch, fusion or query decoder, and head on them. What is finished lies under --results and is skipped, so the
+command may be stopped and given again. The section of docs/fusion.md between its markers is rewritten.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -49,17 +49,17 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
 
+    from projects.benchmarks.frame_cost import measure_frame
     from projects.memfusion.runtime.allocator import keep_large_blocks
     from projects.studies.compare.costs import count_costs
     from projects.studies.compare.report import write_report
-    from projects.studies.compare.rows import BUDGET, ROWS
+    from projects.studies.compare.rows import BUDGET, ROWS, choose_rows
     from projects.studies.compare.run import run_rows
     from projects.studies.fusion.run import make_worlds
-    from projects.studies.memory.rows import choose_rows
 
-    rows = choose_rows(args.rows, ROWS)
+    rows = choose_rows(args.rows)
     if not args.no_cost:
-        count_costs(args.results, rows)
+        count_costs(args.results, rows, lambda config: asdict(measure_frame(config)))
     keep_large_blocks()  # only now: memory that is kept does not show in a peak
     if not args.only_cost:
         budget = BUDGET if args.budget is None else replace(BUDGET, iterations=args.budget)

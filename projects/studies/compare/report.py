@@ -1,4 +1,4 @@
-"""Study. In: the stored results. Out: the table in docs/fusion.md, between its own markers, and the picture of accuracy and cost."""
+"""Study. In: the stored results. Out: the tables in docs/fusion.md, between markers of their own, and a picture of both."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from matplotlib.figure import Figure
 from mmengine.logging import print_log
 
 from projects.studies.fusion.results import spread
+from projects.studies.fusion.rows import LOOKALIKES, RANGE_M
 from projects.studies.memory.report import write_tables
 
 from .results import Found, break_even_deg, gains, lost_to_other_images, read_all, read_cost, shared
-from .rows import LIDAR_ONLY, LOOKALIKES, RANGE_M, ROTATIONS_DEG, SWEPT_WORLDS, Compared
+from .rows import LIDAR_ONLY, ROTATIONS_DEG, SWEPT_WORLDS, Compared
 
 MARKERS = ('<!-- compare: begin -->', '<!-- compare: end -->')
 PICTURE = 'images/fusion_compare.png'
@@ -116,17 +117,19 @@ def write_report(results: Path, rows: Sequence[Compared], seeds: Sequence[int], 
 
 def _of_costs(costs: Costs) -> str:
     seen = next((cost['machine'] for cost in costs.values() if cost is not None), 'no machine')
-    return ('One frame at full size: six images of 256 x 704 through ResNet-50, a BEV of 128 x 128 cells, from points and pixels '
-            'to boxes, memories full. Operations are counted while it runs (a multiplication and an addition as two; sampling '
-            f'and voxels have no count); time is that of the CPU, median of 2, on {seen}; peak memory is beyond inputs and '
-            "weights. The last column is what others published, with their training, their images' size and often another "
-            'image network: it is no result of this project.')
+    return ('One frame at full size: six images of 256 x 704 through ResNet-50, a BEV of 128 x 128 cells, from points and '
+            'pixels to boxes, memories full. Operations are counted while it runs (a multiplication and an addition as two; '
+            f'sampling and voxels have no count); time is that of the CPU, median of 2, on {seen}; peak memory is beyond '
+            "inputs and weights. The last column is what others published, with their training, their images' size and often "
+            'another image network: it is no result of this project.')
 
 
 def _of_scores(found: Mapping[str, Found]) -> str:
     lidar = found[LIDAR_ONLY]
-    truth = ', '.join(f'{name} {lidar.scores[0][f"boxes/{name}"]:.0f}' for name in LOOKALIKES) if lidar.seeds else 'none yet'
-    return (f'Synthetic worlds; percent, mean and half the range over the seeds. mAP and NDS are the official ones, look-alikes '
-            f'and others mean APs within {RANGE_M:g} m (truth of the look-alikes: {truth}). Break-even: standard deviation of each '
-            f"camera's rotation at which the row is no better than LiDAR alone in {SWEPT_WORLDS} worlds, tested at "
-            f'{", ".join(f"{deg:g}" for deg in ROTATIONS_DEG)} deg, linear in between.')
+    truth = 'none yet'
+    if lidar.seeds:
+        truth = ', '.join(f'{name} {lidar.scores[0][f"boxes/{name}"]:.0f}' for name in LOOKALIKES)
+    return ('Synthetic worlds; percent, mean and half the range over the seeds. mAP and NDS are the official ones, look-alikes '
+            f'and others mean APs within {RANGE_M:g} m (truth of the look-alikes: {truth}). Break-even: standard deviation of '
+            f"each camera's rotation at which the row is no better than LiDAR alone, in the frames of {SWEPT_WORLDS} world, "
+            f'tested at {", ".join(f"{deg:g}" for deg in ROTATIONS_DEG)} deg, linear in between. What was not run says so.')

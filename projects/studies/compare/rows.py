@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from projects.studies.fusion.rows import LOOKALIKES, RANGE_M, WORLDS
+from projects.studies.memory import rows as memory_rows
 from projects.studies.memory.rows import Budget, Row
-
-__all__ = ['BUDGET', 'LIDAR_ONLY', 'LOOKALIKES', 'RANGE_M', 'ROTATIONS_DEG', 'ROWS', 'SWEPT_WORLDS', 'WORLDS', 'Compared']
 
 FULL = '_r50_pillar02_second_secfpn_8xb4-cyclic-20e_nus-3d'
 
@@ -39,15 +37,24 @@ def _fusion(name: str, title: str, leaf: str = '', published: str = '', group: s
 LIDAR_ONLY = 'fusion_lidar_only'
 ROWS = (  # what is run first comes first
     Compared(LIDAR_ONLY, 'LiDAR only', 'LiDAR',
-             'configs/fusion/lidar-only_pillar02_second_secfpn_8xb4-cyclic-20e_nus-3d.py', '50.0 / 60.7 (CenterPoint, pillars)'),
+             'configs/fusion/lidar-only_pillar02_second_secfpn_8xb4-cyclic-20e_nus-3d.py',
+             '50.0 / 60.7 (CenterPoint, pillars)'),
     _fusion('futr', 'FuTr'),
     _fusion('futrpp', 'FuTr++', published='68.5 / 71.4 (BEVFusion, MIT, LiDAR and cameras)'),
+    _fusion('fastbev', 'FastBEV'),
     _fusion('futrpp-film', 'FuTr++, FiLM only'),
     _fusion('futrpp-sample', 'FuTr++, sampling only'),
+    _fusion('sparsebev-notes', 'SparseBEV of the notes'),
 )
 BUDGET = Budget(iterations=150, clips=4, lr=2e-3, variants=3)
 """Optimizer steps that every row gets unless --budget says otherwise, of so many frames each."""
-SWEPT_WORLDS = 2
+SWEPT_WORLDS = 1
 """Worlds that rows are tested in with wrong calibrations and another scene's images: the first ones."""
 ROTATIONS_DEG = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Standard deviations of the rotation of each camera about each axis, by itself."""
+
+
+def choose_rows(names: list[str] | None) -> tuple[Compared, ...]:
+    """As the memory study's, of this study's rows."""
+    chosen = {row.name for row in memory_rows.choose_rows(names, ROWS)}
+    return tuple(row for row in ROWS if row.name in chosen)
