@@ -97,22 +97,23 @@ class SpatialCrossAttention(nn.Module):
         return SeenQueries(query, filled, places, visible, by_query.sum(1))
 
     def forward(self, query: Tensor, levels: Sequence[Tensor], seen: SeenQueries,
-                shown: Sequence[Tensor] | None = None) -> Tensor:
+                shown: Sequence[Tensor | None] | None = None) -> Tensor:
         """What the queries read, without the queries themselves: (B, Q, D).
 
         Args:
             query: (B, Q, D).
             levels: L of (B, N, Ci, h, w).
             seen: of these frames and queries.
-            shown: L of (B, N, h, w) bool, cells that show an image; others read as 0. None is all.
+            shown: L of (B, N, h, w) bool, cells that show an image; others read as 0. None is all, of a level or of all.
         """
         batch, count, dim = query.shape
         places, weights = self.plan(query, seen, [level.shape[-2:] for level in levels])
         values = []
         for i, level in enumerate(levels):
             value = self.deformable_attention['value_proj'](level.flatten(0, 1).flatten(2).transpose(1, 2))
-            if shown is not None:
-                value = value.masked_fill(~shown[i].flatten(0, 1).flatten(1)[..., None], 0)
+            there = None if shown is None else shown[i]
+            if there is not None:
+                value = value.masked_fill(~there.flatten(0, 1).flatten(1)[..., None], 0)
             values.append(into_heads(value, level.shape[-2:], self.shape[0]))
         reads = sample_weighted(values, places, weights) * seen.filled[..., None]
         total = reads.new_zeros(batch * count, dim).index_add(0, self._rows(seen, batch, count).flatten(), reads.flatten(0, 1))

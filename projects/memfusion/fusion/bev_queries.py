@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from projects.encodings.sine import sine_points
 from projects.geometry import cell_positions, pool_adaptive
 
 from .fusion_state import normalised
@@ -35,9 +36,11 @@ class BEVQueries(nn.Module):
         super().__init__()
         check_query_init(query_init)
         rows, columns = grid
-        self.grid, self.point_cloud_range = (rows, columns), tuple(point_cloud_range)
+        self.grid, self.dim, self.point_cloud_range = (rows, columns), dim, tuple(point_cloud_range)
         self.content: nn.Module = nn.Linear(bev_channels, dim) if query_init == 'lidar' else nn.Embedding(rows * columns, dim)
-        self.position = nn.Sequential(nn.Linear(2, dim), nn.ReLU(), nn.Linear(dim, dim))
+        if dim % 4:
+            raise ValueError(f'fusion_layer.layers.dim={dim} must divide by 4: sine and cosine of x and y')
+        self.position = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim))
 
     def forward(self, bev_lidar: Tensor | None, frames: int) -> tuple[Tensor, Tensor, Tensor]:
         """content (V, Q, D), position (1, Q, D), cells_m (V, Q, 2) centres in metres."""
@@ -49,4 +52,6 @@ class BEVQueries(nn.Module):
             content = self.content(pooled.flatten(2).transpose(1, 2))
         device = content.device
         cells_m = cell_positions(self.grid, self.point_cloud_range, device).flatten(0, 1).float()
-        return content, self.position(normalised(cells_m, self.point_cloud_range))[None], cells_m.expand(frames, -1, -1)
+        parts = (normalised(cells_m, self.point_cloud_range) + 1) / 2
+        sine = sine_points(parts, self.dim // 2, (1, 0))
+        return content, self.position(sine)[None], cells_m.expand(frames, -1, -1)

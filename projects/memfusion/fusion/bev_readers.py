@@ -13,7 +13,7 @@ from torch import Tensor
 from projects.encodings.spatial_attention import SeenQueries, SpatialCrossAttention
 from projects.geometry.projection import MIN_DEPTH_M
 
-from .fusion_state import FusionState
+from .fusion_state import FusionState, shown_cells
 from .pillar_sampling import Pairs, PillarSampling
 
 KINDS = ('pillar', 'deformable')
@@ -70,16 +70,8 @@ class DeformableReader(SpatialCrossAttention):
     def read(self, query: Tensor, cells_m: Tensor, state: FusionState, look: SeenQueries) -> Tensor:
         """What the queries (V, Q, D) read; 0 where no camera sees them."""
         del cells_m  # `look` knows where they are
-        shown = [self._shown(level, stride, state) for level, stride in zip(state.maps, self.strides)]
+        shown = [shown_cells(state.calibration, level.shape, stride) for level, stride in zip(state.maps, self.strides)]
         return self(query, state.maps, look, shown)
-
-    @staticmethod
-    def _shown(level: Tensor, stride: int, state: FusionState) -> Tensor:
-        """(V, N, h, w) bool: cells of each image, without what pads it to the largest."""
-        filled = state.calibration.img_hw.add(stride - 1).div(stride, rounding_mode='floor')
-        rows, columns = (torch.arange(size, device=level.device) < count[..., None]
-                         for size, count in zip(level.shape[-2:], filled.unbind(-1)))
-        return rows[..., :, None] & columns[..., None, :] & state.calibration.cam_valid[..., None, None]
 
 
 def build_reader(dim: int, img_channels: int, strides: Sequence[int], num_heads: int, kind: str = 'pillar',

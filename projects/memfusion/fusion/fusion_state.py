@@ -73,6 +73,21 @@ def normalised(positions_m: Tensor, point_cloud_range: Sequence[float]) -> Tenso
     return torch.stack([2 * (position - low) / (high - low) - 1 for position, low, high in axes], dim=-1)
 
 
+def shown_cells(calibration: Calibration, level_shape: Sequence[int], stride: float) -> Tensor | None:
+    """(V, N, h, w) bool: the cells of a level (..., h, w) that show an image, not what pads it to the largest nor a camera that
+    is not there; None where all do, which the host knows."""
+    height, width = level_shape[-2:]
+    facts = calibration.facts
+    tables = ((height, facts.img_height), (width, facts.img_width))
+    whole = all(-(-side // stride) >= count for count, table in tables for row in table for side in row)
+    if whole and all(map(all, facts.cam_valid)):
+        return None
+    filled = (calibration.img_hw / stride).ceil()
+    rows, columns = (torch.arange(count, device=filled.device) < cells[..., None]
+                     for count, cells in zip((height, width), filled.unbind(-1)))
+    return rows[..., :, None] & columns[..., None, :] & calibration.cam_valid[..., None, None]
+
+
 def check_kind(stage: str, kind: str, kinds: tuple[str, ...]) -> None:
     """Raises ValueError naming the stage where `kind` is none of its kinds."""
     if kind not in kinds:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from projects.memfusion.fusion import BEVFormerLiteFusion, FastBEVFusion, FuTr, FuTrPlusPlus
+from projects.memfusion.fusion import BEVFormerLiteFusion, FastBEVFusion, FuTr, FuTrPlusPlus, PETRv2Fusion
 from projects.memfusion.structures import Calibration
 
 RANGE = (-16.0, -16.0, -3.0, 16.0, 16.0, 3.0)
@@ -55,19 +55,27 @@ def randomise(layer: torch.nn.Module, scale: float = 0.2, seed: int = 1) -> torc
     return layer
 
 
+QUERY_LAYERS = dict(
+    bevformer=(BEVFormerLiteFusion, dict(
+        layers=dict(num_layers=2, dim=16, num_heads=4, ffn_channels=16), self_attention=dict(num_points=2),
+        cross_attention=dict(num_points=2, heights_m=(-1.0, 1.0)))),
+    petr=(PETRv2Fusion, dict(
+        layers=dict(num_layers=2, dim=16, num_heads=4, ffn_channels=16, query_grid=(8, 4)), embedding=dict(depths=4))))
+"""Fusions of BEV queries, and their settings where a test says nothing else."""
+
+
 def build(kind: str = 'plus', random_weights: bool = True, strides=(STRIDE,), **stages) -> torch.nn.Module:
-    """FuTr, FastBEV, BEVFormer-Lite or FuTr++ with reproducible weights, in eval mode."""
+    """FuTr, FastBEV, BEVFormer-Lite, PETRv2Fusion or FuTr++ with reproducible weights, in eval mode."""
     torch.manual_seed(0)
     common = dict(bev_channels=BEV_CHANNELS, img_channels=IMG_CHANNELS, point_cloud_range=RANGE, strides=strides)
     if kind == 'futr':
         layer = FuTr(**common, **{'dim': 16, 'num_heads': 4, 'bev_grid': (4, 4), **stages})
     elif kind == 'fast':
         layer = FastBEVFusion(**common, **{'voxel_channels': 4, 'hidden_channels': 8, **stages})
-    elif kind == 'bevformer':
-        small = dict(layers=dict(num_layers=2, dim=16, num_heads=4, ffn_channels=16), self_attention=dict(num_points=2),
-                     cross_attention=dict(num_points=2, heights_m=(-1.0, 1.0)))
-        layer = BEVFormerLiteFusion(bev_shape=(16, 16), **common, **{**stages, **{k: {**v, **stages.get(k, {})}
-                                                                                  for k, v in small.items()}})
+    elif kind in QUERY_LAYERS:
+        kind_of, small = QUERY_LAYERS[kind]
+        merged = {**stages, **{k: {**v, **stages.get(k, {})} for k, v in small.items()}}
+        layer = kind_of(bev_shape=(16, 16), **common, **merged)
     else:
         small = dict(tokens=dict(grid=2, dim=16), select=dict(hidden_channels=4), sample=dict(num_heads=4, num_points=2),
                      calib_refine=dict(grid=(2, 4), hidden_channels=8, depths_m=(4.0, 8.0)))
@@ -81,6 +89,7 @@ CASES = [
     pytest.param(dict(kind='fast', strides=(8, 16)), id='fast'),
     pytest.param(dict(kind='bevformer'), id='bevformer'),
     pytest.param(dict(kind='bevformer', strides=(8, 16), cross_attention=dict(kind='deformable')), id='bevformer-deformable'),
+    pytest.param(dict(kind='petr'), id='petr'),
     pytest.param(dict(geometry=dict(kind='camera_id', cam_names=NAMES)), id='geometry-camera_id'),
     *[pytest.param(dict(geometry=dict(kind=kind)), id=f'geometry-{kind}')
       for kind in ('none', 'yaw_pitch', 'ray', 'pluecker', 'frustum')],

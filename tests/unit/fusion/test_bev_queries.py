@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from projects.encodings.sine import sine_points
 from projects.memfusion.fusion.bev_queries import BEVQueries
 from projects.memfusion.fusion.fusion_state import FusionState
 
@@ -14,6 +15,8 @@ BEVFORMER = dict(kind='bevformer', query_init='learned')
 CAMERAS_ONLY = [
     pytest.param(BEVFORMER, id='bevformer'),
     pytest.param(dict(**BEVFORMER, cross_attention=dict(kind='deformable')), id='bevformer-deformable'),
+    pytest.param(dict(kind='petr', query_init='learned'), id='petr'),
+    pytest.param(dict(kind='petr', query_init='learned', embedding=dict(depth_kind='linear', gate=False)), id='petr-linear'),
 ]
 
 
@@ -94,7 +97,8 @@ def test_a_layer_is_its_parts_one_after_another():
     bev, feats = inputs(calibration)
     content = layer.queries.content(bev.flatten(2).transpose(1, 2))
     centres = (torch.arange(16) + 0.5) / 8 - 1
-    position = layer.queries.position(torch.cartesian_prod(centres, centres).flip(-1))
+    parts = (torch.cartesian_prod(centres, centres) + 1) / 2
+    position = layer.queries.position(sine_points(parts, 8, (0, 1)))
     part = layer.layers[0]
     query = part.norms[0](content + part.self_attention(content, position, (16, 16)))
     cells_m = 16 * torch.cartesian_prod(centres, centres).flip(-1).expand(2, -1, -1)

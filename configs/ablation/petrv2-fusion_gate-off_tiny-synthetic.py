@@ -1,0 +1,3 @@
+# Where a cell looks counts, whatever it shows (PETR).
+_base_ = '../fusion/petrv2-fusion_r18_pillar04_second_secfpn_tiny-synthetic.py'
+model = dict(fusion_layer=dict(embedding=dict(gate=False)))
