@@ -34,6 +34,7 @@ FAMILIES = {
     'petrv2_state_dict': 'official_names',
     'sparsebev_state_dict': 'official_names',
     'streampetr_state_dict': 'official_names',
+    'sparsebev_transformer': 'sparsebev',
     'xmem': 'xmem',
     'xmem_state_dict': 'xmem',
     'xmem_working_memory': 'xmem',

@@ -6,9 +6,7 @@ rigs of earlier frames come as seen from now, so that the ego's own motion is in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
-from functools import reduce
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor
@@ -20,6 +18,8 @@ from .map_reading import MapPoints, limit_views
 
 NEAREST_M = 1e-5
 """Published: what is less far in front of a camera has no pixel."""
+FAR_PX = -1e4
+"""Where points without a pixel lie: outside of any image."""
 
 
 def frames_of(features: SceneFeatures, readout: Readout, num_frames: int, quirks: Collection[str] = ()) -> tuple[PastFrame, ...]:
@@ -65,31 +65,40 @@ def time_gaps(frames: Sequence[PastFrame], quirks: Collection[str] = ()) -> Tens
 
 
 @full_precision
-def seen_points(frame: PastFrame, points_m: Tensor, weights: Tensor, views_per_point: int,
-                quirks: Collection[str] = ()) -> MapPoints:
-    """Where the cameras of a frame see points.
+def project_points(frame: PastFrame, points_m: Tensor, quirks: Collection[str] = ()) -> tuple[Tensor, Tensor, Tensor]:
+    """(B, P, 3) -> uv_px (B, N, P, 2), depth_m and seen (B, N, P): the network pixels of every camera, finite.
 
     Args:
         frame: with its rig in the coordinates of now.
-        points_m: (B, Q, G, P, 3) augmented LiDAR frame of now, where they stood at the frame's time.
+        points_m: augmented LiDAR frame of now, where they stood at the frame's time.
+        quirks: 'image_bounds', see SparseBEVHead.
+    """
+    rig = frame.calibration
+    if 'image_bounds' not in quirks:
+        return rig.project(points_m)
+    uv_px, depth_m, has_pixel = rig.project_cam(rig.to_cam(points_m), NEAREST_M)
+    height, width = rig.views().padded_hw
+    inside = (uv_px > 0).all(-1) & (uv_px[..., 0] < width) & (uv_px[..., 1] < height)
+    return torch.where(has_pixel[..., None], uv_px, FAR_PX), depth_m, has_pixel & inside
+
+
+@full_precision
+def seen_points(frame: PastFrame, points_m: Tensor, weights: Tensor, views_per_point: int,
+                quirks: Collection[str] = ()) -> MapPoints:
+    """Where the cameras of a frame see points, and which of the cameras count.
+
+    Args:
+        frame, quirks: as in project_points, and 'first_view', 'unmasked_points', 'align_corners'.
+        points_m: (B, Q, G, P, 3), otherwise as there.
         weights: (B, Q, G, P, L) of the levels.
         views_per_point: how many cameras at most a point is read in.
-        quirks: see SparseBEVHead.
     """
-    rig, shape = frame.calibration, points_m.shape[1:4]
-    as_published = 'image_bounds' in quirks
-    if as_published:
-        uv_px, _, has_pixel = rig.project_cam(rig.to_cam(points_m.flatten(1, 3)), NEAREST_M)
-        height, width = rig.views().padded_hw
-        inside = (uv_px > 0) & (uv_px < torch.stack([uv_px.new_full((), width), uv_px.new_full((), height)]))
-        seen = has_pixel & inside.all(-1)
-        uv_px = torch.where(has_pixel[..., None], uv_px, -1e4)  # far outside
-    else:
-        uv_px, _, seen = rig.project(points_m.flatten(1, 3))
+    uv_px, _, seen = project_points(frame, points_m.flatten(1, 3), quirks)
     seen = limit_views(seen, 1 if 'first_view' in quirks else views_per_point)
     unmasked = 'unmasked_points' in quirks
     if unmasked:
         seen = torch.cat([seen[:, :1] | ~seen.any(1, keepdim=True), seen[:, 1:]], dim=1)
+    rig, shape = frame.calibration, points_m.shape[1:4]
     return MapPoints(
         frame.levels, uv_px.unflatten(2, shape), seen.unflatten(2, shape), weights, rig.views().padded_hw, rig.img_hw,
         corners='align_corners' in quirks, faded=unmasked)

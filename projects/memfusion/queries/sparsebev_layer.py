@@ -98,11 +98,14 @@ class SparseBEVLayer(nn.Module):
                 allowed: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """boxes (B, Q, 10), query (B, Q, E) -> query, logits (B, Q, K), boxes; allowed as ScaleAdaptiveAttention."""
         query = query + self.position_encoder(boxes[..., :3])
-        centers_m = in_metres(boxes[..., :3], self.point_cloud_range)
-        query = self.norms[0](self.self_attn(centers_m, query, allowed))
+        query = self.norms[0](self.self_attn(self.centers(boxes), query, allowed))
         query = self.norms[1](self._read(boxes, query, around))
         query = self.norms[2](self.ffn(query))
         return query, self.cls_branch(query), self._better(boxes, self.reg_branch(query), around.gaps_s)
+
+    def centers(self, boxes: Tensor) -> Tensor:
+        """(B, Q, 3) metres."""
+        return in_metres(boxes[..., :3].float(), self.point_cloud_range)
 
     def _read(self, boxes: Tensor, query: Tensor, around: Surroundings) -> Tensor:
         def read(query: Tensor) -> Tensor:
