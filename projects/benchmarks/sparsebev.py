@@ -1,4 +1,4 @@
-"""Benchmark, SparseBEV. In: repeats. Out: seconds and peak bytes of its sampling and mixing, ours and in the published order."""
+"""Benchmark, SparseBEV. In: repeats. Out: seconds and peak bytes of its sampling and mixing, ours and the plain form."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from projects.memfusion.queries.sampled_frames import PastFrame
 from projects.memfusion.queries.sparsebev_head import QUIRKS, start_boxes
-from projects.memfusion.queries.sparsebev_layer import LayerSettings, SparseBEVLayer, Surroundings
+from projects.memfusion.queries.sparsebev_layer import LayerSettings, SparseBEVLayer
 
 from .fusion import car_ring
 from .models import Row, interleave, rows_of
@@ -89,9 +89,11 @@ def measure_sparsebev(repeats: int) -> list[Row]:
     apart = (build(Case('plain', layers=1))() - build(Case('published', layers=1))()).abs().max().item()
     if apart > 1e-3:
         raise ValueError(f'the plain form and ours differ by {apart}: they do not compute the same')
-    cases = {PLAIN: Case('plain'), 'the same arithmetic, ours': Case('published'), 'ours without the published quirks': Case('ours')}
+    cases = {PLAIN: Case('plain'), 'the same arithmetic, ours': Case('published'),
+             'ours without the published quirks': Case('ours')}
     rows = _measure(cases, PLAIN, f'6 layers, 900 queries, 8 frames; largest difference {apart:.1g}', repeats)
-    few = {f'SparseBEV sampling and mixing, {cameras} cameras': Case('ours', cameras=cameras, layers=2) for cameras in (6, 3, 12)}
+    few = {f'SparseBEV sampling and mixing, {cameras} cameras': Case('ours', cameras=cameras, layers=2)
+           for cameras in (6, 3, 12)}
     return rows + _measure(few, next(iter(few)), '2 layers, 900 queries, 8 frames', repeats)
 
 

@@ -23,7 +23,7 @@ def regrouped(levels: Sequence[Tensor], num_groups: int) -> list[Tensor]:
 
 
 def project(points_m: Tensor, img_from_lidar: Tensor, image_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """(B, T, Q, G, P, 3) and (B, T, N, 4, 4) -> pixels (B, T, N, Q * G * P, 2) as shares of the image, and whether they are in it."""
+    """(B, T, Q, G, P, 3), (B, T, N, 4, 4) -> pixels (B, T, N, Q * G * P, 2), 0..1 of the image, and whether they are in it."""
     points = F.pad(points_m.flatten(2, 4), (0, 1), value=1.0)[:, :, None, :, :, None]
     seen = (img_from_lidar[:, :, :, None] @ points)[..., 0]
     depth_m = seen[..., 2:3]
@@ -52,12 +52,12 @@ def plain_sampling(layer: AdaptiveSampling, boxes: Tensor, query: Tensor, groups
     grid = (torch.cat([uv, depth], dim=-1) * 2 - 1).unflatten(2, (queries, groups, points))
     grid = grid.permute(0, 1, 3, 2, 4, 5).flatten(0, 2)[:, :, :, None]  # (B * T * G, Q, P, 1, 3)
     weights = layer.level_weights(query)[:, :, :, None].expand(-1, -1, -1, frames, -1, -1)
-    weights = weights.permute(0, 2, 3, 1, 4, 5).reshape(batch * groups * frames, queries, points, -1)  # frames inside, not outside
-    total: Tensor | int = 0
+    # Frames stand inside of groups here, and outside in the maps.
+    weights = weights.permute(0, 2, 3, 1, 4, 5).reshape(batch * groups * frames, queries, points, -1)
+    total = torch.zeros((), device=uv.device)
     for level, weight in zip(groups_of_levels, weights.unbind(-1)):
         sampled = F.grid_sample(level, grid, mode='bilinear', padding_mode='zeros', align_corners=True)[..., 0]
         total = total + sampled * weight[:, None]
-    assert isinstance(total, Tensor)
     total = total.unflatten(0, (batch, frames, groups)).permute(0, 4, 2, 1, 5, 3)  # (B, Q, G, T, P, c)
     return total.flatten(3, 4)
 

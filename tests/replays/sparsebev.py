@@ -28,8 +28,8 @@ from projects.memfusion.structures import History, PastFrame, Readout, SceneFeat
 
 TOLERANCE, PIXEL_TOLERANCE, LATER_TOLERANCE = 2e-4, 2e-2, 1e-3
 EXACT = ('valid', 'sample_view')
-SETTINGS = ('embed_dims', 'num_cams', 'num_frames', 'num_points', 'num_layers', 'num_levels', 'num_groups', 'out_points', 'num_heads',
-            'feedforward_channels', 'num_classes', 'code_size', 'pc_range', 'level_sizes')
+SETTINGS = ('embed_dims', 'num_cams', 'num_frames', 'num_points', 'num_layers', 'num_levels', 'num_groups', 'out_points',
+            'num_heads', 'feedforward_channels', 'num_classes', 'code_size', 'pc_range', 'level_sizes')
 MIN_DEPTH_M = 1.0
 """Nearer pixels are not in the file."""
 Rows = list[tuple[str, float]]
@@ -73,8 +73,8 @@ def head_config(settings: Mapping[str, Any]) -> dict[str, Any]:
         dim=settings['embed_dims'], num_layers=settings['num_layers'], num_heads=settings['num_heads'],
         ffn_dim=settings['feedforward_channels'], num_groups=settings['num_groups'], num_points=settings['num_points'],
         num_levels=settings['num_levels'], out_points=settings['out_points'])
-    return dict(type='SparseBEVHead', num_classes=settings['num_classes'], point_cloud_range=settings['pc_range'], num_queries=1,
-                num_frames=settings['num_frames'], transformer=transformer, published_quirks=True)
+    return dict(type='SparseBEVHead', num_classes=settings['num_classes'], point_cloud_range=settings['pc_range'],
+                num_queries=1, inputs=dict(num_frames=settings['num_frames']), transformer=transformer, published_quirks=True)
 
 
 def head_of(settings: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Any:
@@ -158,4 +158,5 @@ def plain(layer: SparseBEVLayer, around: Surroundings, given: Mapping[str, Tenso
     sampled = plain_sampling(
         layer.sampling, given['query_bbox'], given['query_feat'], regrouped(levels, settings['num_groups']),
         given['lidar2img'].float().unflatten(1, views), (height, width), around.gaps_s)
-    return {'plain sampling_out': sampled, 'plain mixing_out': plain_mixing(layer.mixing, given['mixing_x'], given['query_feat'])}
+    mixed = plain_mixing(layer.mixing, given['mixing_x'], given['query_feat'])
+    return {'plain sampling_out': sampled, 'plain mixing_out': mixed}

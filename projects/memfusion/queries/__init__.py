@@ -2,5 +2,6 @@
 
 from .cmt_head import CMTHead
 from .query_head import Decoded, QueryHead, QueryOutputs
+from .sparsebev_head import SparseBEVHead
 
-__all__ = ['CMTHead', 'Decoded', 'QueryHead', 'QueryOutputs']
+__all__ = ['CMTHead', 'Decoded', 'QueryHead', 'QueryOutputs', 'SparseBEVHead']

@@ -16,7 +16,7 @@ class AdaptiveMixing(nn.Module):
     """Each query generates a matrix over channels and one over points for every group, applies them with an affine-free layer
     norm and a ReLU after each, and adds the projection of all that to itself.
 
-    Queries do not meet, so that they are worked off in parts: the weights that they generate are the largest thing in a decoder.
+    Queries do not meet, so they are worked off in parts: the weights that they generate are the largest thing in a decoder.
 
     Args:
         dim: E.

@@ -99,11 +99,19 @@ class AdaptiveSampling(nn.Module):
         moved, weights = self.moved(points_m, boxes, gaps_s), self.level_weights(query)
         sources = []
         for t, frame in enumerate(frames):
-            if len(frame.levels) != self.num_levels:
-                raise ValueError(f'pts_bbox_head.transformer.num_levels={self.num_levels}, but the neck gives {len(frame.levels)}')
+            self._check_levels(frame.levels)
             sources.append(seen_points(frame, moved[:, t], self._of_frame(weights, t, len(frames)), self.views_per_point,
                                        self.quirks))
         return sources
+
+    def _check_levels(self, levels: Sequence[Tensor]) -> None:
+        if len(levels) != self.num_levels:
+            raise ValueError(f'pts_bbox_head.transformer.num_levels={self.num_levels}, but {len(levels)} levels are read: '
+                             'change it, num_outs of model.img_neck, or pts_bbox_head.inputs.read_levels')
+        dim = self.sampling_offset.in_features
+        if levels[0].shape[2] != dim:
+            raise ValueError(f'pts_bbox_head.transformer.dim={dim}, but the image levels have {levels[0].shape[2]} channels: '
+                             'set out_channels of model.img_neck alike')
 
     def _of_frame(self, weights: Tensor, t: int, num_frames: int) -> Tensor:
         if 'level_weights' not in self.quirks:

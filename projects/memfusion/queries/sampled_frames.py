@@ -22,7 +22,8 @@ FAR_PX = -1e4
 """Where points without a pixel lie: outside of any image."""
 
 
-def frames_of(features: SceneFeatures, readout: Readout, num_frames: int, quirks: Collection[str] = ()) -> tuple[PastFrame, ...]:
+def frames_of(features: SceneFeatures, readout: Readout, num_frames: int,
+              quirks: Collection[str] = ()) -> tuple[PastFrame, ...]:
     """The current frame, age 0, and those before it, newest first: T = num_frames.
 
     Args:
@@ -35,15 +36,16 @@ def frames_of(features: SceneFeatures, readout: Readout, num_frames: int, quirks
         ValueError: where there are no images, or another number of earlier frames than asked for.
     """
     if features.levels is None or features.calibration is None:
-        raise ValueError('pts_bbox_head.num_frames asks for images, but the frames have none: set model.img_backbone, or '
-                         'pts_bbox_head.num_frames=0 to read LiDAR features alone')
-    now = PastFrame(features.levels, features.calibration, features.levels[0].new_zeros(features.batch_size, dtype=torch.float64),
-                    (True,) * features.batch_size)
+        raise ValueError('pts_bbox_head.inputs.num_frames asks for images, but the frames have none: set model.img_backbone, '
+                         'or pts_bbox_head.inputs.num_frames=0 to read LiDAR features alone')
+    batch = features.batch_size
+    ages_s = features.levels[0].new_zeros(batch, dtype=torch.float64)
+    now = PastFrame(features.levels, features.calibration, ages_s, (True,) * batch)
     past = () if readout.past is None else readout.past.frames()
     if 1 + len(past) != num_frames:
         wanted = f"dict(type='FrameRing', num_frames={num_frames})" if num_frames > 1 else 'None'
-        raise ValueError(f'pts_bbox_head.num_frames={num_frames}, but the memory gives {len(past)} earlier frames: set '
-                         f'model.temporal={wanted}, or pts_bbox_head.num_frames={1 + len(past)}')
+        raise ValueError(f'pts_bbox_head.inputs.num_frames={num_frames}, but the memory gives {len(past)} earlier frames: set '
+                         f'model.temporal={wanted}, or pts_bbox_head.inputs.num_frames={1 + len(past)}')
     frames = (now, *past)
     return _repeated(frames) if 'repeated_frames' in quirks else frames
 
@@ -53,15 +55,17 @@ def time_gaps(frames: Sequence[PastFrame], quirks: Collection[str] = ()) -> Tens
     """(B, T) float32 seconds that each frame was taken before now; 0 for frames that are not there.
 
     Args:
-        quirks: 'camera_stamps': mean over the cameras of the images' stamps; else stamps of the LiDAR frames.
+        quirks: 'camera_stamps': mean over the cameras of the images' stamps, where they are known; else stamps of the LiDAR
+            frames.
     """
+    ages = torch.stack([frame.age_s for frame in frames], dim=1).float()
     if 'camera_stamps' not in quirks:
-        return torch.stack([frame.age_s for frame in frames], dim=1).float()
+        return ages
     stamps = torch.stack([frame.calibration.t_cam for frame in frames], dim=1)  # (B, T, N)
     there = torch.stack([frame.calibration.cam_valid for frame in frames], dim=1)
-    stamps = torch.where(there, stamps, torch.zeros_like(stamps))
-    gaps = (stamps[:, :1] - stamps).sum(-1) / there.sum(-1).clamp(min=1)
-    return torch.where(there.any(-1), gaps, torch.zeros_like(gaps)).float()
+    there = there & there[:, :1]
+    gaps = torch.where(there, stamps[:, :1] - stamps, 0.0).sum(-1) / there.sum(-1).clamp(min=1)
+    return torch.where(gaps.isnan(), ages, gaps).float()
 
 
 @full_precision

@@ -14,8 +14,8 @@ from .sparsebev_layer import LayerSettings, SparseBEVLayer, Surroundings
 
 
 class SparseBEVDecoder(nn.Module):
-    """Boxes are (B, Q, 10): centre x, y, z in 0..1 of the point cloud range, log w, l, h, sin, cos of the yaw, vx, vy in m/s. As
-    published, w is the extent along the heading and l the one across: mmdet3d's dx and dy.
+    """Boxes are (B, Q, 10): centre x, y, z in 0..1 of the point cloud range, logarithms of length (along the heading), width
+    and height in metres, sine and cosine of the yaw, vx, vy in m/s.
 
     Args:
         settings: of the layer.

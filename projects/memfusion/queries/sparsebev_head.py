@@ -1,10 +1,10 @@
-"""Queries. In: image features of T frames, LiDAR BEV features, either or both. Out: boxes (SparseBEV, Liu et al., ICCV 2023)."""
+"""Queries. In: image features of T frames, LiDAR BEV features, or both. Out: boxes (SparseBEV, Liu et al., ICCV 2023)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from mmdet3d.registry import MODELS
@@ -27,21 +27,39 @@ _BOX = ('x', 'y', 'z', 'l', 'w', 'h', 'sin', 'cos', 'vx', 'vy')
 _GROUPS_OF_NORM = 8
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """What `pts_bbox_head.inputs` says: cameras, LiDAR or both.
+
+    Attributes:
+        num_frames: T frames of images, the current one included; 0 without cameras.
+        bev_channels: of the LiDAR's BEV map; None without LiDAR.
+        read_levels: positions of the image levels that are read; None is all.
+    """
+
+    num_frames: int = 8
+    bev_channels: int | None = None
+    read_levels: Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.num_frames < 0 or (self.num_frames == 0 and self.bev_channels is None):
+            raise ValueError('pts_bbox_head sees nothing: set inputs.num_frames to at least 1 (cameras), inputs.bev_channels '
+                             '(LiDAR), or both')
+
+
 @MODELS.register_module()
 class SparseBEVHead(QueryHead):
     """Box queries that choose points in and around themselves and read there what T frames of images, and the LiDAR, show.
 
-    Cameras: `num_frames` > 0, with the memory dict(type='FrameRing', num_frames=...) for more than one; frames that are not
-    there yet show nothing. LiDAR: `bev_channels`, its BEV map counts as one more frame, of now. One of both or both.
+    Cameras need the memory dict(type='FrameRing', num_frames=...) for more than one frame; frames that are not there yet show
+    nothing. The LiDAR's BEV map counts as one more frame, of now.
 
     Args:
         num_classes, point_cloud_range, loss_cfg, decode_cfg: as in QueryHead; the boxes' code is 'x y l w z h'.
         num_queries: Q, a square: they start as a grid.
-        num_frames: T, the current one included; 0 without cameras.
-        bev_channels: of the LiDAR's BEV map; None without LiDAR.
+        inputs: see Inputs.
         transformer: see LayerSettings.
         denoising: as in QueryHead, and label_noise (0.5): share of the noisy queries that are given a class by lot.
-        read_levels: positions of the image levels that are read; None is all.
         published_quirks: True for weights of the published code, or names:
             level_weights: flat (frame, group) k reads group k % G, but with the level weights of group k // T.
             first_view: a point that several cameras see is read in the first of them alone; else their mean counts.
@@ -55,31 +73,33 @@ class SparseBEVHead(QueryHead):
 
     Raises:
         ValueError: where there is neither camera nor LiDAR, the number of queries is no square, or a quirk is unknown.
+
+    train_cfg and test_cfg are what mmdet3d's detector gives to every head; nothing in them concerns this one.
     """
 
-    def __init__(self, num_classes: int, point_cloud_range: Sequence[float], num_queries: int = 900, num_frames: int = 8,
-                 bev_channels: int | None = None, transformer: dict | None = None, loss_cfg: dict | None = None,
-                 decode_cfg: dict | None = None, denoising: dict | None = None, read_levels: Sequence[int] | None = None,
-                 published_quirks: bool | Sequence[str] = False, init_cfg: dict | None = None) -> None:
+    def __init__(self, num_classes: int, point_cloud_range: Sequence[float], num_queries: int = 900,
+                 inputs: dict | None = None, transformer: dict | None = None, loss_cfg: dict | None = None,
+                 decode_cfg: dict | None = None, denoising: dict | None = None,
+                 published_quirks: bool | Sequence[str] = False, init_cfg: dict | None = None, train_cfg: dict | None = None,
+                 test_cfg: dict | None = None) -> None:
+        del train_cfg, test_cfg
         noise = None if denoising is None else {key: value for key, value in denoising.items() if key != 'label_noise'}
         super().__init__(num_classes, point_cloud_range, dict(order='x y l w z h'), loss_cfg, decode_cfg, noise, init_cfg)
         self.label_noise = (denoising or {}).get('label_noise', 0.5)
         side = math.isqrt(max(num_queries, 0))
         if not num_queries or side * side != num_queries:
             raise ValueError(f'pts_bbox_head.num_queries must be a square, for the queries start as a grid, got {num_queries}')
-        if num_frames < 0 or (num_frames == 0 and bev_channels is None):
-            raise ValueError('pts_bbox_head sees nothing: set num_frames to at least 1 (cameras), bev_channels (LiDAR), or both')
         self.quirks = parse_quirks(published_quirks, QUIRKS, 'model.pts_bbox_head')
-        self.num_frames, self.needs_levels = num_frames, num_frames > 0
-        self.read_levels = None if read_levels is None else tuple(read_levels)
-        self.bev_channels = bev_channels
+        seen = Inputs(**(inputs or {}))
+        self.num_frames, self.needs_levels = seen.num_frames, seen.num_frames > 0
+        self.read_levels, self.bev_channels = seen.read_levels, seen.bev_channels
         settings = LayerSettings(**(transformer or {}))
-        lidar = bev_channels is not None
+        lidar = seen.bev_channels is not None
         self.first_boxes = nn.Parameter(start_boxes(side, 'start_on_the_floor' in self.quirks))
         self.class_features = nn.Embedding(num_classes + 1, settings.dim - 1)  # the last one: not known
-        self.bev_projection = nn.Sequential(
-            nn.Conv2d(bev_channels, settings.dim, 1), nn.GroupNorm(_GROUPS_OF_NORM, settings.dim)) if lidar else None
-        self.decoder = SparseBEVDecoder(settings, num_classes, num_frames, lidar, self.point_cloud_range, self.quirks)
+        self.bev_projection = None if seen.bev_channels is None else nn.Sequential(
+            nn.Conv2d(seen.bev_channels, settings.dim, 1), nn.GroupNorm(_GROUPS_OF_NORM, settings.dim))
+        self.decoder = SparseBEVDecoder(settings, num_classes, seen.num_frames, lidar, self.point_cloud_range, self.quirks)
 
     def decode_queries(self, features: SceneFeatures, readout: Readout, noisy: NoisyQueries | None) -> Decoded:
         """As in QueryHead."""

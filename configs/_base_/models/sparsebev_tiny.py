@@ -1,0 +1,11 @@
+# SparseBEV for a CPU: 100 boxes, two layers, two levels, two frames.
+_base_ = './cameras_tiny.py'
+num_frames = 2
+model = dict(
+    temporal=dict(type='FrameRing', num_frames=num_frames),
+    pts_bbox_head=dict(
+        type='SparseBEVHead', num_classes=10, num_queries=100, inputs=dict(num_frames=num_frames),
+        transformer=dict(
+            dim=64, num_layers=2, num_heads=4, ffn_dim=128, num_groups=4, num_points=4, num_levels=2, out_points=32, dropout=0.0,
+            with_cp=False),
+        denoising=dict(groups=3, centre_noise=0.5, size_noise=0.5, split=2.0)))

@@ -1,0 +1,7 @@
+# SparseBEV with LiDAR alone on the tiny synthetic world: boxes that read a BEV map.
+_base_ = [
+    '../_base_/models/sparsebev_pillar_tiny.py', '../_base_/datasets/synthetic_sequence.py',
+    '../_base_/schedules/one_cycle_cpu.py', '../_base_/default_runtime.py'
+]
+model = dict(img_backbone=None, img_neck=None, temporal=None, pts_bbox_head=dict(inputs=dict(num_frames=0)))
+train_dataloader = dict(batch_size=4, dataset=dict(seq_len=1))

@@ -1,0 +1,11 @@
+# From ImageNet weights: half as long again, the backbone at 0.4 of the rate.
+_base_ = [
+    '../_base_/models/sparsebev_r50.py', '../_base_/datasets/nus_sequence_sparsebev.py', '../_base_/schedules/cosine_36e.py',
+    '../_base_/default_runtime.py'
+]
+model = dict(
+    grid=dict(point_cloud_range={{_base_.point_cloud_range}}, voxel_size=[0.2, 0.2, 8.0], out_size_factor=4),
+    img_backbone=dict(init_cfg=dict(_delete_=True, type='Pretrained', checkpoint='torchvision://resnet50')))
+optim_wrapper = dict(
+    paramwise_cfg=dict(custom_keys=dict(img_backbone=dict(lr_mult=0.4), sampling_offset=dict(lr_mult=0.1))))
+train_dataloader = dict(batch_size=1)
