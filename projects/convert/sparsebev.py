@@ -22,8 +22,8 @@ _RENAMED = (
 _NORM = re.compile(r'norm([123])\.(weight|bias)')
 _HEAD = {'pts_bbox_head.init_query_bbox.weight': 'pts_bbox_head.first_boxes',
          'pts_bbox_head.label_enc.weight': 'pts_bbox_head.class_features.weight'}
-_DROPPED = ('pts_bbox_head.code_weights',)
-"""Weights of the loss, which the config says here."""
+NO_USE = (r'pts_bbox_head\.code_weights',)
+"""Patterns of official names that have no use here: weights of the loss, which the config says."""
 
 
 def our_names(official: Iterable[str]) -> dict[str, str | None]:
@@ -33,7 +33,7 @@ def our_names(official: Iterable[str]) -> dict[str, str | None]:
         ValueError: listing the names that are not of this head.
     """
     names = list(official)
-    found = {name: _our_name(name) for name in names if name not in _DROPPED}
+    found = {name: _our_name(name) for name in names if not any(re.fullmatch(pattern, name) for pattern in NO_USE)}
     unknown = [name for name, ours in found.items() if ours is None]
     if unknown:
         raise ValueError(f'{len(unknown)} entries that the head of SparseBEV does not have: {", ".join(unknown[:4])}'
