@@ -31,6 +31,7 @@ FAMILIES = {
     'cmt_image_head': 'cmt',
     'bevformer_attention': 'bevformer',
     'openpcdet_multihead': 'openpcdet_multihead',
+    'petrv2': 'petrv2',
     'petrv2_state_dict': 'official_names',
     'sparsebev_state_dict': 'official_names',
     'streampetr_state_dict': 'official_names',

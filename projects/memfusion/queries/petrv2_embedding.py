@@ -1,0 +1,126 @@
+"""Queries. In: image features of some frames and their rigs. Out: a position embedding of every feature cell (PETRv2).
+
+    viewing ray -> points at D depths, as shares of a range -> inverse sigmoid -> two layers     where the cell looks
+    times sigmoid(two layers of the features)                                                    weighed by what it shows
+    plus two layers of the sine of (frame, row, column)                                          where it is in the images
+
+PETR (Liu et al., ECCV 2022), PETRv2 (Liu et al., ICCV 2023). The 3 D numbers of a cell and the wide layer behind them exist for
+some views at a time only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from projects.encodings.depths import make_depths
+from projects.encodings.frustum import FeatureGate, FrustumEncoder, inverse_sigmoid
+from projects.encodings.rig_cache import RigCache
+from projects.geometry.precision import full_precision
+from projects.geometry.views import Views, cell_pixels
+from projects.memfusion.structures import Calibration
+
+from .by_parts import by_parts
+from .image_tokens import shown_cells
+from .petrv2_sine import ImageSine
+
+
+class ImageEmbedding(nn.Module):
+    """Position embeddings of the feature cells of all frames' cameras.
+
+    Args:
+        dim: E.
+        depths: dict(kind='lid' | 'linear', num=64, start_m=1.0), which end before the range's largest x.
+        position_range: x, y, z low and then high, metres, what the points are shares of.
+        multiview: whether the sine tells frames apart, not only rows and columns.
+        gate: whether the features weigh the embedding.
+        quirks: corner_cells, matrix_pixels and counted_views, see PETRv2.
+    """
+
+    def __init__(self, dim: int, depths: dict | None = None,
+                 position_range: Sequence[float] = (-61.2, -61.2, -10.0, 61.2, 61.2, 10.0), multiview: bool = True,
+                 gate: bool = True, quirks: frozenset[str] = frozenset()) -> None:
+        super().__init__()
+        low, high = list(position_range[:3]), list(position_range[3:])
+        if len(position_range) != 6 or any(a >= b for a, b in zip(low, high)):
+            raise ValueError('pts_bbox_head.images.position_range must be x, y, z low and then high, got '
+                             f'{list(position_range)}')
+        settings = {'kind': 'lid', 'num': 64, 'start_m': 1.0, **(depths or {})}
+        if unknown := sorted(set(settings) - {'kind', 'num', 'start_m'}):
+            raise ValueError(f'pts_bbox_head.images.depths has {unknown}; there are kind, num and start_m')
+        depths_m = make_depths(settings['kind'], settings['num'], settings['start_m'], high[0])
+        self.register_buffer('depths_m', depths_m.float(), persistent=False)
+        self.register_buffer('low', torch.tensor(low, dtype=torch.float32), persistent=False)
+        self.register_buffer('span', torch.tensor(high) - torch.tensor(low), persistent=False)
+        self.offset, self.shift_px = 0.0 if 'corner_cells' in quirks else 0.5, 0.5 if 'matrix_pixels' in quirks else 0.0
+        self.frustum = FrustumEncoder(len(depths_m), dim)
+        self.gate = FeatureGate(dim) if gate else None
+        self.sine = ImageSine(dim, multiview, 'counted_views' in quirks)
+        self._looks: list[RigCache] = []
+
+    def forward(self, features: Sequence[Tensor], rigs: Sequence[Calibration],
+                level_shape: tuple[int, int]) -> tuple[list[Tensor], list[Tensor | None]]:
+        """Embeddings, and which cells lie in an image.
+
+        Args:
+            features: (B, N, h * w, E) of each frame, newest first.
+            rigs: of the frames, all as seen from the newest.
+            level_shape: h, w.
+
+        Returns:
+            (B, N, h * w, E) each; (B, N, h, w) bool each, None where all cells do.
+        """
+        shown = [self.shown(rig, level_shape) for rig in rigs]
+        sines = self.sine(shown, [len(rig.cam_names) for rig in rigs], level_shape)
+        embeddings = []
+        for age, (feature, rig, sine) in enumerate(zip(features, rigs, sines)):
+            embeddings.append(self.gated(self.looks(rig, level_shape, age), feature) + sine)
+        return embeddings, shown
+
+    def shown(self, rig: Calibration, level_shape: tuple[int, int]) -> Tensor | None:
+        """(B, N, h, w) bool; None: all."""
+        return shown_cells(rig, level_shape, self.offset)
+
+    def looks(self, rig: Calibration, level_shape: tuple[int, int], age: int = 0) -> Tensor:
+        """(B, N, h * w, E) from the frustums alone; in eval mode computed once for a rig that stays.
+
+        Args:
+            rig: as seen from the newest frame.
+            level_shape: h, w.
+            age: number of the frame, newest first: each has its own rig.
+        """
+        self._looks += [RigCache() for _ in range(age + 1 - len(self._looks))]
+        views = rig.views()
+        return self._looks[age].get(views, lambda: self._encode(views, level_shape), self.frustum, key=level_shape)
+
+    def gated(self, looks: Tensor, features: Tensor) -> Tensor:
+        """Both (B, N, h * w, E) -> the same, weighed by the features."""
+        if self.gate is None:
+            return looks
+        if torch.is_grad_enabled():
+            return self.gate(looks, features)
+        parts = by_parts(self.gate, looks.shape[2], looks.flatten(0, 1), features.flatten(0, 1))
+        return parts.view_as(looks)
+
+    @full_precision
+    def lines(self, views: Views, level_shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Start (B, N, 1, 3) and slope (B, N, h * w, 3): start + depth_m * slope is a point as shares of the range."""
+        uv_px = cell_pixels(level_shape, views.padded_hw, self.offset, views.cam_from_img.device).flatten(0, 1) + self.shift_px
+        origins, directions = views.rays_at(uv_px.expand(*views.cam_from_img.shape[:2], -1, -1))
+        return ((origins - self.low) / self.span)[:, :, None], directions / self.span
+
+    @full_precision
+    def shares(self, start: Tensor, slope: Tensor) -> Tensor:
+        """(..., D, 3) of `lines`: the points as shares of the range, not clamped."""
+        return torch.addcmul(start[..., None, :], slope[..., None, :], self.depths_m[:, None])
+
+    def _encode(self, views: Views, level_shape: tuple[int, int]) -> Tensor:
+        start, slope = self.lines(views, level_shape)
+        flat = by_parts(self._encode_views, slope.shape[2], start.flatten(0, 1), slope.flatten(0, 1))
+        return flat.unflatten(0, slope.shape[:2])
+
+    def _encode_views(self, start: Tensor, slope: Tensor) -> Tensor:
+        """(V, 1, 3) and (V, P, 3) -> (V, P, E)."""
+        return self.frustum(inverse_sigmoid(self.shares(start, slope)))
