@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-CELLS_AT_ONCE = 2048
+CELLS_AT_ONCE = 1024
 
 
 def by_parts(function: Callable[..., Tensor], cells: int, *views: Tensor) -> Tensor:

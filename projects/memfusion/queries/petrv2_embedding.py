@@ -76,8 +76,17 @@ class ImageEmbedding(nn.Module):
         sines = self.sine(shown, [len(rig.cam_names) for rig in rigs], level_shape)
         embeddings = []
         for age, (feature, rig, sine) in enumerate(zip(features, rigs, sines)):
-            embeddings.append(self.gated(self.looks(rig, level_shape, age), feature) + sine)
+            if torch.is_grad_enabled():
+                embeddings.append(self._learned(rig.views(), feature, level_shape) + sine)
+            elif self.gate is None:
+                embeddings.append(self.looks(rig, level_shape, age) + sine)
+            else:
+                embeddings.append(self.gated(self.looks(rig, level_shape, age), feature).add_(sine))
         return embeddings, shown
+
+    def forget(self) -> None:
+        """Drops what is kept of rigs."""
+        self._looks, self.sine.kept = [], None
 
     def shown(self, rig: Calibration, level_shape: tuple[int, int]) -> Tensor | None:
         """(B, N, h, w) bool; None: all."""
@@ -99,8 +108,6 @@ class ImageEmbedding(nn.Module):
         """Both (B, N, h * w, E) -> the same, weighed by the features."""
         if self.gate is None:
             return looks
-        if torch.is_grad_enabled():
-            return self.gate(looks, features)
         parts = by_parts(self.gate, looks.shape[2], looks.flatten(0, 1), features.flatten(0, 1))
         return parts.view_as(looks)
 
@@ -116,6 +123,13 @@ class ImageEmbedding(nn.Module):
         """(..., D, 3) of `lines`: the points as shares of the range, not clamped."""
         return torch.addcmul(start[..., None, :], slope[..., None, :], self.depths_m[:, None])
 
+    def _learned(self, views: Views, features: Tensor, level_shape: tuple[int, int]) -> Tensor:
+        """`gated` of `looks`, both made again in the backward pass."""
+        lines = [part.flatten(0, 1) for part in self.lines(views, level_shape)]
+        if self.gate is None:
+            return by_parts(self._encode_views, features.shape[2], *lines).view_as(features)
+        return by_parts(self._encode_gated, features.shape[2], *lines, features.flatten(0, 1)).view_as(features)
+
     def _encode(self, views: Views, level_shape: tuple[int, int]) -> Tensor:
         start, slope = self.lines(views, level_shape)
         flat = by_parts(self._encode_views, slope.shape[2], start.flatten(0, 1), slope.flatten(0, 1))
@@ -124,3 +138,7 @@ class ImageEmbedding(nn.Module):
     def _encode_views(self, start: Tensor, slope: Tensor) -> Tensor:
         """(V, 1, 3) and (V, P, 3) -> (V, P, E)."""
         return self.frustum(inverse_sigmoid(self.shares(start, slope)))
+
+    def _encode_gated(self, start: Tensor, slope: Tensor, features: Tensor) -> Tensor:
+        assert self.gate is not None
+        return self.gate(self._encode_views(start, slope), features)

@@ -36,7 +36,7 @@ class ImageSine(nn.Module):
         self.features, self.frames, self.counted = dim // 2, frames, counted_views
         wide, hidden = (3 * self.features, 4 * dim) if frames else (dim, dim)
         self.layers = nn.Sequential(nn.Linear(wide, hidden), nn.ReLU(), nn.Linear(hidden, dim))
-        self._kept: tuple[Hashable, list[Tensor]] | None = None
+        self.kept: tuple[Hashable, list[Tensor]] | None = None
 
     def forward(self, shown: Sequence[Tensor | None], cameras: Sequence[int], level_shape: tuple[int, int]) -> list[Tensor]:
         """The embedding of each frame, (B or 1, N or 1, h * w, E).
@@ -50,14 +50,14 @@ class ImageSine(nn.Module):
         """
         whole = all(one is None for one in shown)
         if self.training or torch.is_grad_enabled() or not whole:
-            self._kept = None
+            self.kept = None
             return self._make(shown, cameras, level_shape)
         weight = self.layers[0].weight
         key: Any = (tuple(cameras), level_shape, weight.device, torch.is_autocast_enabled(weight.device.type),
                     *((parameter.data_ptr(), parameter._version) for parameter in self.parameters()))
-        if self._kept is None or self._kept[0] != key:
-            self._kept = key, self._make(shown, cameras, level_shape)
-        return self._kept[1]
+        if self.kept is None or self.kept[0] != key:
+            self.kept = key, self._make(shown, cameras, level_shape)
+        return self.kept[1]
 
     def places(self, shown: Sequence[Tensor | None], cameras: Sequence[int], level_shape: tuple[int, int]) -> list[Place]:
         """See Place, of each frame. Rows and columns are counted over the cells in the image; a frame is its number, or the
