@@ -1,8 +1,8 @@
 """Benchmark. In: feature maps of all views, matrices, padding. Out: PETRv2's embeddings, in the order of the published steps.
 
-Every intermediate array exists for all views, depths and cells at once, as the papers' description reads (Liu et al., PETR, ECCV
-2022; PETRv2, ICCV 2023). It is what the head of projects.memfusion.queries is measured against, and it replays the published
-numbers, so the comparison is one of the same arithmetic.
+Every intermediate array exists for all views, depths and cells at once, as the papers' description reads (Liu et al., PETR,
+ECCV 2022; PETRv2, ICCV 2023). The embeddings of projects.memfusion.queries are measured against it; it replays the published
+numbers, so the same arithmetic is compared.
 """
 
 from __future__ import annotations
@@ -120,7 +120,8 @@ class PlainEmbedding(nn.Module):
             count = there.cumsum(axis, dtype=torch.float32)
             last = count.narrow(axis, count.shape[axis] - 1, 1)
             angle = (count / (last + _SINE_EPS) * (2 * math.pi))[..., None] / ladder
-            parts.append(torch.stack([angle[..., 0::2].sin(), angle[..., 1::2].cos()], dim=4 if self.multiview else -1).flatten(-2))
+            pair = [angle[..., 0::2].sin(), angle[..., 1::2].cos()]
+            parts.append(torch.stack(pair, dim=4 if self.multiview else -1).flatten(-2))  # with views: sines, then cosines
         return torch.cat(parts, dim=-1).permute(0, 1, 4, 2, 3)
 
 

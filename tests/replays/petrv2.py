@@ -56,7 +56,8 @@ def build_head(settings: Mapping[str, Any]) -> Any:
         images=dict(
             channels=settings['in_channels'], num_frames=frames, position_range=settings['position_range'],
             multiview=settings['with_multiview'], gate=settings['with_fpe'], divide_by_gap=settings['with_time'],
-            depths=dict(kind='lid' if settings['LID'] else 'linear', num=settings['depth_num'], start_m=settings['depth_start'])),
+            depths=dict(kind='lid' if settings['LID'] else 'linear', num=settings['depth_num'],
+                        start_m=settings['depth_start'])),
         transformer=dict(dim=settings['embed_dims'], num_layers=settings['decoder_layers'], num_heads=settings['num_heads'],
                          ffn_dim=settings['feedforward_channels'])))
 
@@ -108,7 +109,8 @@ def outputs_of(head: Any, features: SceneFeatures, readout: Readout) -> dict[str
                             for rig in rigs], dim=1),
         coords_embed=maps(looks, size), sine_adapted=maps(adapted, size), pos_embed=maps(positions, size),
         fpe_embed=maps([embedding.gated(look, cell) for look, cell in zip(looks, cells)], size),
-        sine_embed=torch.cat(sines, dim=1).permute(0, 1, 4, 2, 3), mask=torch.cat([~one for one in there], dim=1).to(torch.uint8),
+        sine_embed=torch.cat(sines, dim=1).permute(0, 1, 4, 2, 3),
+        mask=torch.cat([~one for one in there], dim=1).to(torch.uint8),
         query_embed=place[0], decoder=head.decoder(asking, place.expand_as(asking), head.image_tokens(features, past)),
         all_cls_scores=outputs.logits, all_bbox_preds=outputs.codes)
 

@@ -10,6 +10,7 @@ it is LiDAR only, without `pts_voxel_encoder` cameras only; a fusion layer that 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -37,7 +38,11 @@ class ClipEncoder(MVXTwoStageDetector):
     def __init__(self, grid: dict, fusion_layer: dict | None, **slots: Any) -> None:
         check_single_level(slots['pts_neck'], slots['pts_bbox_head'])
         check_lidar_parts(slots)
-        super().__init__(**slots)
+        head = slots['pts_bbox_head']
+        apart = head is not None and not _wants_configs(MODELS.get(head['type']))
+        super().__init__(**{**slots, 'pts_bbox_head': None} if apart else slots)
+        if apart:
+            self.pts_bbox_head = MODELS.build(head)
         self.grid = BEVGrid(**grid)
         if fusion_layer is not None and not self.with_img_backbone:
             raise ValueError('model.fusion_layer needs images, but there is no model.img_backbone: set one, or '
@@ -272,3 +277,9 @@ class ClipEncoder(MVXTwoStageDetector):
 
     def _image_branch(self) -> tuple[Any, Any]:
         return (self.img_backbone if self.with_img_backbone else None, self.img_neck if self.with_img_neck else None)
+
+
+def _wants_configs(head: Any) -> bool:
+    """Whether a head takes train_cfg and test_cfg, which mmdet3d's detector gives to every head."""
+    taken = inspect.signature(head).parameters.values()
+    return any(parameter.name == 'train_cfg' or parameter.kind is parameter.VAR_KEYWORD for parameter in taken)

@@ -1,7 +1,8 @@
 """Query detectors: heads that ask images and BEV by queries, and the parts that they share."""
 
 from .cmt_head import CMTHead
+from .petrv2_head import PETRv2
 from .query_head import Decoded, QueryHead, QueryOutputs
 from .sparsebev_head import SparseBEVHead
 
-__all__ = ['CMTHead', 'Decoded', 'QueryHead', 'QueryOutputs', 'SparseBEVHead']
+__all__ = ['CMTHead', 'Decoded', 'PETRv2', 'QueryHead', 'QueryOutputs', 'SparseBEVHead']

@@ -15,8 +15,8 @@ class GroupedBranch(nn.Module):
 
     Args:
         dim: E.
-        as_listed: whether the groups' numbers go into the code as they are listed. The group of one is then the logarithm of the
-            width, and the height above ground stands among the sizes.
+        as_listed: whether the groups' numbers go into the code as they are listed. The group of one is then the logarithm of
+            the width, and the height above ground stands among the sizes.
     """
 
     def __init__(self, dim: int, as_listed: bool = False) -> None:

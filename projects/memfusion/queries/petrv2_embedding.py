@@ -39,6 +39,10 @@ class ImageEmbedding(nn.Module):
         quirks: corner_cells, matrix_pixels and counted_views, see PETRv2.
     """
 
+    depths_m: Tensor
+    low: Tensor
+    span: Tensor
+
     def __init__(self, dim: int, depths: dict | None = None,
                  position_range: Sequence[float] = (-61.2, -61.2, -10.0, 61.2, 61.2, 10.0), multiview: bool = True,
                  gate: bool = True, quirks: frozenset[str] = frozenset()) -> None:

@@ -79,7 +79,8 @@ class PETRv2(QueryHead):
                              'in_channels=...) or both')
         said = _settings(transformer or {}, _TRANSFORMER, 'transformer')
         dim, layers = said['dim'], said['num_layers']
-        self.mean_gap, self.images = 'mean_gap' in quirks, None
+        self.mean_gap, self.sine_features = 'mean_gap' in quirks, dim // 2
+        self.images: dict[str, Any] | None = None
         if images is not None:
             of_images = _settings(images, {**_IMAGES, **_EMBEDDING}, 'images')
             self._look_at({name: of_images[name] for name in _IMAGES})
@@ -118,8 +119,7 @@ class PETRv2(QueryHead):
 
     def query_positions(self, points: Tensor) -> Tensor:
         """(B, Q, 3) in 0..1 -> (B, Q, E)."""
-        dim = self.query_embedding[0].in_features // 3
-        return self.query_embedding(sine_points(points, dim, _XYZ_OF_SINE))
+        return self.query_embedding(sine_points(points, self.sine_features, _XYZ_OF_SINE))
 
     def image_tokens(self, features: SceneFeatures, past: Sequence[PastFrame]) -> Tokens:
         """The cells of all frames' cameras, newest first."""

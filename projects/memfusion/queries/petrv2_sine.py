@@ -1,7 +1,7 @@
-"""Queries. In: which feature cells lie in an image. Out: an embedding of where a cell is: which frame, row and column (PETRv2).
+"""Queries. In: which feature cells lie in an image. Out: an embedding of where a cell is: frame, row and column (PETRv2).
 
-The three say their sines side by side, so the layer above is a sum of one layer of frames, one of rows and one of columns; where
-every image fills its frame it is computed for those alone and not for every cell.
+The three say their sines side by side, so the layer above is a sum of one layer of frames, one of rows and one of columns;
+where every image fills its frame it is computed for those alone and not for every cell.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from .by_parts import by_parts
 
 _EPS = 1e-6
 Place = tuple[Tensor, ...]
-"""How far along its axes each cell of a frame is, 0..1: (frame, row, column) or (row, column), each broadcast to (B, N, h, w)."""
+"""How far along its axes each cell of a frame is, 0..1: (frame, row, column) or (row, column), each broadcast to (B, N, h, w).
+"""
 
 
 class ImageSine(nn.Module):
@@ -35,7 +36,8 @@ class ImageSine(nn.Module):
         super().__init__()
         self.features, self.frames, self.counted = dim // 2, frames, counted_views
         wide, hidden = (3 * self.features, 4 * dim) if frames else (dim, dim)
-        self.layers = nn.Sequential(nn.Linear(wide, hidden), nn.ReLU(), nn.Linear(hidden, dim))
+        first, last = nn.Linear(wide, hidden), nn.Linear(hidden, dim)
+        self.layers = nn.Sequential(first, nn.ReLU(), last)
         self.kept: tuple[Hashable, list[Tensor]] | None = None
 
     def forward(self, shown: Sequence[Tensor | None], cameras: Sequence[int], level_shape: tuple[int, int]) -> list[Tensor]:
@@ -52,8 +54,7 @@ class ImageSine(nn.Module):
         if self.training or torch.is_grad_enabled() or not whole:
             self.kept = None
             return self._make(shown, cameras, level_shape)
-        weight = self.layers[0].weight
-        key: Any = (tuple(cameras), level_shape, weight.device, torch.is_autocast_enabled(weight.device.type),
+        key: Any = (tuple(cameras), level_shape, self._device, torch.is_autocast_enabled(self._device.type),
                     *((parameter.data_ptr(), parameter._version) for parameter in self.parameters()))
         if self.kept is None or self.kept[0] != key:
             self.kept = key, self._make(shown, cameras, level_shape)
@@ -62,7 +63,8 @@ class ImageSine(nn.Module):
     def places(self, shown: Sequence[Tensor | None], cameras: Sequence[int], level_shape: tuple[int, int]) -> list[Place]:
         """See Place, of each frame. Rows and columns are counted over the cells in the image; a frame is its number, or the
         number of views up to this one that show the cell."""
-        device, count = self.layers[0].weight.device, len(cameras)
+        device, count = self._device, len(cameras)
+        places: list[Place]
         if all(one is None for one in shown):
             rows, columns = (_ranks(size, device) for size in level_shape)
             views = _ranks(sum(cameras), device)[None, :, None, None].split(list(cameras), dim=1)
@@ -80,6 +82,10 @@ class ImageSine(nn.Module):
             return places
         return [(torch.full((1, 1, 1, 1), (t + 1) / count, device=device), *place[1:]) for t, place in enumerate(places)]
 
+    @property
+    def _device(self) -> torch.device:
+        return next(self.parameters()).device
+
     def sines(self, place: Place) -> list[Tensor]:
         """The axes' sines, (..., E / 2) each."""
         return [sine_axis(axis, self.features) for axis in place]
@@ -94,11 +100,11 @@ class ImageSine(nn.Module):
 
     def _adapt(self, *place: Tensor) -> Tensor:
         """(V, h or 1, w or 1) each -> (V, h * w, E)."""
-        first, relu, last = self.layers
-        parts = [F.linear(sine, weight) for sine, weight in zip(self.sines(place), first.weight.split(self.features, dim=1))]
-        *few, rows, columns = parts
-        wide = (rows + sum(few, first.bias)) + columns
-        return last(relu(wide.flatten(1, 2)))
+        first: Any = self.layers[0]
+        weights = first.weight.split(self.features, dim=1)
+        *frame, rows, columns = (F.linear(sine, weight) for sine, weight in zip(self.sines(place), weights))
+        wide = sum(frame, rows + first.bias) + columns
+        return self.layers[1:](wide.flatten(1, 2))
 
 
 def _ranks(count: int, device: torch.device) -> Tensor:
