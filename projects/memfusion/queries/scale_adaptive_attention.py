@@ -44,6 +44,7 @@ class ScaleAdaptiveAttention(nn.Module):
     @staticmethod
     @full_precision
     def nearness(centers_m: Tensor) -> Tensor:
-        """(B, Q, Q): minus the distance on the ground, metres."""
-        way = centers_m[:, :, None, :2].float() - centers_m[:, None, :, :2].float()
+        """(B, Q, Q): minus the distance on the ground, metres; no gradient, which has no value between a query and itself."""
+        places_m = centers_m[..., :2].detach().float()
+        way = places_m[:, :, None] - places_m[:, None]
         return -(way * way).sum(-1).sqrt()

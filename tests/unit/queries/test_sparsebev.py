@@ -248,7 +248,7 @@ def test_training_reaches_everything_with_or_without_recomputing():
         found = head.train()(replace(features, levels=levels), readout, truth)
         assert found.noisy_logits.shape == (2, 2, 2, 3)
         (found.logits.sum() + found.codes.sum() + found.noisy_logits.sum()).backward()
-        assert [name for name, part in head.named_parameters() if part.grad is None] == []
+        assert [name for name, part in head.named_parameters() if part.grad is None or not part.grad.isfinite().all()] == []
         grads.append([levels[0].grad, head.decoder.decoder_layer.sampling.sampling_offset.weight.grad])
         same(found.logits, head.train()(features, readout, None).logits)  # noisy queries tell the others nothing
     assert grads[0][1].abs().max() > 0
