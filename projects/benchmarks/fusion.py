@@ -1,17 +1,17 @@
-"""Benchmark, fusion. In: BEV sizes, cameras. Out: seconds and peak bytes of FuTr++, dense attention, deformable attention."""
+"""Benchmark, fusion. In: BEV sizes, cameras. Out: seconds and peak bytes of FuTr++, FastBEV, dense and deformable attention."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from projects.memfusion.fusion import FuTrPlusPlus
+from projects.memfusion.fusion import FastBEVFusion, FuTrPlusPlus
 from projects.memfusion.structures import Calibration
 
 from .models import Row, interleave, rows_of
@@ -26,16 +26,17 @@ _DENSE = 'dense deformable attention, all cells'
 
 @dataclass(frozen=True)
 class Case:
-    """One fusion block: its stages, and how much it is given."""
+    """One fusion block: its stages, and how much it is given. Without stages it is FastBEV, which keeps its table or not."""
 
-    stages: dict[str, Any]
+    stages: dict[str, Any] | None
     bev_size: int
     cameras: int = 6
     training: bool = False
+    keeps: bool = True
 
     def at(self, bev_size: int) -> Case:
         """The same block at another BEV size."""
-        return Case(self.stages, bev_size, self.cameras, self.training)
+        return replace(self, bev_size=bev_size)
 
 
 def car_ring(cameras: int) -> Calibration:
@@ -48,13 +49,17 @@ def build(case: Case) -> Callable[[], Any]:
     """A call that runs the block once (with backward in training), on the GPU where there is one."""
     torch.manual_seed(0)
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    layer = FuTrPlusPlus(_CHANNELS, _CHANNELS, _RANGE, (_STRIDE,), **case.stages).to(device).eval()
+    layer: Any = FastBEVFusion(_CHANNELS, _CHANNELS, _RANGE, (case.bev_size,) * 2, (_STRIDE,)) if case.stages is None else (
+        FuTrPlusPlus(_CHANNELS, _CHANNELS, _RANGE, (_STRIDE,), **case.stages))
+    layer = layer.to(device).eval()
     calibration = car_ring(case.cameras).to(device)
     bev = torch.randn(1, _CHANNELS, case.bev_size, case.bev_size, device=device, requires_grad=case.training)
     feats = torch.randn(1, case.cameras, _CHANNELS, *(size // _STRIDE for size in _IMAGE_HW), device=device,
                         requires_grad=case.training)
 
     def call() -> Tensor:
+        if not case.keeps:
+            layer.cache.clear()
         with torch.set_grad_enabled(case.training):
             fused = layer(bev, [feats], calibration)
             if case.training:
@@ -83,7 +88,7 @@ def blocks(bev_size: int, training: bool = False) -> dict[str, Case]:
 
 
 def measure_fusion(repeats: int) -> list[Row]:
-    """Time and peak memory of the blocks, forward and with backward; then FuTr++ over cameras and active cells."""
+    """Time and peak memory of the blocks, forward and with backward; FuTr++ over cameras and active cells; FastBEV."""
     rows = []
     for bev_size in BEV_SIZES:
         for training in (False, True):
@@ -93,7 +98,10 @@ def measure_fusion(repeats: int) -> list[Row]:
     rows += _measure(few, 'FuTr++, 6 cameras', 'BEV 128, forward', repeats)
     shares = {f'FuTr++, {ratio:.0%} active': Case(sample_stage('deformable', 'learned', ratio), 128)
               for ratio in (0.1, 0.05, 0.2, 0.4)}
-    return rows + _measure(shares, 'FuTr++, 10% active', 'BEV 128, forward', repeats)
+    rows += _measure(shares, 'FuTr++, 10% active', 'BEV 128, forward', repeats)
+    cheapest = {'FuTr++, 10 % active cells': Case(sample_stage('deformable', 'learned'), 128),
+                'FastBEV, rig as before': Case(None, 128), 'FastBEV, first call with a rig': Case(None, 128, keeps=False)}
+    return rows + _measure(cheapest, 'FuTr++, 10 % active cells', 'BEV 128, forward', repeats)
 
 
 def _measure(cases: dict[str, Case], baseline: str, note: str, repeats: int) -> list[Row]:

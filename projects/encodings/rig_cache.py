@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from typing import Any
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from projects.geometry.views import Views
+
+Kept = TypeVar('Kept')
 
 
 class RigCache:
@@ -21,9 +23,10 @@ class RigCache:
     def __init__(self) -> None:
         self._rig: Tensor | None = None
         self._known: tuple[Any, ...] = ()
-        self._kept: Tensor | None = None
+        self._kept: Any = None
 
-    def get(self, views: Views, make: Callable[[], Tensor], module: nn.Module, key: Hashable = None) -> Tensor:
+    def get(self, views: Views, make: Callable[[], Kept], module: nn.Module, key: Hashable = None,
+            tensors: Sequence[Tensor] = ()) -> Kept:
         """The embedding of these views.
 
         Args:
@@ -31,6 +34,7 @@ class RigCache:
             make: makes it.
             module: whose weights `make` uses, and whose mode counts.
             key: what else it depends on, e.g. the level's shape.
+            tensors: and what else of the rig, compared as exactly.
         """
         if module.training or torch.is_grad_enabled():
             self.clear()
@@ -40,7 +44,7 @@ class RigCache:
         known = (key, views.padded_hw, views.lens_models, device, torch.is_autocast_enabled(device.type), weights)
         rig = torch.cat([part.double().flatten() for part in (
             views.cam_from_bev, views.img_from_cam, views.distortion_model, views.distortion, views.max_radius,
-            views.cam_valid)])
+            views.cam_valid, *tensors)])
         if self._kept is not None and self._rig is not None and known == self._known and torch.equal(rig, self._rig):
             return self._kept
         self._rig, self._known, self._kept = rig, known, make()

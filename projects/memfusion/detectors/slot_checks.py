@@ -59,7 +59,7 @@ def check_fusion(layer: Any, has_lidar: bool) -> None:
                          "model has LiDAR: set model.fusion_layer.query_init='lidar', or leave out the pts_ encoders")
     raise ValueError(f'model.fusion_layer ({name}) changes the BEV features of the LiDAR, but the model has no LiDAR: set '
                      'model.pts_voxel_encoder, pts_middle_encoder and pts_backbone, or a layer that makes BEV features of the '
-                     "cameras alone (BEVFormerLiteFusion or PETRv2Fusion with query_init='learned')")
+                     "cameras alone (BEVFormerLiteFusion, PETRv2Fusion or FastBEVFusion with query_init='learned')")
 
 
 def check_task_heads(heads: Mapping[str, Any], has_images: bool) -> None:

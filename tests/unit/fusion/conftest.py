@@ -71,7 +71,7 @@ def build(kind: str = 'plus', random_weights: bool = True, strides=(STRIDE,), **
     if kind == 'futr':
         layer = FuTr(**common, **{'dim': 16, 'num_heads': 4, 'bev_grid': (4, 4), **stages})
     elif kind == 'fast':
-        layer = FastBEVFusion(**common, **{'voxel_channels': 4, 'hidden_channels': 8, **stages})
+        layer = FastBEVFusion(**common, **{'bev_shape': (16, 16), 'channels': 8, **stages})
     elif kind in QUERY_LAYERS:
         kind_of, small = QUERY_LAYERS[kind]
         merged = {**stages, **{k: {**v, **stages.get(k, {})} for k, v in small.items()}}
