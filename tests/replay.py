@@ -34,7 +34,6 @@ FAMILIES = {
     'petrv2': 'petrv2',
     'petrv2_state_dict': 'official_names',
     'sparsebev_state_dict': 'official_names',
-    'streampetr_state_dict': 'official_names',
     'sparsebev_transformer': 'sparsebev',
     'xmem': 'xmem',
     'xmem_state_dict': 'xmem',

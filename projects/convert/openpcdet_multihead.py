@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+from .detector_names import matches_any
+
 _NORM = r'(weight|bias|running_mean|running_var|num_batches_tracked)'
 _GROUP = r'dense_head\.rpn_heads\.(\d+)\.'
 _BRANCH = re.compile(_GROUP + r'(conv_cls|conv_box\.conv_(\w+?))\.(\d+)\.(\w+)')
@@ -20,19 +22,19 @@ _PLAIN = (
 )
 _BLOCK = re.compile(r'backbone_2d\.blocks\.(\d+)\.(\d+)\.(\w+)')
 _LABELS = re.compile(_GROUP + 'head_label_indices')
+NO_USE = ('global_step', _LABELS.pattern)
+"""The first counts training steps; the second says which classes a group has, which the config says here."""
 
 
 def our_names(official: Iterable[str]) -> dict[str, str | None]:
-    """Official name -> ours; None for the two kinds of entries that our detector has no use for.
-
-    `global_step` counts training steps; `head_label_indices` says which classes a group has, which the config says here.
+    """Official name -> ours; None for the entries of NO_USE.
 
     Raises:
         ValueError: listing the names that are not of this network.
     """
     names = list(official)
     layers = {match.group(1, 2, 4) for match in filter(None, map(_BRANCH.fullmatch, names))}
-    found = {name: _our_name(name, layers) for name in names if not _is_dropped(name)}
+    found = {name: _our_name(name, layers) for name in names if not matches_any(NO_USE, name)}
     unknown = [name for name, ours in found.items() if ours is None]
     if unknown:
         raise ValueError(f'{len(unknown)} entries that the multi-head PointPillars does not have: '
@@ -54,10 +56,6 @@ def convert(weights: Mapping[str, Any]) -> dict[str, Tensor]:
     if order != list(range(1, len(order) + 1)):
         raise ValueError(f'head_label_indices are {order}: groups that do not list the classes in order cannot be converted')
     return {ours: weights[name] for name, ours in our_names(weights).items() if ours is not None}
-
-
-def _is_dropped(name: str) -> bool:
-    return name == 'global_step' or _LABELS.fullmatch(name) is not None
 
 
 def _our_name(name: str, layers: Collection[tuple[str | Any, ...]]) -> str | None:

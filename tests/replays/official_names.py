@@ -1,6 +1,6 @@
-"""Replays names and shapes of official query detectors: their image encoders against ours.
+"""Replays names and shapes of official query detectors: every entry, through the converter, against the published configs.
 
-The heads follow with their converters.
+A file may lack slots that the converter allows to be missing (CMT's LiDAR branch).
 """
 
 from __future__ import annotations
@@ -10,26 +10,22 @@ import math
 from pathlib import Path
 
 import torch
-from mmdet3d.registry import MODELS
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
 
-from projects.memfusion import register  # noqa: F401 - fills the registries
+from projects.convert import CONVERTERS
+from projects.convert.converter import skeleton
 
-MODELS_FOLDER = Path(__file__).resolve().parents[2] / 'configs/_base_/models'
-ENCODERS = dict(petrv2='cameras_v99', streampetr='cameras_r50', sparsebev='cameras_r50_fpn', cmt_camera_vov='cameras_v99',
-                cmt_fusion_r50='cameras_r50')
+REPO = Path(__file__).resolve().parents[2]
 
 
 def replay(path: Path, device: str = 'cpu') -> list[tuple[str, float]]:
-    """Every entry of the image encoder."""
+    """Ours with their shapes; an entry that nothing here has raises ValueError in the converter."""
     del device  # names have none
-    init_default_scope('mmdet3d')
-    shapes = json.loads(path.read_text())
-    encoder = max((name for name in ENCODERS if path.name.startswith(name)), key=len)
-    model = Config.fromfile(MODELS_FOLDER / f'{ENCODERS[encoder]}.py').model
-    with torch.device('meta'):
-        parts = {slot: MODELS.build(model[slot]) for slot in ('img_backbone', 'img_neck')}
-    own = {f'{slot}.{name}': list(value.shape) for slot, part in parts.items() for name, value in part.state_dict().items()}
-    names = {name: shape for name, shape in shapes.items() if name.startswith('img_') and not name.startswith('img_roi_head')}
-    return [(name, 0.0 if own.get(name) == names.get(name) else math.inf) for name in {**own, **names}]
+    converter = CONVERTERS[max((name for name in CONVERTERS if path.name.startswith(name)), key=len)]
+    official = {name: torch.empty(shape, device='meta') for name, shape in json.loads(path.read_text()).items()}
+    shapes = {name: value.shape for name, value in converter.weights(official).items()}
+    model = skeleton(Config.fromfile(REPO / converter.config(official)).model)
+    given = {name.split('.')[0] for name in shapes}
+    own = {name: value.shape for name, value in model.state_dict().items()
+           if name.split('.')[0] in given or name.split('.')[0] not in converter.optional}
+    return [(name, 0.0 if own.get(name) == shapes.get(name) else math.inf) for name in {**own, **shapes}]

@@ -107,7 +107,7 @@ def test_other_files_are_named(content, said, tmp_path):
 
 def test_arguments_are_named_before_anything_is_read(tmp_path):
     for arguments, said in (
-            (('second', 'a', tmp_path / 'b'), 'second: there is no such converter; there are openpcdet_multihead'),
+            (('second', 'a', tmp_path / 'b'), 'second: there is no such converter; there are .*openpcdet_multihead'),
             (('openpcdet_multihead', 'a', tmp_path), 'is a folder'),
             (('openpcdet_multihead', 'a', tmp_path / 'no' / 'b.pth'), 'there is no folder'),
             (('openpcdet_multihead', tmp_path / 'a.pth', tmp_path / 'b.pth'), 'a.pth: there is no such checkpoint file')):

@@ -1,0 +1,103 @@
+"""Official query detectors: whole checkpoints fill the published configs, replays survive the way through the converter."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import zlib
+
+import pytest
+import replay
+import torch
+from mmengine.config import Config
+
+from projects.convert import CONVERTERS, convert_checkpoint
+from projects.convert.converter import skeleton
+from projects.convert.query_detectors import DESIGNS
+from projects.memfusion.runtime import UserError, safe_load
+
+FILES = dict(petrv2=(966, 1), sparsebev=(385, 1), cmt_camera_vov=(781, 0), cmt_fusion_r50=(479, 0))
+"""Entries of whole detectors, and how many have no use here."""
+HEADS = ('petrv2_multiview', 'petrv2_perview', 'sparsebev_transformer', 'cmt_head', 'cmt_image_head')
+"""Replay files of heads alone."""
+
+
+@pytest.fixture(autouse=True)
+def quick_text(monkeypatch):
+    """A config's text as it comes: to set it well takes longer than all the rest."""
+    text = property(lambda config: '\n'.join(f'{key} = {value!r}' for key, value in config.to_dict().items()))
+    monkeypatch.setattr(Config, 'pretty_text', text)
+
+
+def design_of(name):
+    return next(design for design in DESIGNS if name.startswith(design))
+
+
+@pytest.fixture(scope='module')
+def checkpoint(repo):
+    """checkpoint(name): a state dict of the published size. Each entry is one number, by its name but for layers that share."""
+    def make(name):
+        shapes = json.loads((repo / f'tests/reference/{name}_state_dict.json').read_text())
+        return {key: torch.tensor(float(zlib.crc32(re.sub(r'branches\.\d+', 'branches', key).encode()) % 2 ** 20)).expand(shape)
+                for key, shape in shapes.items()}
+    return make
+
+
+@pytest.mark.parametrize('name', FILES)
+def test_a_published_checkpoint_fills_its_detector(name, checkpoint, repo, tmp_path):
+    design, official, (count, unused) = design_of(name), checkpoint(name), FILES[name]
+    torch.save(dict(state_dict=official, meta=dict(epoch=24)), tmp_path / 'official.pth')
+    said = convert_checkpoint(design, tmp_path / 'official.pth', tmp_path / 'ours.pth')
+    assert f'{count - unused} of {count} entries' in said[0] and f'({unused} have no use here)' in said[0]
+    assert ('no use here: ' in ''.join(said[1:])) == (unused > 0)
+    ours = safe_load(str(tmp_path / 'ours.pth'))
+    config = Config.fromstring(ours['meta']['cfg'], '.py')
+    assert ours['meta']['dataset_meta']['classes'] == config.class_names
+    model = skeleton(config.model)
+    lidar = [slot for slot in CONVERTERS[design].optional if hasattr(model, slot)]
+    missing, unexpected = model.load_state_dict(ours['state_dict'], strict=False, assign=True)
+    assert unexpected == [] and {key.split('.')[0] for key in missing} <= set(lidar)
+    assert (said[-1].startswith('nothing of pts_middle_encoder, pts_backbone, pts_neck')) == bool(lidar)
+    # Every number that has a use has arrived, and no other.
+    dropped = CONVERTERS[design].no_use
+    used = {float(value.flatten()[0]) for key, value in official.items()
+            if not any(re.fullmatch(pattern, key) for pattern in dropped)}
+    assert {float(value.flatten()[0]) for value in ours['state_dict'].values()} == used
+
+
+@pytest.mark.parametrize('name', HEADS)
+def test_replays_go_through_the_converter_of_whole_detectors(name, repo, monkeypatch, capsys):
+    path = repo / f'tests/reference/{name}.npz'
+    module = importlib.import_module(f'replays.{replay.family_of(path)}')
+    monkeypatch.setattr(module, 'convert', CONVERTERS[design_of(name)].weights)
+    assert replay.main([str(path)]) == 0, capsys.readouterr()
+
+
+def refused(design, official, tmp_path, said):
+    torch.save(official, tmp_path / 'official.pth')
+    with pytest.raises(UserError, match=said):
+        convert_checkpoint(design, tmp_path / 'official.pth', tmp_path / 'ours.pth')
+    assert not (tmp_path / 'ours.pth').exists()
+
+
+def test_what_does_not_fit_is_named(checkpoint, tmp_path):
+    official = checkpoint('cmt_camera_vov')
+    del official['pts_bbox_head.reference_points.weight']
+    official['img_backbone.stem.stem_4/conv.weight'] = torch.zeros(1)
+    official['img_neck.fpn_convs.0.conv.bias'] = torch.zeros(128)
+    refused('cmt', official, tmp_path,
+            r'official.pth: does not fit configs/query/cmt-camera-published_v99_640x1600_\S+.py: 1 missing: '
+            r'pts_bbox_head.reference_points.weight; 1 not in the model: img_backbone.stem.stem_4/conv.weight; 1 of another '
+            r'shape: img_neck.fpn_convs.0.conv.bias is \(128,\) instead of \(256,\). Give .* --config')
+
+
+@pytest.mark.parametrize(('design', 'names', 'said'), [
+    ('cmt', ['pts_bbox_head.rv_embedding.1.a'], "1 entries that CMT's head does not have: pts_bbox_head.rv_embedding.1.a"),
+    ('cmt', ['pts_bbox_head.init_query_bbox.weight'], 'it has the entries of sparsebev: convert it with `.* sparsebev`'),
+    ('sparsebev', ['pts_bbox_head.rv_embedding.1.weight'], 'it has the entries of cmt: convert it'),
+    ('cmt', ['img_roi_head.cls.bias', 'a'], 'it has 2 entries that are of no part of this detector: img_roi_head.cls.bias, a'),
+    ('cmt', ['img_neck.lateral_convs.0.conv.bias'], 'has weights that are NaN or infinite: img_neck.lateral_convs.0.conv.bias'),
+])
+def test_foreign_and_broken_entries_are_named(design, names, said, tmp_path):
+    refused(design, {name: torch.full((2,), float('nan')) for name in names}, tmp_path, said)
