@@ -8,4 +8,4 @@ petrv2_model = dict(
             position_range=[-61.2, -61.2, -10.0, 61.2, 61.2, 10.0]),
         transformer=dict(dim=256, num_layers=6, num_heads=8, ffn_dim=2048, dropout=0.1, with_cp=True),
         loss_cfg=dict(code_weights=[1.0] * 10)),
-    temporal=dict(type='FrameRing', num_frames=2))
+    temporal=dict(type='FrameRing', num_frames=2, levels=[0]))

@@ -120,16 +120,18 @@ class FrameRing(TemporalSlot):
     Args:
         point_cloud_range, align: as in TemporalSlot; with 'none' the rigs stay where they were.
         num_frames: frames that a head sees, the current one included; at least 2.
+        levels: positions of the image levels that are kept, those that the head reads; None is all. Others come back empty, of
+            0 by 0 cells.
     """
 
     needs_levels = True
 
     def __init__(self, point_cloud_range: Sequence[float], num_frames: int = 2, align: str = 'network',
-                 init_cfg: dict | None = None) -> None:
+                 levels: Sequence[int] | None = None, init_cfg: dict | None = None) -> None:
         super().__init__(point_cloud_range, align=align, init_cfg=init_cfg)
         if num_frames < 2:
             raise ValueError(f'temporal.num_frames must be at least 2 (1 is no memory: temporal=None), got {num_frames}')
-        self.num_slots = num_frames - 1
+        self.num_slots, self.read_levels = num_frames - 1, levels
 
     def init_state(self, features: SceneFeatures) -> RingState:
         """An empty ring for frames like these."""
@@ -170,7 +172,10 @@ class FrameRing(TemporalSlot):
     def _slot(self, features: SceneFeatures) -> RingSlot:
         if features.levels is None or features.calibration is None:
             raise ValueError('temporal=FrameRing keeps image features, but the frames have none: set model.img_backbone')
-        return RingSlot(features.levels, features.calibration)
+        kept = range(len(features.levels)) if self.read_levels is None else [
+            level % len(features.levels) for level in self.read_levels]
+        levels = (level if i in kept else level[..., :0, :0] for i, level in enumerate(features.levels))
+        return RingSlot(tuple(levels), features.calibration)
 
 
 def _shown(levels: tuple[Tensor, ...], rig: Calibration, age_s: Tensor, there: tuple[bool, ...]) -> PastFrame:

@@ -172,6 +172,10 @@ class PETRv2(QueryHead):
         levels = [features.levels[level], *(frame.levels[level] for frame in past)]
         if levels[0].shape[2] != channels:
             raise ValueError(f'pts_bbox_head.images.channels={channels}, but image level {level} has {levels[0].shape[2]}')
+        if any(other.shape[2:] != levels[0].shape[2:] for other in levels):
+            raise ValueError(f'pts_bbox_head.images.level={level}, but earlier frames have that level as '
+                             f'{tuple(levels[-1].shape[2:])} (channels, rows, columns) and this one as '
+                             f'{tuple(levels[0].shape[2:])}: model.temporal.levels must name it, or be None')
         return levels, [features.calibration, *(frame.calibration for frame in past)]
 
 

@@ -67,6 +67,14 @@ def test_a_fixed_point_keeps_its_pixel_in_an_earlier_image():
     assert torch.equal(still[2].past.frames()[0].calibration.bev_aug[0], torch.eye(4))
 
 
+def test_levels_that_nobody_reads_are_not_kept():
+    readouts, state = walk(FrameRing(RANGE, levels=(-1,)), [[meta('a', index)] for index in range(2)])
+    (past,) = readouts[1].past.frames()
+    assert [tuple(level.shape) for level in past.levels] == [(1, 1, 2, 0, 0), (1, 1, 2, 2, 3)]
+    assert past.levels[1].unique().tolist() == [1.0]
+    assert walk(FrameRing(RANGE), [[meta('a', 0)]])[1].num_bytes - state.num_bytes == 4 * 2 * 4 * 6
+
+
 def test_scenes_of_different_age_and_a_reset_share_a_batch():
     steps = [[meta('a', index), meta(*other)] for index, other in enumerate([('b', 0), ('b', 1), ('c', 0), ('c', 1)])]
     together, state = walk(FrameRing(RANGE, num_frames=3), steps)

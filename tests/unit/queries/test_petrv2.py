@@ -323,6 +323,9 @@ def test_frames_that_do_not_fit():
         run(head(images=dict(num_frames=1)), SceneFeatures(bev=torch.zeros(1, 2, 3, 3)), Readout())
     with pytest.raises(ValueError, match='image level 0 has 8'):
         run(head(images=dict(channels=4)), features, readout)
+    past = readout.past.steps[0][0].with_levels(lambda level: level[..., :0, :0])
+    with pytest.raises(ValueError, match='model.temporal.levels must name it'):
+        run(model, features, Readout(past=History.of_step([past])))
     assert run(head(images=dict(num_frames=1)), features, readout).logits.shape == (2, 2, 5, 4)
 
 
