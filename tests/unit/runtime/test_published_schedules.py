@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import PARAM_SCHEDULERS
+from mmengine.optim import scheduler as schedulers_of
 
 STEPS = 100
 """Of an epoch."""
@@ -22,7 +22,7 @@ def rates(repo, schedule, multipliers=(1.0, 0.1)):
     schedulers = []
     for settings in config.param_scheduler:
         settings = settings.to_dict()
-        kind = PARAM_SCHEDULERS.get(settings.pop('type'))
+        kind = getattr(schedulers_of, settings.pop('type'))
         if settings.pop('convert_to_iter_based', False):
             schedulers.append(kind.build_iter_from_epoch(optimizer=optimizer, epoch_length=STEPS, **settings))
         else:
