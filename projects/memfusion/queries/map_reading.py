@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from projects.geometry import sample_bilinear
+from projects.memfusion.losses.ranks import tied_to
 
 
 @dataclass(frozen=True)
@@ -71,12 +72,14 @@ def read_maps(sources: Sequence[MapPoints]) -> Tensor:
     channels = sources[0].levels[0].shape[2] // groups
     out = sources[0].levels[0].new_zeros(rows * len(sources) * points + 1, channels)  # the last one is for nobody
     fullest = torch.stack([source.seen.sum((2, 4)).amax() for source in sources]).tolist()
+    unread = [level for source, most in zip(sources, fullest) if not most for level in source.levels]
     for t, (source, most) in enumerate(zip(sources, fullest)):
         if most:
             slots = _Slots.of(source.seen, most)
             features = _read(source, slots).flatten(0, 1)
             at = (slots.row * len(sources) + t) * points + slots.point
             out = out.index_add_(0, at.where(slots.filled, len(out) - 1).flatten(), features)
+    out = tied_to(out, unread)  # other processes wait for their gradients
     return out[:-1].view(batch, queries, groups, len(sources) * points, channels)
 
 
