@@ -73,16 +73,12 @@ class SparseBEVHead(QueryHead):
 
     Raises:
         ValueError: where there is neither camera nor LiDAR, the number of queries is no square, or a quirk is unknown.
-
-    train_cfg and test_cfg are what mmdet3d's detector gives to every head; nothing in them concerns this one.
     """
 
     def __init__(self, num_classes: int, point_cloud_range: Sequence[float], num_queries: int = 900,
                  inputs: dict | None = None, transformer: dict | None = None, loss_cfg: dict | None = None,
                  decode_cfg: dict | None = None, denoising: dict | None = None,
-                 published_quirks: bool | Sequence[str] = False, init_cfg: dict | None = None, train_cfg: dict | None = None,
-                 test_cfg: dict | None = None) -> None:
-        del train_cfg, test_cfg
+                 published_quirks: bool | Sequence[str] = False, init_cfg: dict | None = None) -> None:
         noise = None if denoising is None else {key: value for key, value in denoising.items() if key != 'label_noise'}
         super().__init__(num_classes, point_cloud_range, dict(order='x y l w z h'), loss_cfg, decode_cfg, noise, init_cfg)
         self.label_noise = (denoising or {}).get('label_noise', 0.5)
