@@ -34,6 +34,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--rows', nargs='+', help='names of rows; default: all')
     parser.add_argument('--seeds', type=int, nargs='*', default=[0, 1], help='none: only the worlds are made')
     parser.add_argument('--budget', type=int, help='optimizer steps of every row')
+    parser.add_argument('--image-steps', type=int, default=200, help='on 2-D boxes, for the image branch that rows start from')
     parser.add_argument('--no-cost', action='store_true', help='count no costs')
     parser.add_argument('--only-cost', action='store_true', help='count the costs and train nothing')
     parser.add_argument('--no-report', action='store_true', help='leave the document as it is')
@@ -63,7 +64,7 @@ def main() -> None:
     keep_large_blocks()  # only now: memory that is kept does not show in a peak
     if not args.only_cost:
         budget = BUDGET if args.budget is None else replace(BUDGET, iterations=args.budget)
-        run_rows(make_worlds(args.data_root), args.out, args.results, args.seeds, rows, budget)
+        run_rows(make_worlds(args.data_root), args.out, args.results, args.seeds, rows, budget, args.image_steps)
     if not args.no_report:
         write_report(args.results, ROWS, args.seeds, args.doc)
 

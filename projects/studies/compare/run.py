@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from mmengine.logging import print_log
 from mmengine.runner.checkpoint import weights_to_cpu
+from torch import Tensor
 
 from projects.memfusion.data.files import write_text
 from projects.memfusion.runtime.launch import init_registry
@@ -20,6 +21,7 @@ from projects.studies.fusion.train_row import build_row, predict, score
 from projects.studies.memory.rows import Budget
 from projects.studies.memory.train_row import train
 
+from .images import image_weights
 from .results import result_path
 from .rows import LIDAR_ONLY, SWEPT_WORLDS, Compared
 from .sweep import first_worlds, run_sweep
@@ -28,7 +30,7 @@ HEAD = 'pts_bbox_head.'
 
 
 def run_rows(roots: Sequence[Path], out: Path, results: Path, seeds: Sequence[int], rows: Sequence[Compared],
-             budget: Budget) -> None:
+             budget: Budget, image_steps: int) -> None:
     """Trains and tests what is not finished: all rows of the first seed, in their order, then those of the next.
 
     Args:
@@ -38,6 +40,7 @@ def run_rows(roots: Sequence[Path], out: Path, results: Path, seeds: Sequence[in
         seeds: which.
         rows: which, in this order.
         budget: of every row.
+        image_steps: on 2-D boxes, after which all rows' image branches start; 0: they start from scratch.
     """
     init_registry()
     for seed in seeds:
@@ -45,25 +48,38 @@ def run_rows(roots: Sequence[Path], out: Path, results: Path, seeds: Sequence[in
         if not missing:
             continue
         study = prepare(roots, out, seed)
+        images = image_weights(roots, study.folder, seed, replace(budget, iterations=image_steps))
         for number, row in enumerate(missing):
             print_log(f'seed {seed}, row {number + 1} of {len(missing)}: {row.title}', 'current')
-            run_row(study, row, budget, result_path(results, row.name, seed))
+            run_row(study, row, budget, images, image_steps, result_path(results, row.name, seed))
 
 
-def run_row(study: Study, row: Compared, budget: Budget, path: Path) -> None:
-    """Trains and tests one row; its scores are stored when they are whole."""
+def run_row(study: Study, row: Compared, budget: Budget, images: Mapping[str, Tensor], image_steps: int, path: Path) -> None:
+    """Trains and tests one row; its scores are stored when they are whole.
+
+    Args:
+        study: what all rows of a seed share.
+        row: which.
+        budget: of its training.
+        images: weights that its image branch starts from.
+        image_steps: what these were trained for.
+        path: of the result file.
+    """
     cfg = load_row(row.config, study.roots[0])
     weights = study.weights
     if not row.writes_bev:  # its head is another one, which starts from scratch
         weights = {name: value for name, value in weights.items() if not name.startswith(HEAD)}
     model = build_row(cfg, weights, study.folder / 'pretrain', study.seed)
+    known = model.state_dict().keys()
+    model.load_state_dict({name: value for name, value in images.items() if name in known}, strict=False)
     training, testing = (
         FusedFrames(**vars(cache), model=model, cameras=camera_dataset(loader.dataset, study.roots), seed=study.seed)
         for cache, loader in ((study.training, cfg.train_dataloader), (study.testing, cfg.test_dataloader)))
     seconds = train(model, cfg, training, replace(budget, lr=row.lr), study.seed)
     torch.save(dict(state_dict=weights_to_cpu(model.state_dict())), study.folder / f'{row.name}.pth')
     result: dict[str, Any] = dict(row=row.name, title=row.title, seed=study.seed, steps=budget.iterations,
-                                  frames_a_step=budget.clips, lr=row.lr, train_seconds=round(seconds, 1))
+                                  frames_a_step=budget.clips, lr=row.lr, image_steps=image_steps,
+                                  train_seconds=round(seconds, 1))
     result['worlds'] = test(study, row, model, testing)
     if row.name != LIDAR_ONLY:
         kept = first_worlds(study.testing, SWEPT_WORLDS, len(study.roots))

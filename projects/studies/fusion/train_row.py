@@ -29,6 +29,13 @@ _BATCH = 5
 
 def build_row(cfg: Config, weights: Mapping[str, Tensor], path: Path, seed: int) -> Any:
     """The row's model, on the GPU where there is one: LiDAR part and head from the LiDAR-only weights in `path`."""
+    model = new_model(cfg, seed)
+    check_architecture(model, dict(weights), str(path), allow_missing_slots=True)
+    return model.to(get_device())
+
+
+def new_model(cfg: Config, seed: int) -> Any:
+    """The config's model with initial weights."""
     torch.manual_seed(seed)
     model = MODELS.build(copy.deepcopy(cfg.model))
     logger = MMLogger.get_current_instance()
@@ -36,8 +43,7 @@ def build_row(cfg: Config, weights: Mapping[str, Tensor], path: Path, seed: int)
     logger.setLevel(logging.WARNING)  # init_weights has a line for every tensor
     model.init_weights()
     logger.setLevel(level)
-    check_architecture(model, dict(weights), str(path), allow_missing_slots=True)
-    return model.to(get_device())
+    return model
 
 
 @torch.no_grad()
