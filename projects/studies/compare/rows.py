@@ -34,17 +34,26 @@ def _fusion(name: str, title: str, leaf: str = '', published: str = '', group: s
     return Compared(f'fusion_{name}', title, group, f'configs/fusion/{leaf or name}{FULL}.py', published)
 
 
+def _queries(name: str, title: str, leaf: str, published: str) -> Compared:
+    return Compared(f'query_{name}', f'{title} (queries)', 'queries', f'configs/query/{leaf}.py', published, lr=1e-3)
+
+
 LIDAR_ONLY = 'fusion_lidar_only'
 ROWS = (  # what is run first comes first
     Compared(LIDAR_ONLY, 'LiDAR only', 'LiDAR',
              'configs/fusion/lidar-only_pillar02_second_secfpn_8xb4-cyclic-20e_nus-3d.py',
              '50.0 / 60.7 (CenterPoint, pillars)'),
     _fusion('futr', 'FuTr'),
-    _fusion('futrpp', 'FuTr++', published='68.5 / 71.4 (BEVFusion, MIT, LiDAR and cameras)'),
+    _fusion('futrpp', 'FuTr++', published='68.5 / 71.4 (BEVFusion of MIT, LiDAR and cameras)'),
     _fusion('fastbev', 'FastBEV'),
+    _fusion('bevformerlite', 'BEVFormer-Lite', 'bevformer-lite'),
+    _fusion('petrv2fusion', 'PETRv2 as a fusion', 'petrv2-fusion', '41.0 / 50.3 (PETRv2, cameras alone, V2-99, 320x800)'),
+    _fusion('sparsebev-notes', 'SparseBEV of the notes', published='- / 55.6 (SparseBEV, cameras alone, R50, 8 frames)'),
     _fusion('futrpp-film', 'FuTr++, FiLM only'),
     _fusion('futrpp-sample', 'FuTr++, sampling only'),
-    _fusion('sparsebev-notes', 'SparseBEV of the notes'),
+    _queries('sparsebev', 'SparseBEV', 'sparsebev_r50_pillar02_second_secfpn_8xb1-cosine-24e_nus-3d',
+             '- / 55.6 (cameras alone, R50, 8 frames)'),
+    _queries('cmt', 'CMT', 'cmt_r50_256x704_8xb4-cyclic-20e_nus-3d', '70.3 / 72.9 (LiDAR and cameras, V2-99, 640x1600)'),
 )
 BUDGET = Budget(iterations=150, clips=4, lr=2e-3, variants=3)
 """Optimizer steps that every row gets unless --budget says otherwise, of so many frames each."""

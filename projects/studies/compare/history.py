@@ -1,0 +1,84 @@
+"""Study. In: the occlusion world. Out: whether StreamPETR's memory finds what is hidden: its own history, another's, none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from mmengine.device import get_device
+from mmengine.logging import print_log
+
+from projects.memfusion.data.files import write_text
+from projects.memfusion.runtime.checkpoint import check_architecture
+from projects.memfusion.runtime.launch import init_registry
+from projects.studies.fusion.train_row import new_model
+from projects.studies.memory.cache import load_or_encode
+from projects.studies.memory.rows import PLAIN, Budget, Row
+from projects.studies.memory.run import load_row, train_plain
+from projects.studies.memory.train_row import HISTORIES, build_row, predict, score, train
+
+from .run import HEAD, rounded
+
+ROWS = (Row('streampetr', 'StreamPETR with its memory', 'history'), Row('streampetr_alone', 'StreamPETR without memory', 'history'))
+COLUMNS = {'hidden, seen before': 'memory/recall_0pts_seen', '1-5 points, seen before': 'memory/recall_1-5pts_seen',
+           '1-5 points, not seen before': 'memory/recall_1-5pts_not_seen', 'over 20 points': 'memory/recall_over20pts'}
+COUNTS = 'memory/num_0pts_seen'
+
+
+def history_path(results: Path, row: str, seed: int) -> Path:
+    """Where a row's scores are stored."""
+    return results / f'history-{row}-{seed}.json'
+
+
+def run_history(data_root: Path, out: Path, results: Path, seed: int, budget: Budget) -> None:
+    """Trains the rows on the plain detector's stored LiDAR features and streams them; finished ones are skipped.
+
+    Args:
+        data_root: the occlusion world, prepared.
+        out: folder of weights and features, laid out as tools/study_memory.py has it.
+        results: folder of the result files.
+        seed: of everything.
+        budget: of every row.
+    """
+    init_registry()
+    missing = [row for row in ROWS if not history_path(results, row.name, seed).is_file()]
+    if not missing:
+        return
+    folder = out / f'seed{seed}'
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = train_plain(data_root, folder, seed)
+    cfg = load_row(Row(PLAIN, '', ''), data_root)
+    plain = build_row(cfg, weights, seed).eval()
+    training, testing = (
+        load_or_encode(folder / f'{split}_features.pt', plain, loader.dataset, variants, seed)
+        for split, loader, variants in (('train', cfg.train_dataloader, budget.variants), ('test', cfg.test_dataloader, 1)))
+    lidar = {name: value for name, value in weights.items() if not name.startswith(HEAD)}
+    for row in missing:
+        print_log(f'{row.title}, seed {seed}', 'current')
+        cfg = load_row(row, data_root)
+        model = new_model(cfg, seed)
+        check_architecture(model, lidar, str(folder), allow_missing_slots=True)
+        model = model.to(get_device())
+        seconds = train(model, cfg, training, budget, seed)
+        scores = {history: score(cfg, predict(model, testing, history), official=history == 'own')
+                  for history in (HISTORIES if model.temporal is not None else HISTORIES[:1])}
+        results.mkdir(parents=True, exist_ok=True)
+        write_text(history_path(results, row.name, seed), json.dumps(rounded(dict(
+            row=row.name, title=row.title, seed=seed, steps=budget.iterations, clips=budget.clips,
+            train_seconds=seconds, scores=scores)), indent=1) + '\n')
+
+
+def history_section(results: Path, seed: int = 0) -> list[str]:
+    """The table; empty where nothing was run."""
+    parts = [(row, json.loads(path.read_text())) for row in ROWS if (path := history_path(results, row.name, seed)).is_file()]
+    if not parts:
+        return ['StreamPETR on the occlusion world (`--history`): not run.']
+    boxes = next(iter(parts[0][1]['scores'].values())).get(COUNTS, 0)
+    lines = [f'StreamPETR on LiDAR features of the occlusion world, streamed (`--history`; {parts[0][1]["steps"]} steps of '
+             f'{parts[0][1]["clips"]} clips, seed {seed}); recall in percent at one false positive a frame ({boxes:.0f} hidden '
+             'boxes that were seen before):', '', '| row | history | ' + ' | '.join(COLUMNS) + ' |', '|' + '---|' * (2 + len(COLUMNS))]
+    for row, part in parts:
+        for history, scores in part['scores'].items():
+            cells = [f'{100 * scores[name]:.1f}' if name in scores else '-' for name in COLUMNS.values()]
+            lines.append(f'| {row.title} | {history} | ' + ' | '.join(cells) + ' |')
+    return ['\n'.join(lines)]
