@@ -34,9 +34,15 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--rows', nargs='+', help='names of rows; default: all')
     parser.add_argument('--seeds', type=int, nargs='*', default=[0, 1], help='none: only the worlds are made')
     parser.add_argument('--budget', type=int, help='optimizer steps of every row')
+    parser.add_argument('--frames', type=int, default=4, help='of a step')
     parser.add_argument('--image-steps', type=int, default=200, help='on 2-D boxes, for the image branch that rows start from')
     parser.add_argument('--no-cost', action='store_true', help='count no costs')
     parser.add_argument('--only-cost', action='store_true', help='count the costs and train nothing')
+    parser.add_argument('--overfit', nargs='*', metavar='DESIGN', help='query detectors that learn eight frames by heart, all '
+                        'where none is named; nothing else is done')
+    parser.add_argument('--minutes', type=float, default=15.0, help='of each of these')
+    parser.add_argument('--history', type=Path, metavar='DIR', help="test StreamPETR's memory on the occlusion world in DIR, "
+                        'made where it is missing; nothing else is done')
     parser.add_argument('--no-report', action='store_true', help='leave the document as it is')
     add_trust_option(parser)
     args = parser.parse_args()
@@ -53,20 +59,46 @@ def main() -> None:
     from projects.benchmarks.frame_cost import measure_frame
     from projects.memfusion.runtime.allocator import keep_large_blocks
     from projects.studies.compare.costs import count_costs
+    from projects.studies.compare.history import history_section, run_history
+    from projects.studies.compare.overfit import overfit_section
     from projects.studies.compare.report import write_report
     from projects.studies.compare.rows import BUDGET, ROWS, choose_rows
     from projects.studies.compare.run import run_rows
     from projects.studies.fusion.run import make_worlds
+    from projects.studies.memory.rows import Budget
+    from projects.studies.memory.run import make_data
 
     rows = choose_rows(args.rows)
-    if not args.no_cost:
+    apart = args.overfit is not None or args.history is not None
+    if not args.no_cost and not apart:
         count_costs(args.results, rows, lambda config: asdict(measure_frame(config)))
     keep_large_blocks()  # only now: memory that is kept does not show in a peak
-    if not args.only_cost:
-        budget = BUDGET if args.budget is None else replace(BUDGET, iterations=args.budget)
+    if args.overfit is not None:
+        run_overfit(args)
+    if args.history is not None:
+        make_data(args.history)
+        run_history(args.history, args.out / 'history', args.results, args.seeds[0], Budget(iterations=args.budget or 500))
+    if not args.only_cost and not apart:
+        budget = replace(BUDGET, iterations=args.budget or BUDGET.iterations, clips=args.frames)
         run_rows(make_worlds(args.data_root), args.out, args.results, args.seeds, rows, budget, args.image_steps)
     if not args.no_report:
-        write_report(args.results, ROWS, args.seeds, args.doc)
+        extra = [*overfit_section(args.results), *history_section(args.results)]
+        write_report(args.results, ROWS, args.seeds, args.doc, extra)
+
+
+def run_overfit(args: argparse.Namespace) -> None:
+    """Every design that was asked for, camera-only and fused."""
+    from projects.memfusion.runtime.errors import UserError
+    from projects.studies.compare.overfit import DESIGNS, SENSORS, overfit, overfit_path
+    from projects.studies.fusion.run import make_worlds
+
+    unknown = sorted(set(args.overfit) - set(DESIGNS))
+    if unknown:
+        raise UserError(f'--overfit: there are no designs {unknown}; there are {list(DESIGNS)}')
+    root = make_worlds(args.data_root)[0]
+    for design in args.overfit or DESIGNS:
+        for sensors in SENSORS:
+            overfit(design, sensors, root, args.minutes, overfit_path(args.results, design, sensors))
 
 
 if __name__ == '__main__':

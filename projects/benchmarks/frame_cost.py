@@ -54,8 +54,8 @@ def frames_to_fill(cfg: Config) -> int:
     return max(int(temporal.get('num_frames', 1)), 1) + 1 if temporal else 1
 
 
-def measure_frame(config: str, repeats: int = 2) -> FrameCost:
-    """The cost of a frame of this config, median of `repeats`; its weights are drawn."""
+def measure_frame(config: str, repeats: int = 1) -> FrameCost:
+    """The cost of a frame of this config, median of `repeats` after one that warms up; its weights are drawn."""
     init_registry()
     cfg = full_config(config)
     model, item = build_model(cfg), item_of(cfg)

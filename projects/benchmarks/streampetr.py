@@ -17,7 +17,7 @@ from mmdet3d.registry import MODELS
 
 from projects.memfusion.detectors.modes import evaluating
 from projects.memfusion.runtime.launch import init_registry
-from projects.memfusion.structures import FrameBatch, FrameMeta, HeadOutputs, Readout, SceneFeatures
+from projects.memfusion.structures import Calibration, FrameBatch, FrameMeta, HeadOutputs, Readout, SceneFeatures
 
 from .fusion import car_ring
 from .models import Row, interleave, rows_of
@@ -59,9 +59,9 @@ class Stream:
             transformer=dict(num_layers=case.layers))).to(device).eval()
         self.memory = MODELS.build(dict(
             type='QueryMemory', point_cloud_range=_RANGE, num_slots=4 * kept, num_kept=kept)).to(device) if kept else None
-        rig = car_ring(case.cameras).to(device)
+        self.rig = car_ring(case.cameras).to(device)
         level = torch.randn(1, case.cameras, 256, 16, 44, device=device)
-        self.features = SceneFeatures(None, levels=(level,), calibration=rig)
+        self.features = SceneFeatures(None, levels=(level,), calibration=self.rig)
         self.state = None if self.memory is None else self.memory.init_state(self.features)
 
     @torch.no_grad()
@@ -80,11 +80,11 @@ class Stream:
         self.state = self.memory.write(aligned, readout, HeadOutputs(raw, list), frames)
         return raw
 
-    def _moved_rig(self) -> Any:
+    def _moved_rig(self) -> Calibration:
         """The rig a millimetre further than in the call before."""
-        shift = torch.eye(4, dtype=torch.float64, device=self.features.levels[0].device)
+        shift = torch.eye(4, dtype=torch.float64, device=self.rig.bev_aug.device)
         shift[0, 3] = 1e-3 * self.index
-        return self.features.calibration.moved(shift[None])
+        return self.rig.moved(shift[None])
 
     def _frame(self) -> FrameBatch:
         pose = np.eye(4)
@@ -93,7 +93,7 @@ class Stream:
             sample_token=str(self.index), scene_token='scene', frame_index=self.index, is_scene_start=self.index == 0,
             is_scene_end=False, timestamp_s=1.0 + 0.5 * self.index, global_from_lidar=pose, bev_aug=np.eye(4), frame_valid=True,
             is_keyframe=True)
-        return FrameBatch.from_metas([meta], self.features.levels[0].device)
+        return FrameBatch.from_metas([meta], self.rig.bev_aug.device)
 
 
 def build(case: Case) -> Callable[[], Any]:
@@ -108,10 +108,12 @@ def build(case: Case) -> Callable[[], Any]:
 def measure_streampetr(repeats: int) -> list[Row]:
     """Time and peak memory of a step with memory and of the head alone; over scene length, cameras and known rigs."""
     rows = _measure({ALONE: Case(propagated=0), 'with memory, 644 + 256 queries': Case()}, '6 layers, memory full', repeats)
-    rows += _measure({'rig unchanged': Case(layers=1), 'rig not seen before': Case(layers=1, new_rig=True)}, '1 layer', repeats)
-    rows += _measure({f'StreamPETR, {count} cameras': Case(cameras=count, layers=2) for count in (6, 3, 12)}, '2 layers', repeats)
-    return rows + _measure({f'StreamPETR after {count} frames': Case(frames=count, layers=1) for count in _LENGTHS}, '1 layer',
-                           repeats)
+    rigs = {'StreamPETR, rig unchanged': Case(layers=1), 'StreamPETR, rig not seen before': Case(layers=1, new_rig=True)}
+    few = {f'StreamPETR, {count} cameras': Case(cameras=count, layers=1) for count in (6, 3, 12)}
+    old = {f'StreamPETR after {count} frames': Case(frames=count, layers=1) for count in _LENGTHS}
+    for cases in (rigs, few, old):
+        rows += _measure(cases, '1 layer', repeats)
+    return rows
 
 
 def _measure(cases: dict[str, Case], note: str, repeats: int) -> list[Row]:

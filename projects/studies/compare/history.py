@@ -19,7 +19,8 @@ from projects.studies.memory.train_row import HISTORIES, build_row, predict, sco
 
 from .run import HEAD, rounded
 
-ROWS = (Row('streampetr', 'StreamPETR with its memory', 'history'), Row('streampetr_alone', 'StreamPETR without memory', 'history'))
+ROWS = (Row('streampetr', 'StreamPETR with its memory', 'history'),
+        Row('streampetr_alone', 'StreamPETR without memory', 'history'))
 COLUMNS = {'hidden, seen before': 'memory/recall_0pts_seen', '1-5 points, seen before': 'memory/recall_1-5pts_seen',
            '1-5 points, not seen before': 'memory/recall_1-5pts_not_seen', 'over 20 points': 'memory/recall_over20pts'}
 COUNTS = 'memory/num_0pts_seen'
@@ -76,7 +77,8 @@ def history_section(results: Path, seed: int = 0) -> list[str]:
     boxes = next(iter(parts[0][1]['scores'].values())).get(COUNTS, 0)
     lines = [f'StreamPETR on LiDAR features of the occlusion world, streamed (`--history`; {parts[0][1]["steps"]} steps of '
              f'{parts[0][1]["clips"]} clips, seed {seed}); recall in percent at one false positive a frame ({boxes:.0f} hidden '
-             'boxes that were seen before):', '', '| row | history | ' + ' | '.join(COLUMNS) + ' |', '|' + '---|' * (2 + len(COLUMNS))]
+             'boxes that were seen before):', '', '| row | history | ' + ' | '.join(COLUMNS) + ' |',
+             '|' + '---|' * (2 + len(COLUMNS))]
     for row, part in parts:
         for history, scores in part['scores'].items():
             cells = [f'{100 * scores[name]:.1f}' if name in scores else '-' for name in COLUMNS.values()]

@@ -26,7 +26,7 @@ from projects.studies.fusion.train_row import new_model
 FRAMES, RANGE_M, RADIUS_M, TOP, WANTED = 8, 25.0, 2.0, 300, 0.9
 AUGMENTATIONS = ('CalibrationNoise', 'ResizeImages', 'CropImages', 'FlipImages', 'RotateImages', 'ClipBEVAugmentation',
                  'PointShuffle')
-DESIGNS = {'sparsebev': 'SparseBEV', 'cmt': 'CMT'}
+DESIGNS = {'sparsebev': 'SparseBEV', 'petrv2': 'PETRv2', 'cmt': 'CMT'}
 CAMERA_LEAVES = {'cmt': 'cmt-camera_r18_fpn'}
 SENSORS = {'cameras': 'cameras alone', 'fused': 'cameras and LiDAR'}
 
@@ -108,7 +108,8 @@ def visibility(root: Path) -> dict[str, list[tuple[np.ndarray, int]]]:
     """{sample: centres in global metres and nuScenes' visibility, 1 (to 40 %) to 4}."""
     found: dict[str, list[tuple[np.ndarray, int]]] = {}
     for record in json.loads((root / 'v1.0-mini' / 'sample_annotation.json').read_text()):
-        found.setdefault(record['sample_token'], []).append((np.asarray(record['translation']), int(record['visibility_token'])))
+        seen = (np.asarray(record['translation']), int(record['visibility_token']))
+        found.setdefault(record['sample_token'], []).append(seen)
     return found
 
 
@@ -149,3 +150,27 @@ def matched(centres: np.ndarray, labels: np.ndarray, truth: Truth) -> int:
         if len(away) and away.min() < RADIUS_M:
             left[away.argmin()] = False
     return int((~left).sum())
+
+
+def overfit_path(results: Path, design: str, sensors: str) -> Path:
+    """Where a curve is stored."""
+    return results / f'overfit-{design}-{sensors}.json'
+
+
+def overfit_section(results: Path) -> list[str]:
+    """What was reached, one line a curve."""
+    lines = [f'Learning {FRAMES} frames by heart (`--overfit`): recall among the best {TOP} boxes (right class, centre within '
+             f'{RADIUS_M:g} m) of what lies within {RANGE_M:g} m and cameras see 40 % of; minutes of the CPU over the threads '
+             'used, image branch from scratch:', '', '| design | sensors | recall | steps | minutes | on the way |',
+             '|---|---|---|---|---|---|']
+    for design, title in DESIGNS.items():
+        for sensors, said in SENSORS.items():
+            path = overfit_path(results, design, sensors)
+            if not path.is_file():
+                lines.append(f'| {title} | {said} | not run | - | - | - |')
+                continue
+            curve = json.loads(path.read_text())['curve']
+            last = curve[-1]
+            way = ', '.join(f'{one["recall"]:.2f} at {one["step"]}' for one in curve[:-1][::max(len(curve) // 6, 1)])
+            lines.append(f'| {title} | {said} | {last["recall"]:.2f} | {last["step"]} | {last["minutes"]:.1f} | {way} |')
+    return ['\n'.join(lines)]

@@ -40,14 +40,15 @@ def cost_table(rows: Sequence[Compared], costs: Costs) -> str:
 
 def accuracy_table(rows: Sequence[Compared], found: Mapping[str, Found]) -> str:
     """What training alike gave, one line a row."""
-    heads = ['steps', 'seeds', *SCORES, 'mAP over LiDAR only', 'break-even rotation', "mAP lost with another scene's images"]
+    heads = ['steps x frames', 'seeds', *SCORES, 'mAP over LiDAR only', 'break-even rotation',
+             "mAP lost with another scene's images"]
     lines = ['| row | ' + ' | '.join(heads) + ' |', '|' + '---|' * (1 + len(heads))]
     for row in rows:
         one = found[row.name]
         if not one.seeds:
             lines.append(f'| {row.title} | {NOT_RUN} |' + ' - |' * (len(heads) - 1))
             continue
-        cells = [' and '.join(sorted({str(steps) for steps in one.steps})), ', '.join(map(str, one.seeds)),
+        cells = [' and '.join(sorted(set(one.steps))), ', '.join(map(str, one.seeds)),
                  *(_cell(one.of(name)) for name in SCORES), *_against_lidar(dict(found), row.name)]
         lines.append(f'| {row.title} | ' + ' | '.join(cells) + ' |')
     return '\n'.join(lines)
@@ -119,7 +120,7 @@ def _of_costs(costs: Costs) -> str:
     seen = next((cost['machine'] for cost in costs.values() if cost is not None), 'no machine')
     return ('One frame at full size: six images of 256 x 704 through ResNet-50, a BEV of 128 x 128 cells, from points and '
             'pixels to boxes, memories full. Operations are counted while it runs (a multiplication and an addition as two; '
-            f'sampling and voxels have no count); time is that of the CPU, median of 2, on {seen}; peak memory is beyond '
+            f'sampling and voxels have no count); time is that of the CPU, the second frame, on {seen}; peak memory is beyond '
             "inputs and weights. The last column is what others published, with their training, their images' size and often "
             'another image network: it is no result of this project.')
 

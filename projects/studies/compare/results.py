@@ -23,13 +23,13 @@ class Found:
 
     Attributes:
         seeds: those that are finished.
-        steps: optimizer steps of each.
+        steps: optimizer steps of each, with the frames of a step.
         scores: means over the worlds, of each.
         swept: {condition: means over the swept worlds} of each, with the row's own as 'clean'.
     """
 
     seeds: tuple[int, ...] = ()
-    steps: tuple[int, ...] = ()
+    steps: tuple[str, ...] = ()
     scores: tuple[Scores, ...] = ()
     swept: tuple[dict[str, Scores], ...] = field(default=())
 
@@ -52,7 +52,7 @@ def read_row(results: Path, row: Compared, seeds: Sequence[int]) -> Found:
     """The row's finished seeds; none where it was not run."""
     parts = [(seed, json.loads(path.read_text())) for seed in seeds
              if (path := result_path(results, row.name, seed)).is_file()]
-    return Found(tuple(seed for seed, _ in parts), tuple(part['steps'] for _, part in parts),
+    return Found(tuple(seed for seed, _ in parts), tuple(f'{part["steps"]} x {part["frames_a_step"]}' for _, part in parts),
                  tuple(average(part['worlds']) for _, part in parts), tuple(_swept(part) for _, part in parts))
 
 

@@ -30,7 +30,7 @@ def world(value):
 
 def store(folder, row, seed, values, swept=None):
     """A finished row whose worlds score `values`; `swept`, {condition: mAP in the swept worlds}."""
-    content = dict(row=row.name, title=row.title, seed=seed, steps=70, worlds=[world(value) for value in values])
+    content = dict(row=row.name, seed=seed, steps=70, frames_a_step=2, worlds=[world(value) for value in values])
     if swept is not None:
         content['sweep'] = {name: [dict(mAP=value, NDS=value)] * rows.SWEPT_WORLDS for name, value in swept.items()}
     folder.mkdir(exist_ok=True)
@@ -92,9 +92,9 @@ def test_report(finished, tmp_path):
     assert text.startswith(f'before\n{MARKERS[0]}\n') and text.endswith(f'{MARKERS[1]}\nafter\n') and 'old' not in text
     assert f'| FuTr++ | 5.0 | 300 | 1.50 | 700 | {FUSED.published} |' in text
     assert f'| LiDAR only | {NOT_RUN} | {NOT_RUN} |' in text
-    assert ('| FuTr++ | 70 | 0, 1 | 32.0 ± 2.0 | 42.0 ± 2.0 | 32.0 ± 2.0 | 32.0 ± 2.0 | '
+    assert ('| FuTr++ | 70 x 2 | 0, 1 | 32.0 ± 2.0 | 42.0 ± 2.0 | 32.0 ± 2.0 | 32.0 ± 2.0 | '
             '+11.0 ± 1.0 | 1.8 deg | +27.0 ± 2.0 |') in text
-    assert '| LiDAR only | 70 | 0, 1 | 21.0 ± 1.0 |' in text and f'| FuTr | {NOT_RUN} | - |' in text
+    assert '| LiDAR only | 70 x 2 | 0, 1 | 21.0 ± 1.0 |' in text and f'| FuTr | {NOT_RUN} | - |' in text
     assert (tmp_path / 'images' / 'fusion_compare.png').stat().st_size > 5_000
     write_report(tmp_path / 'none', rows.ROWS, (0,), doc)
     assert f'| FuTr++ | {NOT_RUN} | - |' in doc.read_text() and '.png' not in doc.read_text()
@@ -102,9 +102,10 @@ def test_report(finished, tmp_path):
 
 def test_finished_rows_and_costs_are_skipped(finished, tmp_path, monkeypatch):
     ran = []
-    monkeypatch.setattr(run, 'prepare', lambda roots, out, seed: ran.append(('prepared', seed)) or seed)
-    monkeypatch.setattr(run, 'run_row', lambda study, row, budget, path: ran.append((row.name, path.name)))
-    run.run_rows([], tmp_path, finished, (0, 2), (LIDAR, FUSED), Budget())
+    monkeypatch.setattr(run, 'run_row', lambda study, row, budget, images, steps, path: ran.append((row.name, path.name)))
+    monkeypatch.setattr(run, 'prepare', lambda roots, out, seed: ran.append(('prepared', seed)) or run.Study(
+        [], out, seed, {}, None, None))
+    run.run_rows([], tmp_path, finished, (0, 2), (LIDAR, FUSED), Budget(), 0)
     assert ran == [('prepared', 2), (LIDAR.name, f'{LIDAR.name}-2.json'), (FUSED.name, f'{FUSED.name}-2.json')]
     costs.count_costs(finished, (LIDAR, FUSED), lambda config: ran.append(config) or dict(flops=2))
     assert ran[-1] == LIDAR.full and results.read_cost(finished, LIDAR.name)['flops'] == 2

@@ -1,0 +1,77 @@
+"""Query detectors in the comparison: what counts as found, what is said of runs, that their rows' configs fit the study."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from mmdet3d.registry import MODELS
+from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
+from mmengine.config import Config
+from mmengine.structures import InstanceData
+
+from projects.memfusion.runtime.launch import init_registry
+from projects.studies.compare import history, overfit, rows
+
+
+def truth(*boxes):
+    centres, labels = zip(*boxes)
+    return overfit.Truth(np.array(centres, dtype=float), np.array(labels))
+
+
+def test_a_box_finds_the_nearest_truth_of_its_class_that_is_left():
+    two = truth(((0, 0), 1), ((1.5, 0), 1), ((20, 0), 2))
+    found = [((0.7, 0), 1), ((0.6, 0), 1), ((20, 1.9), 1), ((20, 2.1), 2)]  # the third: another class; the fourth: too far
+    assert [overfit.matched(np.array([c for c, _ in found[:n]]), np.array([k for _, k in found[:n]]), two)
+            for n in range(1, 5)] == [1, 2, 2, 2]
+    assert overfit.matched(np.zeros((1, 2)), np.array([1]), overfit.Truth(np.zeros((0, 2)), np.zeros(0, dtype=int))) == 0
+
+
+def test_truth_is_near_and_seen():
+    pose = np.eye(4)
+    pose[0, 3] = 100.0
+    boxes = torch.tensor([[3.0, 4, -1, 1, 1, 1, 0, 0, 0], [-3, 4, -1, 1, 1, 1, 0, 0, 0], [30, 4, -1, 1, 1, 1, 0, 0, 0]])
+    sample = Det3DDataSample(metainfo=dict(sample_token='s', global_from_lidar=pose))
+    sample.gt_instances_3d = InstanceData(bboxes_3d=LiDARInstance3DBoxes(boxes, box_dim=9), labels_3d=torch.tensor([5, 6, 7]))
+    level = dict(s=[(np.array([130.0, 4, -0.5]), 4), (np.array([97.0, 4, -0.5]), 1), (np.array([103.0, 4, -0.5]), 2)])
+    counted = overfit.truth_of(sample, level)
+    assert counted.labels.tolist() == [5] and counted.centres.tolist() == [[3.0, 4.0]]
+
+
+def test_what_was_learned_by_heart_is_said_and_what_was_not_run(tmp_path):
+    curve = [dict(step=50 * i, minutes=0.5 * i, recall=0.1 * i) for i in range(10)]
+    overfit.overfit_path(tmp_path, 'cmt', 'fused').write_text(json.dumps(dict(curve=curve)))
+    text, = overfit.overfit_section(tmp_path)
+    assert '| CMT | cameras and LiDAR | 0.90 | 450 | 4.5 | 0.00 at 0, 0.10 at 50, ' in text
+    assert '| CMT | cameras alone | not run |' in text
+
+
+def test_history_is_told_by_whose_it_was(tmp_path):
+    assert 'not run' in history.history_section(tmp_path)[0]
+    scores = {whose: {name: value for name in history.COLUMNS.values()} | {history.COUNTS: 40}
+              for whose, value in (('own', 0.5), ('other', 0.1), ('none', 0.2))}
+    row = history.ROWS[0]
+    history.history_path(tmp_path, row.name, 0).write_text(json.dumps(dict(steps=9, clips=4, scores=scores)))
+    text, = history.history_section(tmp_path)
+    assert f'| {row.title} | own | 50.0 | 50.0 |' in text and f'| {row.title} | other | 10.0 |' in text and '(40 hidden' in text
+
+
+@pytest.mark.parametrize('row', [row for row in rows.ROWS if not row.writes_bev], ids=lambda row: row.name)
+def test_query_rows_are_single_frames_on_the_frozen_lidar_part(repo, row):
+    init_registry()
+    cfg, other = Config.fromfile(repo / row.config), Config.fromfile(repo / 'configs/study/fusion_futrpp.py')
+    assert cfg.train_dataloader.dataset.seq_len == 1 and cfg.model.get('temporal') is None
+    assert cfg.model.train_cfg.frozen == other.model.train_cfg.frozen
+    for slot in ('pts_backbone', 'pts_neck', 'img_backbone', 'img_neck', 'task_heads', 'grid'):
+        assert cfg.model[slot] == other.model[slot], slot
+    assert cfg.train_dataloader.dataset.pipeline == other.train_dataloader.dataset.pipeline
+    head = MODELS.build(cfg.model).pts_bbox_head
+    assert head.needs_levels and head.bev_channels == 96
+
+
+def test_overfitting_has_its_configs(repo):
+    for design in overfit.DESIGNS:
+        for sensors in overfit.SENSORS:
+            assert (repo / overfit.leaf_of(design, sensors)).is_file()
