@@ -156,6 +156,17 @@ def test_every_parameter_gets_a_gradient(fused, collated, make_camera_frame, cas
     assert missing == [] and np.isfinite(loss)
 
 
+@pytest.mark.parametrize('layer', [
+    dict(type='BEVFormerLiteFusion', layers=dict(num_layers=1, dim=16, num_heads=2, ffn_channels=8)),
+    dict(type='PETRv2Fusion', layers=dict(num_layers=1, dim=16, num_heads=2, ffn_channels=8, query_grid=(4, 4)),
+         embedding=dict(depths=4))], ids=lambda layer: layer['type'])
+def test_queries_of_the_bev_learn_without_points_and_cameras(fused, collated, make_camera_frame, layer):
+    model = fused(fusion_layer=dict(layer, bev_channels=24, img_channels=16, strides=(8,)))
+    clips = [[make_camera_frame('a', i, masked=SIZES, points=0) for i in range(2)]]
+    missing, loss = without_gradient(model, collated, clips)
+    assert missing == [] and np.isfinite(loss)
+
+
 def test_images_of_context_count_no_more_alone_than_in_a_batch(fused, collated, make_camera_frame):
     """A clip whose last frame was dropped has nothing to learn from images: its context frame's do not stand in for them."""
     model = fused(task_heads=TASKS)

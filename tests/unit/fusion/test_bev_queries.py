@@ -77,6 +77,17 @@ def test_metadata_augmented_and_back_make_no_difference(case):
     torch.testing.assert_close(layer(None, feats, back), bev, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize('case', CAMERAS_ONLY)
+def test_half_precision_stays_near(case):
+    layer, calibration = build(**case), ring(3)
+    _, feats = inputs(calibration)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        half = layer.fuse(None, [f.bfloat16() for f in feats], calibration).bev
+        half.float().square().sum().backward()
+    assert (half.float() - layer(None, feats, calibration)).abs().median() < 0.05
+    assert all(p.grad.isfinite().all() for p in layer.parameters() if p.grad is not None)
+
+
 @torch.no_grad()
 def test_points_of_the_world_keep_their_pixels_under_augmentation():
     """The cell at which a turned and mirrored BEV holds a point reads where the point is seen."""
