@@ -6,12 +6,13 @@ Image encoders, necks and LiDAR branches have the same names here and there; onl
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
-HEAD = 'pts_bbox_head.'
+from .head_entries import HEAD, missing_entries
+
 IMAGE_SLOTS = ('img_backbone', 'img_neck')
 LIDAR_SLOTS = ('pts_voxel_encoder', 'pts_middle_encoder', 'pts_backbone', 'pts_neck')
 _SHOWN = 4
@@ -22,12 +23,14 @@ class Design:
     """How one family of official detectors is converted.
 
     Attributes:
+        name: as in head_entries.GROUPS.
         head: the entries `pts_bbox_head.*` -> ours, the prefix kept; ValueError where some are of another head.
         no_use: regular expressions of entries that our detector has no use for.
         sign: regular expression of an entry that only this family has.
         slots: which the official detectors have besides the head, as they are called here and there.
     """
 
+    name: str
     head: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
     no_use: tuple[str, ...]
     sign: str
@@ -37,15 +40,21 @@ class Design:
         """An official state dict -> ours.
 
         Raises:
-            ValueError: naming the first entries that such a detector does not have.
+            ValueError: naming the first entries that such a detector does not have, or lacks here.
         """
         used = {name: value for name, value in official.items() if not matches_any(self.no_use, name)}
         head = {name: value for name, value in used.items() if name.startswith(HEAD)}
         same = {name: value for name, value in used.items() if name.split('.')[0] in self.slots}
         if unknown := [name for name in used if name not in head and name not in same]:
-            raise ValueError(f'{len(unknown)} entries that are of no part of this detector: {", ".join(unknown[:_SHOWN])}'
-                             f'{", ..." if len(unknown) > _SHOWN else ""}')
-        return {**same, **self.head(head)}
+            raise ValueError(f'{len(unknown)} entries that are of no part of this detector: {_shown(unknown)}')
+        converted = self.head(head)
+        if missing := missing_entries(self.name, head):
+            raise ValueError(f'a head without {len(missing)} of its entries: {_shown(missing)}')
+        return {**same, **converted}
+
+
+def _shown(names: Sequence[str]) -> str:
+    return f'{", ".join(names[:_SHOWN])}{", ..." if len(names) > _SHOWN else ""}'
 
 
 def matches_any(patterns: Iterable[str], name: str) -> bool:

@@ -9,11 +9,11 @@ from torch import Tensor
 from . import cmt, petrv2, sparsebev
 from .detector_names import IMAGE_SLOTS, LIDAR_SLOTS, Design, design_of, encoder_of
 
-DESIGNS = {
-    'petrv2': Design(petrv2.convert, petrv2.NO_USE, r'pts_bbox_head\.(adapt_pos3d|fpe)\..+'),
-    'sparsebev': Design(sparsebev.convert, sparsebev.NO_USE, r'pts_bbox_head\.init_query_bbox\.weight'),
-    'cmt': Design(cmt.convert, cmt.NO_USE, r'pts_bbox_head\.rv_embedding\..+', IMAGE_SLOTS + LIDAR_SLOTS),
-}
+DESIGNS = {design.name: design for design in (
+    Design('petrv2', petrv2.convert, petrv2.NO_USE, r'pts_bbox_head\.(adapt_pos3d|fpe)\..+'),
+    Design('sparsebev', sparsebev.convert, sparsebev.NO_USE, r'pts_bbox_head\.init_query_bbox\.weight'),
+    Design('cmt', cmt.convert, cmt.NO_USE, r'pts_bbox_head\.rv_embedding\..+', IMAGE_SLOTS + LIDAR_SLOTS),
+)}
 CONFIGS = {
     'petrv2': {'v99': 'petrv2-published_v99_320x800_8xb1-cosine-24e_nus-3d'},
     'sparsebev': {'r50': 'sparsebev-published_r50_fpn_8xb1-cosine-24e_nus-3d'},

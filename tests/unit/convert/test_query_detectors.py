@@ -14,6 +14,8 @@ from mmengine.config import Config
 
 from projects.convert import CONVERTERS, convert_checkpoint
 from projects.convert.converter import skeleton
+from projects.convert.detector_names import matches_any
+from projects.convert.head_entries import GROUPS, expanded, missing_entries
 from projects.convert.query_detectors import DESIGNS
 from projects.memfusion.runtime import UserError, safe_load
 
@@ -61,8 +63,7 @@ def test_a_published_checkpoint_fills_its_detector(name, checkpoint, repo, tmp_p
     assert (said[-1].startswith('nothing of pts_middle_encoder, pts_backbone, pts_neck')) == bool(lidar)
     # Every number that has a use has arrived, and no other.
     dropped = CONVERTERS[design].no_use
-    used = {float(value.flatten()[0]) for key, value in official.items()
-            if not any(re.fullmatch(pattern, key) for pattern in dropped)}
+    used = {float(value.flatten()[0]) for key, value in official.items() if not matches_any(dropped, key)}
     assert {float(value.flatten()[0]) for value in ours['state_dict'].values()} == used
 
 
@@ -83,18 +84,33 @@ def refused(design, official, tmp_path, said):
 
 def test_what_does_not_fit_is_named(checkpoint, tmp_path):
     official = checkpoint('cmt_camera_vov')
-    del official['pts_bbox_head.reference_points.weight']
+    del official['img_backbone.stage2.OSA2_1.ese.fc.weight']
     official['img_backbone.stem.stem_4/conv.weight'] = torch.zeros(1)
     official['img_neck.fpn_convs.0.conv.bias'] = torch.zeros(128)
     refused('cmt', official, tmp_path,
             r'official.pth: does not fit configs/query/cmt-camera-published_v99_640x1600_\S+.py: 1 missing: '
-            r'pts_bbox_head.reference_points.weight; 1 not in the model: img_backbone.stem.stem_4/conv.weight; 1 of another '
+            r'img_backbone.stage2.OSA2_1.ese.fc.weight; 1 not in the model: img_backbone.stem.stem_4/conv.weight; 1 of another '
             r'shape: img_neck.fpn_convs.0.conv.bias is \(128,\) instead of \(256,\). Give .* --config')
+
+
+@pytest.mark.parametrize('name', FILES)
+def test_every_entry_of_an_official_head_is_missed(name, repo):
+    shapes = json.loads((repo / f'tests/reference/{name}_state_dict.json').read_text())
+    design = design_of(name)
+    kept = [key for key in shapes if key.startswith('pts_bbox_head.') and not key.endswith('num_batches_tracked')
+            and not matches_any(CONVERTERS[design].no_use, key)]
+    for key in kept:
+        assert missing_entries(design, [other for other in kept if other != key]) == [key]
+    assert missing_entries(design, kept) == []
+    written = {'pts_bbox_head.' + entry for group in GROUPS[design] for pattern in group for entry in expanded(pattern, 6)}
+    assert set(kept) <= written
 
 
 @pytest.mark.parametrize(('design', 'names', 'said'), [
     ('cmt', ['pts_bbox_head.rv_embedding.1.a'], "1 entries that CMT's head does not have: pts_bbox_head.rv_embedding.1.a"),
     ('cmt', ['pts_bbox_head.init_query_bbox.weight'], 'it has the entries of sparsebev: convert it with `.* sparsebev`'),
+    ('petrv2', ['pts_bbox_head.fpe.conv_reduce.bias', 'pts_bbox_head.fpe.conv_expand.bias'],
+     'a head without 2 of its entries: pts_bbox_head.fpe.conv_reduce.weight, pts_bbox_head.fpe.conv_expand.weight'),
     ('sparsebev', ['pts_bbox_head.rv_embedding.1.weight'], 'it has the entries of cmt: convert it'),
     ('cmt', ['img_roi_head.cls.bias', 'a'], 'it has 2 entries that are of no part of this detector: img_roi_head.cls.bias, a'),
     ('cmt', ['img_neck.lateral_convs.0.conv.bias'], 'has weights that are NaN or infinite: img_neck.lateral_convs.0.conv.bias'),
