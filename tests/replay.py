@@ -34,6 +34,8 @@ FAMILIES = {
     'petrv2': 'petrv2',
     'petrv2_state_dict': 'official_names',
     'sparsebev_state_dict': 'official_names',
+    'streampetr_head': 'streampetr',
+    'streampetr_state_dict': 'official_names',
     'sparsebev_transformer': 'sparsebev',
     'xmem': 'xmem',
     'xmem_state_dict': 'xmem',

@@ -46,3 +46,9 @@ def sine_points(points: Tensor, features: int, order: Sequence[int], temperature
     """
     picked = torch.stack([points[..., axis] for axis in order], dim=-1)
     return sine_axis(picked, features, temperature, scale, ladder).flatten(-2)
+
+
+def sine_octaves(values: Tensor, count: int = 6) -> Tensor:
+    """(..., K) -> (..., 2 K count): sines of all numbers, cosines of all, at frequencies 1, 2, 4, ... (NeRF, without pi)."""
+    angles = values[..., None, :] * 2.0 ** torch.arange(count, dtype=values.dtype, device=values.device)[:, None]
+    return torch.stack([angles.sin(), angles.cos()], dim=-2).flatten(-3)

@@ -15,5 +15,4 @@ __all__ = [
     'center_losses', 'clip_augmentation', 'clip_preprocessor', 'detectors', 'fuse', 'fusion', 'gt_paste', 'heads', 'hooks',
     'images', 'lidar', 'memory', 'metrics', 'nuscenes_sequence', 'occupancy_loss', 'packing', 'pickle_handler', 'queries',
     'runner', 'samplers', 'seeding', 'transforms',
-    'samplers', 'seeding', 'transforms',
 ]

@@ -28,7 +28,7 @@ def rig_of(img_from_lidar: np.ndarray, img_hw: np.ndarray, padded_hw: tuple[int,
         img_from_cam[at], cam_from_lidar[at] = split(img_from_lidar[at])
     stamps = (None if stamp is None else torch.from_numpy(np.asarray(stamp, dtype=np.float64)) for stamp in (t_lidar, t_cam))
     rig = Calibration.from_matrices(
-        torch.from_numpy(img_from_cam), torch.from_numpy(cam_from_lidar), torch.from_numpy(np.asarray(img_hw)),
+        torch.from_numpy(img_from_cam), torch.from_numpy(cam_from_lidar), torch.from_numpy(np.array(img_hw)),
         t_lidar=next(stamps), t_cam=next(stamps))
     return replace(rig, padded_hw=padded_hw)
 

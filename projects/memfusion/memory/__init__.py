@@ -5,6 +5,7 @@ from .bev_attention import BEVFormerTemporal
 from .bev_network import BEVMemoryNetwork
 from .frame_ring import FrameRing
 from .image_network import ImageMemoryNetwork
+from .query_memory import QueryMemory
 from .readouts import ConcatReadout, GateReadout, ResidualReadout
 from .similarity import read_memory
 from .slot import TemporalSlot, clock
@@ -12,5 +13,5 @@ from .temporal_memory import TemporalMemory
 
 __all__ = [
     'BEVFormerTemporal', 'BEVMemoryNetwork', 'ConcatReadout', 'ConvGRUFusion', 'FrameRing', 'GateReadout', 'ImageMemoryNetwork',
-    'ResidualReadout', 'StackFusion', 'TemporalMemory', 'TemporalSlot', 'clock', 'read_memory',
+    'QueryMemory', 'ResidualReadout', 'StackFusion', 'TemporalMemory', 'TemporalSlot', 'clock', 'read_memory',
 ]

@@ -48,21 +48,23 @@ class Assigner:
         self._matcher = TASK_UTILS.build(dict(type='mmdet.HungarianAssigner', match_costs=costs))
 
     @torch.no_grad()
-    def match(self, logits: Tensor, codes: Tensor, true_codes: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:
+    def match(self, logits: Tensor, codes: Tensor, true_codes: Sequence[Tensor], labels: Sequence[Tensor],
+              there: Tensor | None = None) -> Tensor:
         """(L, B, Q) int64 on the CPU: the place of the query's box among its frame's, -1 for none.
 
         Args:
             logits: (L, B, Q, K).
             codes: (L, B, Q, 10).
             true_codes, labels: B x (n, 10) and (n,).
+            there: (B, Q) bool, queries that count; None is all.
         """
         # One wait for the device, not one for every layer and frame.
         logits, codes = logits.detach().float().cpu(), codes.detach().float().cpu()
         truths = [InstanceData(codes=code.float().cpu(), labels=label.cpu()) for code, label in zip(true_codes, labels)]
         found = torch.full(logits.shape[:3], -1, dtype=torch.long)
-        for layer, of_layer in enumerate(found):
-            for row, truth in enumerate(truths):
-                if len(truth):
-                    said = InstanceData(scores=logits[layer, row], codes=codes[layer, row])
-                    of_layer[row] = self._matcher.assign(said, truth).gt_inds - 1
+        used = torch.ones(logits.shape[1:3], dtype=torch.bool) if there is None else there.cpu()
+        for row, truth in enumerate(truths):
+            for layer in range(len(found) if len(truth) else 0):
+                said = InstanceData(scores=logits[layer, row, used[row]], codes=codes[layer, row, used[row]])
+                found[layer, row, used[row]] = self._matcher.assign(said, truth).gt_inds - 1
         return found

@@ -81,7 +81,7 @@ class DecodeSettings:
     Attributes:
         post_center_range: (x_min, y_min, z_min, x_max, y_max, z_max) of the gravity centres that are kept, metres.
         max_num: how many at most, best scores first; a query may be two boxes of two classes.
-        score_threshold: boxes score more; 0 keeps all.
+        score_threshold: boxes score more.
     """
 
     post_center_range: Sequence[float]
@@ -102,22 +102,22 @@ class FoundBoxes(NamedTuple):
     labels: Tensor
 
 
-def decode_top(logits: Tensor, boxes: Tensor, settings: DecodeSettings) -> list[FoundBoxes]:
+def decode_top(logits: Tensor, boxes: Tensor, settings: DecodeSettings, there: Tensor | None = None) -> list[FoundBoxes]:
     """The best boxes of every sample, without NMS (DETR3D, Wang et al., CoRL 2021).
 
     Args:
         logits: (B, Q, K).
         boxes: (B, Q, 9), bottom centres.
         settings: as there.
+        there: (B, Q) bool, queries that count; None is all.
     """
     num_classes = logits.shape[-1]
-    scores = logits.sigmoid().flatten(1)
+    scores = logits.sigmoid()
+    scores = (scores if there is None else scores * there[..., None]).flatten(1)
     scores, places = scores.topk(min(settings.max_num, scores.shape[1]), dim=1)
     boxes = boxes.gather(1, (places // num_classes)[..., None].expand(-1, -1, boxes.shape[-1]))
     centres = torch.cat([boxes[..., :2], boxes[..., 2:3] + boxes[..., 5:6] / 2], dim=-1)
     low, high = boxes.new_tensor(settings.post_center_range[:3]), boxes.new_tensor(settings.post_center_range[3:])
-    kept = ((centres >= low) & (centres <= high)).all(-1)
-    if settings.score_threshold:
-        kept = kept & (scores > settings.score_threshold)
+    kept = ((centres >= low) & (centres <= high)).all(-1) & (scores > settings.score_threshold)
     return [FoundBoxes(*(part[keep] for part in parts))
             for *parts, keep in zip(boxes, scores, places % num_classes, kept)]

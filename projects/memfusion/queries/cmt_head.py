@@ -25,7 +25,8 @@ from .denoising import NoisyQueries
 from .image_tokens import flat_tokens, shown_cells
 from .layerwise_heads import LayerwiseHeads
 from .masked_modal import MaskedModal
-from .query_head import Decoded, QueryHead
+from .query_head import QueryHead, refuse_settings
+from .query_outputs import Decoded
 from .ray_embedding import RayEmbedding
 from .references import PointReferences, in_metres, refined
 
@@ -105,7 +106,8 @@ class CMTHead(QueryHead):
             padding_tokens: what lies in the padding of an image is attended to.
             summed_rays: a query's rays are summed over the cameras that see it instead of averaged.
             `inputs.ladder='linear'` belongs to them.
-        loss_cfg, decode_cfg, denoising, train_cfg, test_cfg: see QueryHead.
+        loss_cfg, decode_cfg, denoising: see QueryHead.
+        train_cfg, test_cfg: see refuse_settings.
 
     Raises:
         ValueError: for settings that do not fit together.
@@ -119,7 +121,7 @@ class CMTHead(QueryHead):
         order = 'x y l w z h' if 'box_order' in self.quirks else 'x y z l w h'
         super().__init__(num_classes, point_cloud_range, box_code=dict(order=order), loss_cfg=loss_cfg, decode_cfg=decode_cfg,
                          denoising=denoising)
-        del train_cfg, test_cfg  # mmdet3d's detector gives them to every head
+        refuse_settings(train_cfg, test_cfg)
         self.inputs, settings = TokenInputs(**inputs), Transformer(**(transformer or {}))
         self.needs_levels = self.inputs.img_channels is not None
         self.read_levels = (self.inputs.level,)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -17,43 +16,10 @@ from projects.memfusion.structures import Readout, SceneFeatures, SceneHead, Sce
 from .boxes import BoxCode, DecodeSettings, decode_top
 from .denoising import Denoising, NoisyQueries
 from .query_losses import LossSettings, QueryLosses
+from .query_outputs import Decoded, QueryOutputs
 
 _REACH_M, _HEIGHT_M = 10.0, 10.0
 """How far beyond the grid, and how high or low, centres are kept, as in the published configs."""
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """What a design makes of its queries.
-
-    Attributes:
-        logits: (L, B, P + Q, K), noisy queries first.
-        codes: (L, B, P + Q, 10) in the head's code, centres in metres.
-        carried: what a memory made for the design wants of the frame, about the Q alone.
-    """
-
-    logits: Tensor
-    codes: Tensor
-    carried: Any = None
-
-
-@dataclass(frozen=True)
-class QueryOutputs:
-    """What a query head says about B frames.
-
-    Attributes:
-        logits, codes: (L, B, Q, K), (L, B, Q, 10) float32.
-        noisy: the queries of denoising; None where there are none, and so the next two.
-        noisy_logits, noisy_codes: (L, B, P, K), (L, B, P, 10).
-        carried: as in Decoded.
-    """
-
-    logits: Tensor
-    codes: Tensor
-    noisy: NoisyQueries | None = None
-    noisy_logits: Tensor | None = None
-    noisy_codes: Tensor | None = None
-    carried: Any = None
 
 
 class QueryHead(BaseModule, SceneHead):
@@ -94,10 +60,10 @@ class QueryHead(BaseModule, SceneHead):
         found = self.decode_queries(features, readout, noisy)
         logits, codes = found.logits.float(), found.codes.float()
         if noisy is None:
-            return QueryOutputs(logits, codes, carried=found.carried)
+            return QueryOutputs(logits, codes, found.there, carried=found.carried)
         first = noisy.num
-        return QueryOutputs(logits[:, :, first:], codes[:, :, first:], noisy, logits[:, :, :first], codes[:, :, :first],
-                            found.carried)
+        return QueryOutputs(logits[:, :, first:], codes[:, :, first:], found.there, noisy, logits[:, :, :first],
+                            codes[:, :, :first], found.carried)
 
     def loss_by_feat(self, outputs: QueryOutputs, samples: Sequence[Any]) -> dict[str, Tensor]:
         """loss_cls and loss_bbox of every layer, see QueryLosses.of; means over the boxes of all ranks.
@@ -106,15 +72,14 @@ class QueryHead(BaseModule, SceneHead):
         """
         truth = SceneTruth.of_samples(samples, outputs.logits.device)
         with torch.autocast(outputs.logits.device.type, enabled=False):
-            losses = self.losses.of(outputs.logits, outputs.codes, truth, outputs.noisy, outputs.noisy_logits,
-                                    outputs.noisy_codes)
+            losses = self.losses.of(outputs, truth)
         losses['loss_cls'] = losses['loss_cls'] + zero_of(self)  # whatever was not used, e.g. an encoding without a camera
         return losses
 
     @torch.no_grad()
     def predict_by_feat(self, outputs: QueryOutputs, metas: Sequence[Mapping[str, Any]]) -> list[InstanceData]:
         """As SceneHead.predict_by_feat; the last layer counts."""
-        found = decode_top(outputs.logits[-1], self.code.decode(outputs.codes[-1]), self.decoding)
+        found = decode_top(outputs.logits[-1], self.code.decode(outputs.codes[-1]), self.decoding, outputs.there)
         return [InstanceData(bboxes_3d=meta['box_type_3d'](one.boxes, box_dim=9), scores_3d=one.scores, labels_3d=one.labels)
                 for one, meta in zip(found, metas, strict=True)]
 
@@ -124,3 +89,14 @@ def beyond(around: Sequence[float]) -> list[float]:
     low, high = around[:3], around[3:]
     return [low[0] - _REACH_M, low[1] - _REACH_M, min(low[2], -_HEIGHT_M),
             high[0] + _REACH_M, high[1] + _REACH_M, max(high[2], _HEIGHT_M)]
+
+
+def refuse_settings(train_cfg: Mapping[str, Any] | None, test_cfg: Mapping[str, Any] | None) -> None:
+    """mmdet3d's detector gives model.train_cfg.pts and model.test_cfg.pts to every head; query heads have other keys.
+
+    Raises:
+        ValueError: where something is said there.
+    """
+    if train_cfg or test_cfg:
+        raise ValueError(f'model.{"train_cfg" if train_cfg else "test_cfg"}.pts is not read by query heads: give '
+                         'model.pts_bbox_head loss_cfg and decode_cfg instead')

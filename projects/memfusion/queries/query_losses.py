@@ -16,7 +16,8 @@ from projects.memfusion.structures import SceneTruth
 
 from .assignment import Assigner
 from .boxes import CODE_SIZE, BoxCode
-from .denoising import Denoising, NoisyQueries
+from .denoising import Denoising
+from .query_outputs import QueryOutputs
 
 
 @dataclass(frozen=True)
@@ -69,31 +70,25 @@ class QueryLosses:
         return Assigner(dict(weight=said.cls_weight, alpha=said.alpha, gamma=said.gamma),
                         dict(weight=said.box_weight, code_weights=said.match_code_weights))
 
-    def of(self, logits: Tensor, codes: Tensor, truth: SceneTruth, noisy: NoisyQueries | None,
-           noisy_logits: Tensor | None, noisy_codes: Tensor | None) -> dict[str, Tensor]:
-        """Losses by name: those of the last layer bare, of layer i `d{i}.`, of noisy queries `dn.` in front.
-
-        Args:
-            logits, codes: (L, B, Q, K) and (L, B, Q, 10).
-            truth: of the B frames.
-            noisy, noisy_logits, noisy_codes: of the P noisy queries; None is none.
-        """
+    def of(self, outputs: QueryOutputs, truth: SceneTruth) -> dict[str, Tensor]:
+        """Losses by name: those of the last layer bare, of layer i `d{i}.`, of noisy queries `dn.` in front."""
+        logits, codes, there = outputs.logits, outputs.codes, outputs.there
         true_codes = [self.code.encode(boxes.float()) for boxes in truth.boxes]
-        matched = sum(min(len(labels), logits.shape[2]) for labels in truth.labels)
+        matched = self.assigner.match(logits, codes, true_codes, truth.labels, there)
         asked = 0 if self.denoising is None else self.denoising.groups * sum(map(len, truth.labels))
-        counts = mean_over_ranks(torch.tensor([float(matched), float(asked)]).to(logits.device, non_blocking=True))
-        counts = counts.clamp(min=1.0 / get_world_size())
-        places = self.assigner.match(logits, codes, true_codes, truth.labels).to(logits.device, non_blocking=True)
+        counts = torch.tensor([float((matched[-1] >= 0).sum()), float(asked)]).to(logits.device, non_blocking=True)
+        counts = mean_over_ranks(counts).clamp(min=1.0 / get_world_size())
+        places = matched.to(logits.device, non_blocking=True)
         targets, target_codes = self._targets(places, true_codes, truth.labels, logits.shape[-1])
-        losses = self._sums(logits, codes, targets, target_codes, places >= 0, counts[0], counts[0])
-        named = _named(losses, '')
-        if noisy is not None and noisy_logits is not None and noisy_codes is not None and self.denoising is not None:
-            layers = len(noisy_logits)
+        named = _named(self._sums(logits, codes, targets, target_codes, places >= 0, counts[:1], counts[:1], there), '')
+        noisy, said = outputs.noisy, self.denoising
+        if noisy is not None and outputs.noisy_logits is not None and outputs.noisy_codes is not None and said is not None:
             wanted = (noisy.labels, noisy.codes, noisy.there)
-            labels, of_noisy, there = (part.expand(layers, *part.shape) for part in wanted)
-            positive = (counts[1] * self.denoising.share_positive).clamp(min=1.0 / get_world_size())
-            losses = self._sums(noisy_logits, noisy_codes, labels, of_noisy, there, positive, counts[1], there)
-            named.update(_named([part * self.denoising.loss_weight for part in losses], 'dn.'))
+            labels, of_noisy, asking = (part.expand(len(logits), *part.shape) for part in wanted)
+            positives = (counts[1:] * said.share_positive).clamp(min=1.0 / get_world_size())
+            sums = self._sums(outputs.noisy_logits, outputs.noisy_codes, labels, of_noisy, asking, positives, counts[1:],
+                              noisy.there)
+            named.update(_named([part * said.loss_weight for part in sums], 'dn.'))
         return named
 
     def _targets(self, places: Tensor, true_codes: Sequence[Tensor], labels: Sequence[Tensor],
@@ -106,8 +101,8 @@ class QueryLosses:
         return torch.stack(targets, dim=1), torch.stack(codes, dim=1)
 
     def _sums(self, logits: Tensor, codes: Tensor, targets: Tensor, target_codes: Tensor, matched: Tensor, positives: Tensor,
-              boxes: Tensor, counted: Tensor | None = None) -> list[Tensor]:
-        """(L,) losses of classes and of boxes; `counted` says which queries have a class at all."""
+              boxes: Tensor, counted: Tensor | None) -> list[Tensor]:
+        """(L,) losses of classes and of boxes; `counted`, (B, Q), says which queries have a class at all."""
         focal = focal_loss(logits.float(), targets, self.settings.alpha, self.settings.gamma)
         if counted is not None:
             focal = focal * counted[..., None]

@@ -7,10 +7,11 @@ from .frame import META_KEYS, FrameBatch, FrameMeta
 from .history import History, PastFrame
 from .image_labels import ImageLabels
 from .memory_state import MemorySizes, MemoryState, TemporalState, empty_clock
+from .query_state import QueryProposals, QueryState
 from .scene_head import SceneHead
 
 __all__ = [
     'META_KEYS', 'Calibration', 'CameraFrame', 'FrameBatch', 'FrameMeta', 'HeadOutputs', 'History', 'ImageLabels',
-    'MemorySizes', 'MemoryState', 'PastFrame', 'Readout', 'SceneFeatures', 'SceneHead', 'SceneTruth', 'TemporalState',
-    'empty_clock', 'take_rows',
+    'MemorySizes', 'MemoryState', 'PastFrame', 'QueryProposals', 'QueryState', 'Readout', 'SceneFeatures', 'SceneHead',
+    'SceneTruth', 'TemporalState', 'empty_clock', 'take_rows',
 ]

@@ -1,0 +1,50 @@
+"""Queries. In: features (B, T, E), numbers that say how they were seen. Out: the features, normed by what the numbers say.
+
+The motion-aware layer norm of StreamPETR (Wang et al., ICCV 2023), and its spatial alignment.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Shift(NamedTuple):
+    """Scale and offset of normed features, (..., T, E) each."""
+
+    gamma: Tensor
+    beta: Tensor
+
+    def of(self, features: Tensor) -> Tensor:
+        """(..., T, E) -> (..., T, E)."""
+        return torch.addcmul(self.beta, F.layer_norm(features, features.shape[-1:]), self.gamma)
+
+
+class ConditionedNorm(nn.Module):
+    """LayerNorm without weights of its own: scale and offset come from numbers. At first the scale is 1 and the offset 0.
+
+    Args:
+        num_conditions: C.
+        dim: E.
+    """
+
+    def __init__(self, num_conditions: int, dim: int) -> None:
+        super().__init__()
+        self.reduce = nn.Linear(num_conditions, dim)
+        self.gamma, self.beta = nn.Linear(dim, dim), nn.Linear(dim, dim)
+        nn.init.zeros_(self.gamma.weight)
+        nn.init.zeros_(self.beta.weight)
+        nn.init.ones_(self.gamma.bias)
+        nn.init.zeros_(self.beta.bias)
+
+    def shift(self, conditions: Tensor) -> Shift:
+        """(..., T, C) -> scale and offset, which may be used again where the numbers stay."""
+        hidden = self.reduce(conditions).relu()
+        return Shift(self.gamma(hidden), self.beta(hidden))
+
+    def forward(self, features: Tensor, conditions: Tensor) -> Tensor:
+        """(B, T, E) and (B, T, C) -> (B, T, E)."""
+        return self.shift(conditions).of(features)
