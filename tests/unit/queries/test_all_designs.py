@@ -89,7 +89,8 @@ def test_a_frame_without_points_is_as_good_in_a_batch_as_alone(model):
         pytest.skip('a detector without LiDAR')
     deaf = Frames(lidar=False)
     mixed = streamed(model, deaf.of('a', 2), Frames().of('bb', 2))
-    same([answer[:1] for answer in mixed], streamed(model, deaf.of('a', 2)), 'no points beside some')
+    steps = 2 if model.with_img_backbone else 1  # queries that see nothing all score the same: which are remembered is chance
+    same([answer[:1] for answer in mixed][:steps], streamed(model, deaf.of('a', 2))[:steps], 'no points beside some')
     assert all(answer.isfinite().all() for answer in mixed)
     assert (mixed[0][:1] - streamed(model, Frames().of('a', 1))[0]).abs().max() > TOLERANCE
 
