@@ -48,6 +48,10 @@ class BEVEmbedding(nn.Sequential):
             self._kept = key, self(cell_fractions(shape, device))
         return self._kept[1]
 
+    def forget(self) -> None:
+        """Forgets what is kept."""
+        self._kept = None
+
 
 def cell_fractions(shape: tuple[int, int], device: torch.device | None = None) -> Tensor:
     """(H * W, 2) float32 x and y of the centres of a map's cells, 0 to 1 over the range, row by row."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from mmcv.cnn import ConvModule
@@ -180,13 +179,19 @@ class CMTHead(QueryHead):
         if rig is not None:
             level = self._level(features)
             values = self.img_proj(flat_tokens(level))
-            places = self._ray_cache.get(rig.views(), partial(self._cell_positions, rig, level.shape[-2:]), self.rv_embedding,
-                                         key=level.shape[-2:])
-            parts.append(Tokens(values + places, values, self._seen_cells(rig, level.shape[-2:], shown)))
+            parts.append(Tokens(values + self.cell_positions(rig, level.shape[-2:]), values, self._seen_cells(rig, level.shape[-2:], shown)))
         return Tokens.join(parts)
 
-    def _cell_positions(self, rig: Calibration, shape: Sequence[int]) -> Tensor:
-        return self.rv_embedding(*rig.rays(shape, self._offset)).flatten(1, 3)
+    def cell_positions(self, rig: Calibration, shape: Sequence[int]) -> Tensor:
+        """(B, N * h * w, E) of the cells of a level (h, w), camera-major; once for a rig that does not change."""
+        return self._ray_cache.get(
+            rig.views(), lambda: self.rv_embedding(*rig.rays(shape, self._offset)).flatten(1, 3), self.rv_embedding,
+            key=tuple(shape))
+
+    def forget_rig(self) -> None:
+        """Forgets the embeddings of the rig that was seen last, and of the BEV's cells."""
+        self._ray_cache.clear()
+        self.bev_embedding.forget()
 
     def _seen_cells(self, rig: Calibration, shape: Sequence[int], shown: Shown) -> Tensor | None:
         """(B, N * h * w) bool, which image tokens count; None is all."""
