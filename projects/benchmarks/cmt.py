@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from projects.convert.cmt import PREFIX, convert
 from projects.geometry.rigid import compose
 from projects.memfusion.queries.cmt_head import CMTHead
 from projects.memfusion.structures import Readout, SceneFeatures
@@ -23,7 +22,6 @@ from .fusion import car_ring
 from .models import Row, interleave, rows_of
 from .peak_memory import peak_bytes
 
-_BEV_CHANNELS = 384
 _SETTING = '900 queries, 6 layers'
 _EMBEDDINGS, _HEAD = 'CMT embeddings, published order', 'CMT head, published order'
 
@@ -39,6 +37,7 @@ class Case:
         cameras, size: cameras, and the cells of their feature maps.
         training: with backward.
         quirks: those of the published code, which the plain form has.
+        sizes: of the head; without bev_channels it has cameras only.
     """
 
     kind: str
@@ -48,6 +47,7 @@ class Case:
     training: bool = False
     quirks: bool = True
     size: tuple[int, int] = (16, 44)
+    sizes: PlainSizes = PlainSizes(bev_channels=384)
 
     def small(self) -> Case:
         """One that warms up."""
@@ -55,27 +55,25 @@ class Case:
 
 
 def build(case: Case) -> Callable[[], Any]:
-    """A call of the case, on the GPU where there is one; it returns what was made, logits and codes of the last layer or keys."""
+    """A call of the case, on the GPU where there is one; it gives embeddings, or logits and codes."""
     torch.manual_seed(0)
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    sizes = PlainSizes(bev_channels=_BEV_CHANNELS if case.bev_size else None)
+    sizes = case.sizes if case.bev_size else replace(case.sizes, bev_channels=None)
     plain = PlainCMT(sizes).to(device).eval()
     rig = car_ring(case.cameras).to(device)
     level = torch.randn(1, case.cameras, sizes.dim, *case.size, device=device, requires_grad=case.training)
-    bev = torch.randn(1, _BEV_CHANNELS, case.bev_size, case.bev_size, device=device) if case.bev_size else None
+    bev = None if not case.bev_size else torch.randn(1, sizes.bev_channels or 1, case.bev_size, case.bev_size, device=device)
     if case.kind == 'plain':
         views = rig.views()
-        padded_hw = views.padded_hw
-        # Matrices of the published convention count pixels from the image's corner.
-        matrices = compose(rig.with_shift(torch.full((1, case.cameras, 2), 0.5, device=device)).views().img_from_cam,
-                           views.cam_from_bev)
-        step = partial(_plain_step, plain, level, matrices, padded_hw, bev, case)
+        matrices = compose(views.img_from_cam, views.cam_from_bev)
+        step = partial(_plain_step, plain, level, matrices, views.padded_hw, bev, case)
     else:
         head = CMTHead(
-            sizes.num_classes, sizes.pc_range, dict(img_channels=sizes.dim, bev_channels=sizes.bev_channels, ladder='linear'),
-            dict(with_cp=False, dropout=0.0), published_quirks=case.quirks).to(device)
-        ours = convert({PREFIX + name: value for name, value in plain.state_dict().items()})
-        head.load_state_dict({name.removeprefix(PREFIX): value for name, value in ours.items()})
+            sizes.num_classes, sizes.pc_range,
+            dict(img_channels=sizes.dim, bev_channels=sizes.bev_channels, ladder='linear', num_depths=sizes.num_depths),
+            dict(dim=sizes.dim, num_queries=sizes.num_queries, num_layers=sizes.num_layers, num_heads=sizes.num_heads,
+                 ffn_dim=sizes.ffn_dim, branch_dim=sizes.branch_dim), published_quirks=case.quirks).to(device)
+        head.load_state_dict(plain.state_dict())
         step = partial(_our_step, head.eval(), SceneFeatures(bev, (level,), rig), case)
 
     def call() -> list[Tensor]:
@@ -103,9 +101,9 @@ def _our_step(head: CMTHead, features: SceneFeatures, case: Case) -> list[Tensor
     if case.kind == 'first':
         head.forget_rig()
     if case.embeddings:
-        rig = head.pixel_rig(features)
+        rig: Any = head.pixel_rig(features)
         parts = [head.cell_positions(rig, case.size), head.query_positions(head.reference_points(1), rig)]
-        return parts if features.bev is None else [*parts, head.bev_embedding.of_cells(features.bev.shape[2:])]
+        return parts if features.bev is None else [*parts, head.bev_embedding.of_cells((case.bev_size, case.bev_size))]
     found = head.decode_queries(features, Readout(), None)
     return [found.logits, found.codes] if case.training else [found.logits[-1], found.codes[-1]]
 

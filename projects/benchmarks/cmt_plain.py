@@ -1,8 +1,8 @@
 """Benchmark, CMT's head in plain torch, in the published order. In: features, lidar2img. Out: what every step leaves behind.
 
-Written from the paper's description (Yan et al., ICCV 2023): every point at every depth is made, a query's pixel is lifted again
-in every camera, branches are grouped convolutions, all layers are read. Parameters have the published names, so official weights
-load; what the published code does oddly is done here.
+Written from the paper's description (Yan et al., ICCV 2023): every point at every depth is made, a query's pixel is lifted
+again in every camera, branches are grouped convolutions, all layers are read. Parameters have the names of CMTHead; what the
+published code does oddly is done here.
 """
 
 from __future__ import annotations
@@ -36,35 +36,23 @@ class PlainSizes:
     pc_range: Sequence[float] = (-54.0, -54.0, -5.0, 54.0, 54.0, 3.0)
 
 
-class PlainAttention(nn.Module):
-    """nn.MultiheadAttention under the name that mmcv gives it; `flash` reads without making the weights."""
-
-    def __init__(self, dim: int, num_heads: int, flash: bool) -> None:
-        super().__init__()
-        self.attn, self.flash = nn.MultiheadAttention(dim, num_heads, batch_first=True), flash
-
-    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Queries that know where they are, and the context; without the residual."""
-        return self.attn(query, key, value, need_weights=not self.flash)[0]
-
-
 class PlainLayer(nn.Module):
-    """Self-attention, norm, cross-attention, norm, feed-forward, norm."""
+    """Self-attention, which makes its weights, norm, cross-attention, which does not, norm, feed-forward, norm."""
 
     def __init__(self, sizes: PlainSizes) -> None:
         super().__init__()
-        self.attentions = nn.ModuleList(PlainAttention(sizes.dim, sizes.num_heads, flash) for flash in (False, True))
-        first = nn.Sequential(nn.Linear(sizes.dim, sizes.ffn_dim), nn.ReLU())
-        self.ffns = nn.ModuleList([nn.ModuleDict(dict(layers=nn.Sequential(first, nn.Linear(sizes.ffn_dim, sizes.dim))))])
+        self.self_attn = nn.MultiheadAttention(sizes.dim, sizes.num_heads, batch_first=True)
+        self.cross_attn = nn.MultiheadAttention(sizes.dim, sizes.num_heads, batch_first=True)
+        self.ffn = nn.ModuleDict(dict(
+            expand=nn.Linear(sizes.dim, sizes.ffn_dim), reduce=nn.Linear(sizes.ffn_dim, sizes.dim)))
         self.norms = nn.ModuleList(nn.LayerNorm(sizes.dim) for _ in range(3))
 
     def forward(self, queries: Tensor, places: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """(B, Q, E) -> the same."""
         asking = queries + places
-        queries = self.norms[0](queries + self.attentions[0](asking, asking, queries))
-        queries = self.norms[1](queries + self.attentions[1](queries + places, keys, values))
-        feed_forward = self.get_submodule('ffns.0.layers')
-        return self.norms[2](queries + feed_forward(queries))
+        queries = self.norms[0](queries + self.self_attn(asking, asking, queries)[0])
+        queries = self.norms[1](queries + self.cross_attn(queries + places, keys, values, need_weights=False)[0])
+        return self.norms[2](queries + self.ffn['reduce'](self.ffn['expand'](queries).relu()))
 
 
 class PlainNorm(nn.Module):
@@ -98,17 +86,17 @@ class PlainCMT(nn.Module):
             self.shared_conv = nn.Sequential()
             self.shared_conv.add_module('conv', conv)
             self.shared_conv.add_module('bn', nn.BatchNorm2d(dim))
-        self.transformer = nn.ModuleDict(dict(decoder=nn.ModuleDict(dict(
-            layers=nn.ModuleList(PlainLayer(sizes) for _ in range(layers)), post_norm=nn.LayerNorm(dim)))))
+        self.decoder = nn.ModuleDict(dict(
+            layers=nn.ModuleList(PlainLayer(sizes) for _ in range(layers)), post_norm=nn.LayerNorm(dim)))
         self.reference_points = nn.Embedding(sizes.num_queries, 3)
         self.bev_embedding = nn.Sequential(nn.Linear(2 * dim, dim), nn.ReLU(), nn.Linear(dim, dim))
         self.rv_embedding = nn.Sequential(nn.Linear(3 * sizes.num_depths, 4 * dim), nn.ReLU(), nn.Linear(4 * dim, dim))
-        self.task_heads = nn.ModuleList([nn.ModuleDict({
+        self.task_heads = nn.ModuleDict({
             name: nn.Sequential(
                 nn.Conv1d(layers * dim, layers * sizes.branch_dim, 1, groups=layers, bias=False),
                 PlainNorm(layers, sizes.branch_dim), nn.ReLU(),
                 nn.Conv1d(layers * sizes.branch_dim, layers * width, 1, groups=layers))
-            for name, width in {**BRANCHES, 'cls_logits': sizes.num_classes}.items()})])
+            for name, width in {**BRANCHES, 'cls_logits': sizes.num_classes}.items()})
 
     def forward(self, img_feats: Tensor, img_from_lidar: Tensor, pad_hw: tuple[int, int],
                 bev_feats: Tensor | None = None) -> dict[str, Tensor]:
@@ -128,9 +116,9 @@ class PlainCMT(nn.Module):
             places.insert(0, found['bev_pe'].expand_as(tokens[0]))
         values, where = torch.cat(tokens, 1), torch.cat(places, 1)
         queries, steps = torch.zeros_like(found['query_embed']), []
-        for layer in self.get_submodule('transformer.decoder.layers').children():
+        for layer in self.decoder['layers'].children():
             queries = layer(queries, found['query_embed'], values + where, values)
-            steps.append(self.get_submodule('transformer.decoder.post_norm')(queries))
+            steps.append(self.decoder['post_norm'](queries))
         decoded = torch.stack(steps)
         return {**found, 'memory_tokens': values.transpose(0, 1), 'decoder': decoded, **self.read(decoded)}
 
@@ -209,7 +197,7 @@ class PlainCMT(nn.Module):
         """(L, B, Q, E) -> head_* (L, B, Q, n); centres in metres, what is called height in those of z."""
         by_channel = decoded.permute(1, 0, 3, 2).flatten(1, 2)
         found = {name: branch(by_channel).unflatten(1, (len(decoded), -1)).permute(1, 0, 3, 2)
-                 for name, branch in self.get_submodule('task_heads.0').named_children()}
+                 for name, branch in self.task_heads.named_children()}
         low, high = decoded.new_tensor(self.sizes.pc_range).split(3)
         share = self.reference_points.weight.clamp(0, 1)
         logit = torch.log(share.clamp(min=_SIGMOID_EPS) / (1 - share).clamp(min=_SIGMOID_EPS))

@@ -51,7 +51,7 @@ def replay(path: Path, device: str = 'cpu') -> list[tuple[str, float]]:
     head = build_head(settings, {name.removeprefix('weights/'): torch.from_numpy(arrays[name]) for name in weights}).to(device)
     given = {name.removeprefix('in/'): torch.from_numpy(arrays[name]) for name in inputs}
     found = run(head, given, settings, device)
-    return [(name, _apart(name, found[name], arrays[f'out/{name}'])) for name in outputs]
+    return [(name, apart(name, found[name], arrays[f'out/{name}'])) for name in outputs]
 
 
 def build_head(settings: dict[str, Any], weights: dict[str, Tensor]) -> Any:
@@ -113,7 +113,8 @@ def _query_coordinates(rays: Any, points_m: Tensor, rig: Any) -> Tensor:
     return rays.coordinates(origins, (points_m[:, None] - origins[:, :, None]) / depth_m)
 
 
-def _apart(name: str, ours: np.ndarray, published: np.ndarray) -> float:
+def apart(name: str, ours: np.ndarray, published: np.ndarray) -> float:
+    """Difference of one array in parts of its tolerance."""
     if name == 'query_visible':
         return difference(ours.astype(published.dtype), published)
     if name == 'query_ray_coords':

@@ -179,7 +179,8 @@ class CMTHead(QueryHead):
         if rig is not None:
             level = self._level(features)
             values = self.img_proj(flat_tokens(level))
-            parts.append(Tokens(values + self.cell_positions(rig, level.shape[-2:]), values, self._seen_cells(rig, level.shape[-2:], shown)))
+            keys = values + self.cell_positions(rig, level.shape[-2:])
+            parts.append(Tokens(keys, values, self._seen_cells(rig, level.shape[-2:], shown)))
         return Tokens.join(parts)
 
     def cell_positions(self, rig: Calibration, shape: Sequence[int]) -> Tensor:

@@ -3,11 +3,12 @@
 A ray's points at D depths go through one MLP, for image tokens and for queries alike. They lie on a line, so its first layer is
 linear in origin and direction: it is folded into two (4E, 3) matrices, and no (.., 3 D) coordinates are ever made. A query's
 ray in a camera is the one through its own point, (point - origin) / depth: nothing is projected and lifted again. What sees a
-query is added up before the second layer, which is linear.
+query is added up before the second layer, which is linear. The hidden layer is made piece by piece and never kept.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,11 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from projects.encodings.pieces import in_pieces
 from projects.geometry.precision import full_precision
 from projects.geometry.projection import inside_image
 from projects.memfusion.structures import Calibration
 
 MIN_DEPTH_M = 1e-5
+_PIECE = 2 ** 19
+"""Numbers of the hidden layer that are there at a time."""
 
 
 class RayEmbedding(nn.ModuleList):
@@ -50,7 +54,10 @@ class RayEmbedding(nn.ModuleList):
 
     def forward(self, origins: Tensor, directions: Tensor) -> Tensor:
         """Of rays, origin + depth_m * direction: (B, N, 3) and (B, N, ..., 3) -> (B, N, ..., E)."""
-        return self._layer(2)(self._hidden(origins, directions))
+        along, at = self._folded(origins)
+        made = in_pieces(lambda rays: self._layer(2)(self._hidden(rays, along, at)), [directions.flatten(2, -2)], 2,
+                         self._piece(directions))
+        return made.view(*directions.shape[:-1], -1)
 
     def of_points(self, points_m: Tensor, rig: Calibration, shown: Tensor | None = None) -> Tensor:
         """Of the rays through points, mean over the cameras that see them; 0 where none does.
@@ -67,10 +74,13 @@ class RayEmbedding(nn.ModuleList):
         share = (seen if shown is None else seen & shown[:, None, None]).float()
         if not self.summed:
             share = share / share.sum(1, keepdim=True).clamp(min=1)
-        hidden = self._hidden(rig.views().origins, directions)
-        together = torch.einsum('bnqc,bnq->bqc', hidden, share.to(hidden.dtype))
-        last = self._layer(2)
-        return F.linear(together, last.weight) + share.sum(1)[..., None].to(hidden.dtype) * last.bias
+        along, at = self._folded(rig.views().origins)
+
+        def make(rays: Tensor, weight: Tensor) -> Tensor:
+            return F.linear(self._hidden(rays, along, at, weight).sum(1, keepdim=True), self._layer(2).weight)
+
+        made = in_pieces(make, [directions, share[..., None]], 2, self._piece(directions))[:, 0]
+        return made + share.sum(1)[..., None].to(made.dtype) * self._layer(2).bias
 
     @full_precision
     def point_rays(self, points_m: Tensor, rig: Calibration) -> tuple[Tensor, Tensor]:
@@ -97,14 +107,29 @@ class RayEmbedding(nn.ModuleList):
         return ((points - self.low_m) / self.size_m).flatten(-2)
 
     @full_precision
-    def _hidden(self, origins: Tensor, directions: Tensor) -> Tensor:
-        """After the first layer and its ReLU, (B, N, ..., 4E)."""
+    def _folded(self, origins: Tensor) -> tuple[Tensor, Tensor]:
+        """The first layer on rays: what multiplies directions (3, 4E), and what is added for an origin (B, N, 1, 4E)."""
         first = self._layer(0)
         by_depth = first.weight.float().unflatten(1, (-1, 3))
-        along = torch.einsum('cdk,d->ck', by_depth, self.depths_m) / self.size_m
-        at = F.linear((origins - self.low_m) / self.size_m, by_depth.sum(1), first.bias.float())
-        at = at.view(*at.shape[:2], *[1] * (directions.dim() - 3), -1)
-        return F.linear(directions, along).add_(at).relu_()
+        along = torch.einsum('cdk,d->kc', by_depth, self.depths_m) / self.size_m[:, None]
+        return along, F.linear((origins - self.low_m) / self.size_m, by_depth.sum(1), first.bias.float())[:, :, None]
+
+    @full_precision
+    def _hidden(self, directions: Tensor, along: Tensor, at: Tensor, weight: Tensor | None = None) -> Tensor:
+        """(B, N, P, 3) -> (B, N, P, 4E) after the ReLU, times a weight (B, N, P, 1) that is not negative.
+
+        A ReLU lets such a weight through, so that what is multiplied is the few numbers that come in.
+        """
+        batch = directions.shape[:2]
+        if weight is None:
+            return torch.baddbmm(at.flatten(0, 1), directions.flatten(0, 1), along.expand(len(directions) * batch[1], -1, -1)
+                                 ).relu_().unflatten(0, batch)
+        numbers = torch.cat([directions * weight, weight], dim=-1)
+        return torch.matmul(numbers, torch.cat([along.expand(*batch, -1, -1), at], dim=2)).relu_()
+
+    def _piece(self, directions: Tensor) -> int:
+        """How many rays of every camera are looked at together."""
+        return max(_PIECE // max(math.prod(directions.shape[:2]) * self._layer(0).out_features, 1), 1)
 
     def _layer(self, place: int) -> Any:
         return self[place]
