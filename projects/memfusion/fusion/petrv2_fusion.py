@@ -3,7 +3,7 @@
     tokens     every feature cell of every camera, with an embedding of the points on its ray
     queries    one for each cell of a coarse grid, from the LiDAR BEV or learned
     layers     each query attends to all queries and to all tokens, nothing is sampled
-    mix        brought to the BEV's cells, beside the LiDAR BEV through a convolution; added to the LiDAR BEV, or the BEV itself
+    mix        brought to the BEV's cells, beside the LiDAR BEV through two layers; added to the LiDAR BEV, or the BEV itself
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class PETRv2Fusion(FusionLayer):
         self.queries = BEVQueries(bev_channels, dim, grid, self.point_cloud_range, query_init)
         self.tokens = FrustumTokens(img_channels, dim, self.strides[0], self.point_cloud_range, **dict(embedding or {}))
         self.layers = nn.ModuleList(GlobalLayer(dim, heads, hidden) for _ in range(num_layers))
-        self.mix = nn.Sequential(nn.Conv2d(dim if self.makes_bev else dim + bev_channels, dim, 3, padding=1), nn.ReLU())
+        self.mix = nn.Sequential(nn.Conv2d(dim if self.makes_bev else dim + bev_channels, dim, 1), nn.ReLU())
         self.output = nn.Conv2d(dim, bev_channels, 1)
         if not self.makes_bev:
             nn.init.zeros_(self.output.weight)

@@ -161,7 +161,10 @@ def test_every_parameter_gets_a_gradient(fused, collated, make_camera_frame, cas
     dict(type='PETRv2Fusion', layers=dict(num_layers=1, dim=16, num_heads=2, ffn_channels=8, query_grid=(4, 4)),
          embedding=dict(depths=4))], ids=lambda layer: layer['type'])
 def test_queries_of_the_bev_learn_without_points_and_cameras(fused, collated, make_camera_frame, layer):
-    model = fused(fusion_layer=dict(layer, bev_channels=24, img_channels=16, strides=(8,)))
+    layer = dict(layer, bev_channels=24, img_channels=16, strides=(8,))
+    with pytest.raises(ValueError, match=rf"{layer['type']}. makes BEV features of the cameras alone.*query_init='lidar'"):
+        fused(fusion_layer=dict(layer, query_init='learned'))
+    model = fused(fusion_layer=layer)
     clips = [[make_camera_frame('a', i, masked=SIZES, points=0) for i in range(2)]]
     missing, loss = without_gradient(model, collated, clips)
     assert missing == [] and np.isfinite(loss)
