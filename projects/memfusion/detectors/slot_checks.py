@@ -62,6 +62,21 @@ def check_fusion(layer: Any, has_lidar: bool) -> None:
                      "cameras alone (BEVFormerLiteFusion, PETRv2Fusion or FastBEVFusion with query_init='learned')")
 
 
+def check_task_heads(heads: Mapping[str, Any], has_images: bool) -> None:
+    """Further heads have what they read, and predictions a place of their own.
+
+    Raises:
+        ValueError: naming the heads that need images where there are none, or that write the same field of the samples.
+    """
+    seeing = [name for name, head in heads.items() if head.needs == 'img']
+    if seeing and not has_images:
+        raise ValueError(f'model.task_heads {seeing} need images, but there is no model.img_backbone')
+    for head in heads.values():
+        same = [other for other, one in heads.items() if one.field == head.field]
+        if len(same) > 1:
+            raise ValueError(f'model.task_heads {same} write the same field of the samples, {head.field!r}: give each its own')
+
+
 def check_steps(temporal: Any, head: SceneHead | None, has_images: bool) -> None:
     """What a step calls is what it should be, and has what it reads.
 

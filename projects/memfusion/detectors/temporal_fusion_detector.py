@@ -50,7 +50,7 @@ from .grid_config import fill_grid
 from .modes import evaluating, freeze, keep_frozen_in_eval
 from .recollection import Recollection
 from .session import Session, TestMode, check_clip
-from .slot_checks import check_steps
+from .slot_checks import check_steps, check_task_heads
 from .targets import center_heatmaps
 
 LOSS_FRAMES = ('all', 'last')
@@ -122,9 +122,7 @@ class TemporalFusionDetector(ClipEncoder):
         if pts_bbox_head is None and not task_heads:
             raise ValueError('the model has no head: set model.pts_bbox_head or model.task_heads')
         self.task_heads = ModuleDict({name: MODELS.build(head) for name, head in (task_heads or {}).items()})
-        seeing = [name for name, head in self.task_heads.items() if head.needs == 'img']
-        if seeing and not self.with_img_backbone:
-            raise ValueError(f'model.task_heads {seeing} need images, but there is no model.img_backbone')
+        check_task_heads(self.task_heads, self.with_img_backbone)
         self.temporal: Any = None if temporal is None else MODELS.build(temporal)
         check_steps(self.temporal, scene_head(self.pts_bbox_head) if self.with_pts_bbox else None, self.with_img_backbone)
         train_cfg, test_cfg = train_cfg or {}, test_cfg or {}

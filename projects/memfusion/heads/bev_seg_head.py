@@ -30,6 +30,7 @@ class BEVSegHead(TaskHead):
         groups: K channels, name -> names of the classes in it, e.g. dict(vehicle=['car', 'truck'], person=['pedestrian']).
         point_cloud_range: what the BEV covers, metres.
         channels: width of the head.
+        field: of the samples, where predictions go; two heads beside each other need two.
         loss_seg: loss of logits and targets (V x K, 1, H, W), every group of every frame by itself.
         loss_weight: multiplies the losses.
     """
@@ -45,6 +46,7 @@ class BEVSegHead(TaskHead):
         groups: Mapping[str, Sequence[str]],
         point_cloud_range: Sequence[float],
         channels: int = 64,
+        field: str = 'pred_bev_seg',
         loss_seg: dict | None = None,
         loss_weight: float = 1.0,
         init_cfg: dict | None = None,
@@ -56,7 +58,7 @@ class BEVSegHead(TaskHead):
             unknown = [member for member in members if member not in classes]
             if unknown or not members:
                 raise ValueError(f'BEVSegHead.groups[{name!r}]: {unknown or "no class"} given; classes are {list(classes)}')
-        self.group_names = tuple(groups)
+        self.group_names, self.field = tuple(groups), field
         labels = [torch.tensor([list(classes).index(member) for member in members]) for members in groups.values()]
         table = pad_sequence(labels, batch_first=True, padding_value=NO_MEMBER)
         self.register_buffer('labels_of', table, persistent=False)  # (K, members at most)
@@ -81,9 +83,9 @@ class BEVSegHead(TaskHead):
 
     @torch.no_grad()
     def predict(self, feats: Tensor, samples: Sequence[Det3DDataSample], calibration: Calibration | None = None) -> None:
-        """Sets `pred_bev_seg`: (K, H, W) float32 probabilities, groups in the config's order."""
+        """Sets `field`: (K, H, W) float32 probabilities, groups in the config's order."""
         for sample, probability in zip(samples, self(feats).float().sigmoid(), strict=True):
-            sample.set_field(probability, 'pred_bev_seg')
+            sample.set_field(probability, self.field)
 
     @torch.no_grad()
     def targets(self, samples: Sequence[Det3DDataSample], like: Tensor) -> Tensor:

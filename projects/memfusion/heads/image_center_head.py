@@ -50,6 +50,7 @@ class ImageCenterHead(TaskHead):
     """
 
     needs = 'img'
+    field = 'pred_img_boxes'
 
     def __init__(
         self,
@@ -119,7 +120,7 @@ class ImageCenterHead(TaskHead):
         focal = focal_px(calibration).flatten().to(img_hw.device)
         found = decode_centers(maps, seen, img_hw, focal, self.stride, self.max_per_img, self.score_threshold)
         for i, sample in enumerate(samples):
-            sample.set_field(found[i * cameras:(i + 1) * cameras], 'pred_img_boxes')
+            sample.set_field(found[i * cameras:(i + 1) * cameras], self.field)
 
 
 def _branch(in_channels: int, feat_channels: int, out_channels: int, bias: float = 0.0) -> nn.Sequential:

@@ -40,6 +40,7 @@ class ImageSegHead(TaskHead):
     """
 
     needs = 'img'
+    field = 'pred_img_sem_seg'
     class_weights: Tensor
 
     def __init__(
@@ -97,7 +98,7 @@ class ImageSegHead(TaskHead):
         seen = cells_inside(seen_hw(calibration).to(classes.device), classes.shape[-2:], stride=1)
         classes = classes.masked_fill(~seen, IGNORED).unflatten(0, (-1, len(calibration.cam_names)))
         for sample, frame in zip(samples, classes, strict=True):
-            sample.set_field(frame, 'pred_img_sem_seg')
+            sample.set_field(frame, self.field)
 
     def pixel_logits(self, logits: Tensor) -> Tensor:
         """(M, K, h, w) -> (M, K, Hp, Wp) float32, one per network pixel."""

@@ -30,10 +30,12 @@ class TaskHead(BaseModule):
 
     Attributes:
         needs: 'img' or 'bev'.
+        field: of the samples, where predictions go.
         read_levels: with needs='img', positions of the levels that the head reads; None is all.
     """
 
     needs: ClassVar[str]
+    field: str
     read_levels: Sequence[int] | None = None
 
     def __init__(self, loss_weight: float = 1.0, init_cfg: dict | None = None) -> None:

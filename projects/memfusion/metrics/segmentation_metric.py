@@ -130,14 +130,16 @@ class BEVSegMetric(IoUMetric):
         groups: the K channels of the prediction, name -> names of the classes in it, as in BEVSegHead.
         point_cloud_range: what the BEV covers, metres.
         prefix: of the metric names.
+        field: of the samples, where the head's predictions are: its `field`.
         collect_device: where ranks exchange results: 'cpu' or 'gpu'; both exchange pickled objects.
     """
 
     remedy = 'the data set has no boxes'
 
     def __init__(self, groups: Mapping[str, Sequence[str]], point_cloud_range: Sequence[float], prefix: str = 'bev_seg',
-                 collect_device: str = 'cpu') -> None:
+                 field: str = 'pred_bev_seg', collect_device: str = 'cpu') -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
+        self.field = field
         self.groups = {name: tuple(members) for name, members in groups.items()}
         self.point_cloud_range = tuple(float(value) for value in point_cloud_range)
 
@@ -150,7 +152,7 @@ class BEVSegMetric(IoUMetric):
 
         Args:
             data_batch: not used.
-            data_samples: dicts with `pred_bev_seg` (K, H, W) probabilities, `eval_ann_info` (gt_bboxes_3d, gt_labels_3d, in
+            data_samples: dicts with `field` (K, H, W) probabilities, `eval_ann_info` (gt_bboxes_3d, gt_labels_3d, in
                 the frame of the prediction) and `sample_idx`.
 
         Raises:
@@ -159,9 +161,10 @@ class BEVSegMetric(IoUMetric):
         for sample in data_samples:
             counts = np.zeros((len(self.groups), 3), dtype=np.int64)
             if not is_dropped(sample):
-                predicted = read_field(sample, 'pred_bev_seg', 'the model needs a BEVSegHead, or take BEVSegMetric out').cpu()
+                predicted = read_field(sample, self.field, f'the model needs a BEVSegHead with field={self.field!r}, or take '
+                                       'BEVSegMetric out').cpu()
                 if predicted.dim() != 3 or len(predicted) != len(self.groups):
-                    raise ValueError(f'{describe(sample)}: pred_bev_seg is {tuple(predicted.shape)}, BEVSegMetric.groups are '
+                    raise ValueError(f'{describe(sample)}: {self.field} is {tuple(predicted.shape)}, BEVSegMetric.groups are '
                                      f'{list(self.groups)}: model and metric need the same groups')
                 truth = self._truth(read_field(sample, 'eval_ann_info', 'the data set must be in test_mode'), predicted)
                 found = predicted >= 0.5

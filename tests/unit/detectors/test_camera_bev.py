@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import itertools
 
 import pytest
 import torch
 from mmdet3d.registry import MODELS
+from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.model import BaseModule
+from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 from torch import nn
 
@@ -136,6 +139,43 @@ def test_what_nobody_reads_owes_its_gradients_through_what_is_read(clip):
     unread = model.img_neck.fpn_convs[0].conv.weight.grad
     assert unread is not None and unread.abs().max() == 0
     assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
+def test_one_bev_serves_heads_for_boxes_segmentation_and_occupancy(clip):
+    cells = dict(type='BEVSegHead', in_channels=8, channels=8, classes=list('abcdefghij'))
+    heads = dict(seg=dict(**cells, groups=dict(one=['a'], two=['b'])),
+                 occupancy=dict(**cells, groups=dict(any=list('abcdefghij')), field='pred_occupancy'))
+    model = build(task_heads=heads).train()
+    losses = model(**collate(model, [clip('a', 2)], training=True), mode='loss')
+    for name in ('task0.loss_heatmap', 'seg.loss_bev_seg_bce', 'occupancy.loss_bev_seg_bce'):
+        assert losses[name] > 0, name
+    with torch.no_grad():
+        found, = model.eval()(**collate(model, [clip('a', 1)]), mode='predict')
+    assert found.pred_bev_seg.shape == (2, 16, 16) and found.pred_occupancy.shape == (1, 16, 16)
+    assert not torch.equal(found.pred_bev_seg[:1], found.pred_occupancy)
+    heads['occupancy'].pop('field')
+    with pytest.raises(ValueError, match=r"\['seg', 'occupancy'\] write the same field.*pred_bev_seg"):
+        build(task_heads=heads)
+
+
+def test_a_config_of_cameras_alone_learns_and_streams_from_its_data_set(repo, nano_infos_root):
+    """As the Runner does it: loaders of the config, augmented clips in training, scenes in time order in testing."""
+    cfg = Config.fromfile(repo / 'configs/fusion/bevformer-lite-camera_r18_tiny-synthetic.py')
+    cfg.model.grid.voxel_size = [0.8, 0.8, 8.0]
+    cfg.model.fusion_layer.layers.num_layers = 1
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model)
+    loaders = [cfg.train_dataloader, cfg.val_dataloader]
+    for loader in loaders:
+        loader.update(batch_size=1, num_workers=0, persistent_workers=False)
+        loader.dataset.data_root = f'{nano_infos_root}/'
+    learn, test = (Runner.build_dataloader(loader, seed=0) for loader in loaders)
+    losses = model.train()(**model.data_preprocessor(next(iter(learn)), True), mode='loss')
+    model.parse_losses(losses)[0].backward()
+    assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+    found = [model.eval().test_step(batch)[0] for batch in itertools.islice(test, 2)]
+    assert [sample.frame_index for sample in found] == [0, 1] and len({sample.scene_token for sample in found}) == 1
+    assert model.session[found[0].scene_token].state.ages == (2,)
 
 
 @pytest.mark.parametrize('kind', ['FuTr', 'FuTrPlusPlus'])

@@ -209,6 +209,10 @@ def test_bev_groups_unite_classes_and_samples():
     samples = [bev_sample(0, boxes, [0, 1, -1], everything), bev_sample(1, [], [], torch.zeros(1, 8, 8))]
     assert evaluate(BEVSegMetric(dict(occupied=['car', 'bus']), RANGE), samples)['IoU_occupied'] == pytest.approx(16 / 64)
     assert evaluate(BEVSegMetric(dict(occupied=['bus']), RANGE), samples)['IoU_occupied'] == pytest.approx(8 / 64)
+    for sample in samples:
+        sample['pred_occupancy'] = sample.pop('pred_bev_seg')
+    metric = BEVSegMetric(dict(occupied=['car', 'bus']), RANGE, field='pred_occupancy')
+    assert evaluate(metric, samples)['IoU_occupied'] == pytest.approx(16 / 64)
 
 
 def test_masked_cameras_are_left_out_and_nothing_labelled_gives_no_score():

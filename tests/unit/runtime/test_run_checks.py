@@ -114,6 +114,10 @@ def test_what_stands_beside_means_the_same(cfg):
     with pytest.raises(UserError, match='task_heads.bev_seg.classes has the same classes in another order'):
         check_run(cfg('cameras', model__task_heads__bev_seg__classes=PERMUTED), 'test')
     made = cfg('cameras')
+    made.test_evaluator[3].field = 'pred_occupancy'
+    with pytest.raises(UserError, match=r"test_evaluator.3.field='pred_occupancy': no BEVSegHead.*pred_bev_seg"):
+        check_run(made, 'test')
+    made.test_evaluator[3].field = 'pred_bev_seg'
     made.test_evaluator[3].groups = dict(vehicle=['car'])
     with pytest.raises(UserError, match=r'test_evaluator.3.groups=.*differs from the groups of its BEVSegHead'):
         check_run(made, 'test')

@@ -153,6 +153,9 @@ def _check_heads_beside(cfg: Mapping[str, Any], classes: ClassList) -> None:
                             'classes')
 
 
+_BEV_FIELD = 'pred_bev_seg'  # where BEVSegHead writes and BEVSegMetric reads unless they say otherwise
+
+
 def _check_evaluators(cfg: Mapping[str, Any], phase: str, classes: ClassList) -> None:
     _, model = detector(cfg) or ('', {})
     heads = [part for _, part in parts(model.get('task_heads') or {}, '') if is_kind(part, 'BEVSegHead')]
@@ -165,7 +168,12 @@ def _check_evaluators(cfg: Mapping[str, Any], phase: str, classes: ClassList) ->
         unknown = [name for members in groups.values() for name in members if name not in classes.names]
         if unknown:
             raise UserError(f'{path}.groups names {", ".join(unknown)}; {classes}. Leave them out of the groups')
-        for head in heads:
+        field = evaluator.get('field', _BEV_FIELD)
+        same = [head for head in heads if head.get('field', _BEV_FIELD) == field]
+        if heads and not same:
+            raise UserError(f'{path}.field={field!r}: no BEVSegHead of the model writes it; there are '
+                            f'{sorted({str(head.get("field", _BEV_FIELD)) for head in heads})}')
+        for head in same:
             if _plain(head.get('groups')) != _plain(groups):
                 raise UserError(f'{path}.groups={_plain(groups)} differs from the groups of its BEVSegHead, '
                                 f'{_plain(head.get("groups"))}: channel by channel they must be the same')

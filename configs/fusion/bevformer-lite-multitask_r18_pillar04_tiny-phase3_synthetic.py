@@ -1,0 +1,10 @@
+# Tiny twin of phase 3: everything learns together, what phase 1 taught ten times slower than the heads of phase 2.
+_base_ = './bevformer-lite-multitask_r18_pillar04_tiny-phase2_synthetic.py'
+load_from = 'work_dirs/bevformer-lite-multitask_r18_pillar04_tiny-phase2_synthetic/epoch_4.pth'
+model = dict(train_cfg=dict(frozen=[]))
+slower = dict(lr_mult=0.1)
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(pts_=slower, img_=slower, fusion_layer=slower)))
+param_scheduler = [  # relative to each part's own rate, which OneCycleLR would set alike
+    dict(type='LinearLR', start_factor=0.1, begin=0, end=1, by_epoch=True, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', eta_min_ratio=1e-3, begin=1, end=4, T_max=3, by_epoch=True, convert_to_iter_based=True),
+]
