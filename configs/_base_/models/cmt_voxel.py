@@ -1,11 +1,9 @@
-# CMT with the voxel encoder and the BGR images of its published checkpoints. The published sparse_shape, 1024 cells, is smaller
-# than its range, 1080 cells; here it comes from `model.grid`.
+# CMT with its published voxel encoder. The published sparse_shape, 1024 cells, is smaller than its range, 1080 cells; here it comes
+# from `model.grid`.
 _base_ = './cmt_pillar.py'
 norm_cfg = dict(type='BN', eps=1e-3, momentum=0.01)
 model = dict(
-    data_preprocessor=dict(
-        mean=[103.53, 116.28, 123.675], std=[57.375, 57.12, 58.395], bgr_to_rgb=False,
-        voxel_layer=dict(max_num_points=10, max_voxels=(120000, 160000))),
+    data_preprocessor=dict(voxel_layer=dict(max_num_points=10, max_voxels=(120000, 160000))),
     img_backbone=dict(frozen_stages=-1),
     pts_voxel_encoder=dict(_delete_=True, type='HardSimpleVFE', num_features=5),
     pts_middle_encoder=dict(
