@@ -1,3 +1,4 @@
-# For the official checkpoint, which tools/convert_checkpoint.py streampetr reads: it relies on what its code does oddly.
+# The same, as the published code computes it: for its checkpoints, which tools/convert_checkpoint.py streampetr converts. Their
+# 2-D head is another.
 _base_ = './streampetr_r50_256x704_8xb2-cosine-60e_nus-3d.py'
-model = dict(pts_bbox_head=dict(published_quirks=True))
+model = dict(pts_bbox_head=dict(published_quirks=True), task_heads=None)
