@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 PREFIX = 'pts_bbox_head.'
-_CONSTANTS = ('code_weights', 'match_costs', 'pc_range', 'position_range', 'coords_d')
+NO_USE = (r'pts_bbox_head\.(code_weights|match_costs|pc_range|position_range|coords_d)',)
 """Parameters of the published code that are settings here."""
 _PARTS = {
     'position_encoder': 'image_tokens.position_encoder.layers', 'memory_embed': 'image_tokens.memory_embed',
@@ -27,7 +27,7 @@ _COPY = re.compile(r'(cls|reg)_branches\.(\d+)\.(.+)')
 
 
 def our_names(official: Iterable[str]) -> dict[str, str | None]:
-    """Official names -> ours; None for what has no use here: settings, and the branches of later layers, which are the first's.
+    """Official names -> ours; None for what has no use here and for the branches of later layers, which are the first's.
 
     Raises:
         ValueError: naming an entry that is not the head's.
@@ -45,14 +45,14 @@ def convert(official: Mapping[str, Tensor]) -> dict[str, Tensor]:
         copy = _COPY.fullmatch(name.removeprefix(PREFIX))
         if copy and copy[2] != '0':
             first = official.get(f'{PREFIX}{copy[1]}_branches.0.{copy[3]}')
-            if first is None or not torch.equal(first, value):
+            if first is None or not value.is_meta and not torch.equal(first, value):
                 raise ValueError(f'{name}, which is not that of layer 0: one branch serves all layers of StreamPETR')
     return {ours: official[name] for name, ours in our_names(official).items() if ours is not None}
 
 
 def _our_name(name: str) -> str | None:
     own = name.removeprefix(PREFIX)
-    if own in _CONSTANTS:
+    if any(re.fullmatch(pattern, name) for pattern in NO_USE):
         return None
     if own == 'pseudo_reference_points.weight':
         return f'{PREFIX}start_points'

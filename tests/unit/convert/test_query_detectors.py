@@ -16,12 +16,13 @@ from projects.convert import CONVERTERS, convert_checkpoint
 from projects.convert.converter import skeleton
 from projects.convert.detector_names import matches_any
 from projects.convert.head_entries import GROUPS, expanded, missing_entries
-from projects.convert.query_detectors import DESIGNS
+from projects.convert.query_detectors import CONFIGS, DESIGNS, config_of
 from projects.memfusion.runtime import UserError, safe_load
 
-FILES = dict(petrv2=(966, 1), sparsebev=(385, 1), cmt_camera_vov=(781, 0), cmt_fusion_r50=(479, 0))
+FILES = dict(
+    petrv2=(966, 1), streampetr=(591, 21), sparsebev=(385, 1), cmt_camera_vov=(781, 0), cmt_fusion_r50=(479, 0))
 """Entries of whole detectors, and how many have no use here."""
-HEADS = ('petrv2_multiview', 'petrv2_perview', 'sparsebev_transformer', 'cmt_head', 'cmt_image_head')
+HEADS = ('petrv2_multiview', 'petrv2_perview', 'streampetr_head', 'sparsebev_transformer', 'cmt_head', 'cmt_image_head')
 """Replay files of heads alone."""
 
 
@@ -117,3 +118,20 @@ def test_every_entry_of_an_official_head_is_missed(name, repo):
 ])
 def test_foreign_and_broken_entries_are_named(design, names, said, tmp_path):
     refused(design, {name: torch.full((2,), float('nan')) for name in names}, tmp_path, said)
+
+
+def test_the_config_is_that_of_the_encoder_and_the_queries(repo, checkpoint):
+    assert all((repo / f'configs/query/{name}.py').is_file() for configs in CONFIGS.values() for name in configs.values())
+    official = checkpoint('streampetr')
+    assert '24e' in config_of('streampetr', official)
+    official['pts_bbox_head.reference_points.weight'] = torch.zeros(300, 3)
+    assert '60e' in config_of('streampetr', official)
+    assert 'v99' in config_of('streampetr', {name: torch.zeros(0) for name in checkpoint('petrv2')})
+    assert 'v99' in config_of('petrv2', {})  # there is one
+
+
+def test_branches_of_streampetr_that_differ_are_refused(checkpoint):
+    official = checkpoint('streampetr')
+    official['pts_bbox_head.cls_branches.4.6.bias'] = torch.zeros(10)
+    with pytest.raises(ValueError, match='cls_branches.4.6.bias, which is not that of layer 0'):
+        CONVERTERS['streampetr'].weights(official)
