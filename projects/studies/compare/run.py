@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from mmengine.runner.checkpoint import weights_to_cpu
 from torch import Tensor
 
 from projects.memfusion.data.files import write_text
+from projects.memfusion.runtime.checkpoint import safe_load
 from projects.memfusion.runtime.launch import init_registry
 from projects.studies.fusion.frames import FusedFrames, camera_dataset
 from projects.studies.fusion.run import Study, load_row, prepare
@@ -75,11 +76,11 @@ def run_row(study: Study, row: Compared, budget: Budget, images: Mapping[str, Te
     training, testing = (
         FusedFrames(**vars(cache), model=model, cameras=camera_dataset(loader.dataset, study.roots), seed=study.seed)
         for cache, loader in ((study.training, cfg.train_dataloader), (study.testing, cfg.test_dataloader)))
-    seconds = train(model, cfg, training, replace(budget, lr=row.lr), study.seed)
-    torch.save(dict(state_dict=weights_to_cpu(model.state_dict())), study.folder / f'{row.name}.pth')
-    result: dict[str, Any] = dict(row=row.name, title=row.title, seed=study.seed, steps=budget.iterations,
-                                  frames_a_step=budget.clips, lr=row.lr, image_steps=image_steps,
-                                  train_seconds=round(seconds, 1))
+    said = dict(row=row.name, title=row.title, seed=study.seed, steps=budget.iterations, frames_a_step=budget.clips, lr=row.lr,
+                image_steps=image_steps)
+    train_or_load(model, study.folder / f'{row.name}.pth', said,
+                  lambda: train(model, cfg, training, replace(budget, lr=row.lr), study.seed))
+    result: dict[str, Any] = dict(said)
     result['worlds'] = test(study, row, model, testing)
     if row.name != LIDAR_ONLY:
         kept = first_worlds(study.testing, SWEPT_WORLDS, len(study.roots))
@@ -87,6 +88,17 @@ def run_row(study: Study, row: Compared, budget: Budget, images: Mapping[str, Te
         result['sweep'] = run_sweep(model, cfg, frames, study.roots[:SWEPT_WORLDS], study.folder / 'submissions' / row.name)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(rounded(result), indent=1) + '\n')
+
+
+def train_or_load(model: Any, path: Path, said: dict[str, Any], train_it: Callable[[], float]) -> None:
+    """Trains, unless the weights in `path` are of the same training."""
+    if path.is_file():
+        stored = safe_load(path, map_location='cpu')
+        if stored.get('meta') == said:
+            model.load_state_dict(stored['state_dict'])
+            return
+    train_it()
+    torch.save(dict(meta=said, state_dict=weights_to_cpu(model.state_dict())), path)
 
 
 def test(study: Study, row: Compared, model: Any, testing: FusedFrames) -> list[dict[str, float]]:

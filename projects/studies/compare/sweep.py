@@ -55,7 +55,8 @@ def run_sweep(model: Any, cfg: Config, testing: FusedFrames, roots: Sequence[Pat
     for number, condition in enumerate(conditions_of(roots[0])):
         parts = [camera_dataset(with_condition(cfg.test_dataloader, conditions_of(root)[number]).dataset, [root])
                  for root in roots]
-        faulty = replace(testing, cameras=ConcatDataset([part for part in parts if part is not None]), drawn=0)
+        cameras = ConcatDataset([world for part in parts if part is not None for world in part.datasets])
+        faulty = replace(testing, cameras=cameras, drawn=0)
         boxes = predict(model, faulty)
         found[condition.name] = [
             official_scores(cfg, boxes[i * share:(i + 1) * share], root, folder / root.name)
