@@ -26,7 +26,7 @@ from projects.studies.fusion.train_row import new_model
 FRAMES, RANGE_M, RADIUS_M, TOP, WANTED = 8, 25.0, 2.0, 300, 0.9
 AUGMENTATIONS = ('CalibrationNoise', 'ResizeImages', 'CropImages', 'FlipImages', 'RotateImages', 'ClipBEVAugmentation',
                  'PointShuffle')
-DESIGNS = {'sparsebev': 'SparseBEV', 'petrv2': 'PETRv2', 'cmt': 'CMT'}
+DESIGNS = {'sparsebev': 'SparseBEV', 'petrv2': 'PETRv2', 'streampetr': 'StreamPETR', 'cmt': 'CMT'}
 CAMERA_LEAVES = {'cmt': 'cmt-camera_r18_fpn'}
 SENSORS = {'cameras': 'cameras alone', 'fused': 'cameras and LiDAR'}
 
