@@ -49,8 +49,8 @@ class Frames:
     bev_aug: tuple[float, float] = (0.0, 1.0)
 
     def of(self, scene: str, length: int, start: int = 0) -> list[dict[str, Any]]:
-        """`length` frames of a scene, from `start` on; a scene's content goes by its name."""
-        return [self._frame(scene, index) for index in range(start, start + length)]
+        """`length` frames of a scene, which begins with that at `start`; what it shows goes by its name."""
+        return [self._frame(scene, index, index == start) for index in range(start, start + length)]
 
     @property
     def bev_from_lidar(self) -> np.ndarray:
@@ -61,10 +61,10 @@ class Frames:
         matrix[:3, :3] *= scale
         return np.linalg.inv(matrix) @ matrix if self.undone else matrix
 
-    def _frame(self, scene: str, index: int) -> dict[str, Any]:
+    def _frame(self, scene: str, index: int, starts: bool) -> dict[str, Any]:
         drawn = torch.Generator().manual_seed(zlib.crc32(f'{scene}:{index}'.encode()))
         sample = Det3DDataSample(metainfo=dict(
-            sample_idx=index, sample_token=f'{scene}-{index}', scene_token=scene, frame_index=index, is_scene_start=index == 0,
+            sample_idx=index, sample_token=f'{scene}-{index}', scene_token=scene, frame_index=index, is_scene_start=starts,
             is_scene_end=False, timestamp_s=1.5e9 + 0.5 * index, global_from_lidar=pose_of(index), is_keyframe=True,
             bev_aug=self.bev_from_lidar, frame_valid=True, box_type_3d=LiDARInstance3DBoxes))
         boxes = torch.rand(self.boxes, 9, generator=drawn) * torch.tensor([30.0, 30, 1, 3, 1, 1, 6, 2, 2]) \
@@ -114,7 +114,7 @@ def pose_of(index: int) -> np.ndarray:
 def build_small(config: Config) -> Any:
     """The config's detector on large cells, in eval mode; weights are reproducible and none is 0."""
     cfg = copy.deepcopy(config.model)
-    cfg.grid.update(voxel_size=[0.8, 0.8, 8.0], out_size_factor=2)
+    cfg.grid.update(voxel_size=[1.6, 1.6, 8.0], out_size_factor=2)
     torch.manual_seed(0)
     model = MODELS.build(cfg)
     generator = torch.Generator().manual_seed(1)

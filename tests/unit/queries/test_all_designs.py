@@ -13,7 +13,7 @@ import torch
 from mmdet3d.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from unit.queries.scenes import SIZES, Frames, Watch, build_small, collated, pose_of, streamed
+from unit.queries.scenes import Frames, Watch, build_small, collated, pose_of, streamed
 
 from projects.memfusion import register  # noqa: F401 - fills the registries
 from projects.memfusion.queries import QueryHead
@@ -41,10 +41,14 @@ def model(request):
 
 
 def same(found, expected, what=''):
-    assert len(found) == len(expected)
+    """The same answers (B, Q, n), in whatever order: remembered queries of equal scores may change places."""
+    assert len(found) == len(expected) > 0
     for t, (one, other) in enumerate(zip(found, expected)):
-        torch.testing.assert_close(one, other, atol=TOLERANCE, rtol=TOLERANCE,
-                                   msg=lambda text, t=t: f'{what}, step {t}: {text}')
+        assert one.shape == other.shape
+        apart = (one[:, :, None] - other[:, None]).abs() / (1 + other[:, None].abs())
+        apart = apart.amax(-1)
+        worst = float(torch.maximum(apart.amin(1).amax(), apart.amin(2).amax()))
+        assert worst < TOLERANCE, f'{what}, step {t}: {worst} apart'
 
 
 def test_no_design_is_left_out():
@@ -55,33 +59,25 @@ def test_no_design_is_left_out():
 
 
 def test_scenes_side_by_side_are_as_each_alone_and_forgotten_by_data(model):
-    first, second = Frames().of('a', 3), Frames().of('bb', 3)
+    first, second = Frames().of('a', 2), Frames().of('bb', 2)
     alone = streamed(model, first), streamed(model, second)
-    together = streamed(model, first, second)
+    together = streamed(model, first + second, second + first)  # the session is never cleared in between
     for row in range(2):
-        same([answer[row:row + 1] for answer in together], alone[row], f'row {row}')
-    changes_scene = streamed(model, first[:2] + second[:2], second[:2] + first[:2])  # the session is never cleared in between
-    same([answer[:1] for answer in changes_scene[2:]], alone[1][:2], 'a scene after another')
-    if model.temporal is not None:
-        begins = copy.deepcopy(first[2:])
-        begins[0]['data_samples'].set_metainfo(dict(is_scene_start=True))
-        cut = streamed(model, begins)
-        assert (cut[0] - alone[0][2]).abs().max() > TOLERANCE  # memory has a say at all
+        same([answer[row:row + 1] for answer in together], alone[row] + alone[1 - row], f'row {row}')
+    if model.temporal is not None:  # memory has a say at all
+        assert (streamed(model, Frames().of('a', 1, start=1))[0] - alone[0][1]).abs().max() > TOLERANCE
 
 
 def test_any_cameras_of_mixed_sizes_and_a_masked_one_says_nothing(model):
     if not model.with_img_backbone:
         pytest.skip('a detector without cameras')
-    for cameras in (1, 5):
-        assert all(answer.isfinite().all() for answer in streamed(model, Frames(cameras=cameras).of('a', 2)))
-    hidden = Frames(cameras=4, masked=(1,))
-    same(streamed(model, replace(hidden, noise=1).of('a', 2)), streamed(model, hidden.of('a', 2)), 'pixels of a masked camera')
-    shown = streamed(model, Frames(cameras=4).of('a', 2))
-    assert (shown[0] - streamed(model, hidden.of('a', 2))[0]).abs().max() > TOLERANCE
-    blind = Frames(cameras=4, masked=(0, 1, 2, 3))
+    hidden, blind = Frames(cameras=4, masked=(1,)), Frames(cameras=4, masked=(0, 1, 2, 3))
     mixed = streamed(model, blind.of('a', 2), hidden.of('bb', 2))
     same([answer[:1] for answer in mixed], streamed(model, blind.of('a', 2)), 'no camera beside some')
-    assert all(answer.isfinite().all() for answer in mixed)
+    same([answer[1:] for answer in mixed], streamed(model, replace(hidden, noise=1).of('bb', 2)), 'pixels of a masked camera')
+    for others in (Frames(cameras=4), Frames(cameras=1), Frames(cameras=5)):
+        answer = streamed(model, others.of('bb', 1))[0]
+        assert answer.isfinite().all() and (answer - mixed[0][1:]).abs().max() > TOLERANCE
 
 
 def test_a_frame_without_points_is_as_good_in_a_batch_as_alone(model):
@@ -98,10 +94,9 @@ def test_a_frame_without_points_is_as_good_in_a_batch_as_alone(model):
 def test_augmentation_that_is_undone_changes_nothing(model):
     plain = streamed(model, Frames().of('a', 2))
     for change in (dict(zoom=(1.3, -5.0)), dict(bev_aug=(0.4, 1.05))):
-        done, undone = (streamed(model, Frames(**change, undone=undone).of('a', 2)) for undone in (False, True))
-        same(undone, plain, f'{change} undone')
+        same(streamed(model, Frames(**change, undone=True).of('a', 2)), plain, f'{change} undone')
         if model.with_img_backbone:
-            assert (done[0] - plain[0]).abs().max() > TOLERANCE
+            assert (streamed(model, Frames(**change).of('a', 1))[0] - plain[0]).abs().max() > TOLERANCE
 
 
 def test_fixed_points_keep_their_pixels_under_augmentation(model):
@@ -130,15 +125,17 @@ def moved(points, matrix):
     return points @ matrix[:3, :3].T + matrix[:3, 3]
 
 
-@pytest.mark.parametrize('leaf', LEAVES)
-def test_every_parameter_learns_in_every_step(leaf):
-    model = build_small(config(leaf)).train()
-    steps = {'plain': Frames(), 'no cameras': Frames(masked=(0, 1, 2)), 'no boxes': Frames(boxes=0),
-             'no points': Frames(lidar=False)}
-    for what, frames in steps.items():
+def test_every_parameter_learns_in_every_step(model):
+    model = copy.deepcopy(model).train()
+    steps = {'no boxes': Frames(cameras=2, boxes=0)}
+    if model.with_img_backbone:
+        steps['no cameras'] = Frames(cameras=2, masked=(0, 1))
+    if model.with_points:
+        steps['no points'] = Frames(cameras=2, lidar=False)
+    for what, frames in {'plain': Frames(cameras=2), **steps}.items():
         model.zero_grad(set_to_none=True)
-        losses = model(**collated(model, [frames.of('a', 2), frames.of('bb', 2)], training=True), mode='loss')
-        total = model.parse_losses(losses)[0]
+        clips = [frames.of('a', 2), frames.of('bb', 2)] if what == 'plain' else [frames.of('a', 2)]
+        total = model.parse_losses(model(**collated(model, clips, training=True), mode='loss'))[0]
         total.backward()
         assert total.isfinite(), what
         untaught = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
@@ -160,7 +157,3 @@ def test_nobody_is_told_the_truth_in_eval_mode(model):
     assert all(given[2] is None for given in watch.given)
     half = len(watch.answers) // 2
     same(watch.answers[:half], watch.answers[half:], 'other boxes')
-
-
-def test_the_scenes_have_images_of_mixed_sizes():
-    assert len(set(SIZES)) > 2
