@@ -100,6 +100,8 @@ def frames_of(cfg: Any, root: Path) -> tuple[list[Any], list[Truth]]:
     dataset = DATASETS.build(ConfigDict({**cfg.train_dataloader.dataset, 'seq_len': 1, 'pipeline': pipeline}))
     positions = np.linspace(0, len(dataset) - 1, FRAMES).astype(int).tolist()
     items = [dataset[position] for position in positions]
+    for item in items:  # whoever remembers would miss the frames before
+        item[0]['data_samples'].set_metainfo(dict(is_scene_start=True, is_scene_end=True))
     level = visibility(root)
     return items, [truth_of(item[0]['data_samples'], level) for item in items]
 
