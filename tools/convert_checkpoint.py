@@ -18,7 +18,7 @@ warnings.filterwarnings('ignore', category=FutureWarning, module='spconv')
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('kind', help='what the checkpoint is of, e.g. openpcdet_multihead')
+    parser.add_argument('kind', help='what the checkpoint is of: petrv2, streampetr, sparsebev, cmt or openpcdet_multihead')
     parser.add_argument('source', metavar='IN', help='the checkpoint; it is only read')
     parser.add_argument('target', metavar='OUT', help='the file to write')
     parser.add_argument('--config', help="the detector that it must fit; default: the published one's")

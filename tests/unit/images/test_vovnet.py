@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from mmdet3d.registry import MODELS
 
 from projects.common.build import build_from
+from projects.memfusion.detectors.unread_levels import parameters_beside
 from projects.memfusion.images import CPFPN, VoVNet
+from projects.memfusion.runtime.fuse import fuse_for_inference
 
 SPEC = dict(stem_channels=(4, 4, 6), block_channels=(4, 5, 6, 7), out_channels=(8, 10, 12, 14), layers=2, blocks=(1, 2, 1, 2))
 
@@ -99,6 +101,32 @@ def test_frozen_stages_and_norms_stay():
     moving = make(norm_eval=False).train()
     moving(torch.randn(2, 3, 64, 64))
     assert int(moving.state_dict()['stage5.OSA5_1.concat.OSA5_1_concat/norm.num_batches_tracked']) == 1
+
+
+def test_pretrained_weights_under_a_prefix_are_loaded(tmp_path):
+    whole = make(out_features=('stage5',))
+    torch.save(dict(state_dict={f'img_backbone.{name}': value for name, value in whole.state_dict().items()}),
+               tmp_path / 'remapped.pth')
+    fresh = VoVNet(SPEC, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'remapped.pth'), prefix='img_backbone'))
+    fresh.init_weights()
+    assert all(torch.equal(value, whole.state_dict()[name]) for name, value in fresh.state_dict().items())
+
+
+def test_inference_without_batch_norm_gives_the_same():
+    network, images = make().eval(), torch.randn(1, 3, 64, 96)
+    before = network(images)
+    fused = fuse_for_inference(network)
+    assert not any(isinstance(part, torch.nn.BatchNorm2d) for part in fused.modules())
+    for ours, theirs in zip(fused(images), before, strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4 * float(theirs.detach().abs().max()))
+
+
+def test_what_nobody_reads_is_known_under_checkpoints():
+    network, neck = make(with_cp=True), CPFPN(in_channels=[12, 14], out_channels=4, num_outs=2)
+    assert parameters_beside(network, neck, {0}) == ()
+    beside = parameters_beside(network, neck, {1})
+    assert {name.split('.')[2] for name in beside} == {'0'} and all(name.startswith('img_neck') for name in beside)
+    assert len(beside) == 4  # the finer level's two convolutions
 
 
 def test_only_the_stages_that_are_wanted_are_built():
