@@ -132,5 +132,17 @@ class MultiheadAttention(nn.Module):
         read = read.transpose(1, 2).flatten(2)
         return self.out_proj(read if keep is None else read * some)
 
+    def weights(self, query: Tensor, key: Tensor, keep: Tensor | None = None,
+                encoding: AttentionEncoding | None = None) -> Tensor:
+        """(B, Q, E) and (B, S, E) -> (B, heads, Q, S) float32, the weights of `forward`; 0 where nothing of a sample counts."""
+        dim = self.in_proj_weight.shape[1]
+        queries = self._heads(F.linear(query, self.in_proj_weight[:dim], self.in_proj_bias[:dim]))
+        queries = queries if encoding is None else encoding.queries(queries)
+        logits = (queries @ self.project(key, key, encoding).keys.transpose(-1, -2)).float() / queries.shape[-1] ** 0.5
+        if keep is None:
+            return logits.softmax(-1)
+        kept = keep[:, None, None]
+        return logits.masked_fill(~kept, torch.finfo(logits.dtype).min).softmax(-1) * kept
+
     def _heads(self, tokens: Tensor) -> Tensor:
         return tokens.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""Hook. In: test batches and their predictions (LiDAR frame). Out: PNGs from above, on images, of the gate."""
+"""Hook. In: test batches and their predictions (LiDAR frame). Out: PNGs from above, on images, of the gate, of queries."""
 
 from __future__ import annotations
 
@@ -15,7 +15,17 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from projects.memfusion.structures.calibration import Calibration
-from projects.memfusion.visualization import BoxSet, draw_bev, draw_cameras, draw_gate, write_png
+from projects.memfusion.visualization import (
+    BoxSet,
+    QueryRecorder,
+    draw_bev,
+    draw_cameras,
+    draw_gate,
+    draw_queries,
+    draw_query_cameras,
+    records_queries,
+    write_png,
+)
 from projects.memfusion.visualization.image_files import read_rgb
 
 _DEFAULT_RANGE_M = (-51.2, -51.2, 51.2, 51.2)
@@ -23,7 +33,8 @@ _DEFAULT_RANGE_M = (-51.2, -51.2, 51.2, 51.2)
 
 @HOOKS.register_module()
 class BEVVisualizationHook(Hook):
-    """Draws test samples: `<scene>_<frame>_bev.png`, `_cameras.png`, and `_gate.png` where the model has a gate.
+    """Draws test samples: `<scene>_<frame>_bev.png`, `_cameras.png`, `_gate.png` where the model has a gate, `_queries.png` and
+    `_query_cameras.png` where its head has queries.
 
     Works on mmdet3d's own batches and on clips (of which the last frame is predicted and drawn). Camera pictures are left
     out, with one warning, where the info or the disk has no images. At the end it says how many samples were drawn.
@@ -50,11 +61,15 @@ class BEVVisualizationHook(Hook):
         self.interval, self.max_samples = interval, max_samples
         self._num_seen = self._num_drawn = 0
         self._warned = False
+        self._recorder: QueryRecorder | None = None
 
     def before_test_epoch(self, runner: Runner) -> None:
         """Counts anew."""
         self._num_seen = self._num_drawn = 0
         self._warned = False
+        if self.draw and records_queries(head := _head_of(runner)):
+            self._recorder = QueryRecorder(head)
+            self._recorder.__enter__()
 
     def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: dict | list | None = None,
                         outputs: Sequence[Det3DDataSample] | None = None) -> None:
@@ -63,15 +78,20 @@ class BEVVisualizationHook(Hook):
             return
         last = data_batch[-1] if isinstance(data_batch, list) else data_batch  # of a clip, its last frame is predicted
         points = _points(last, len(outputs))
-        for sample, cloud in zip(outputs, points):
+        for row, (sample, cloud) in enumerate(zip(outputs, points)):
             turn = self._num_seen % self.interval == 0
             self._num_seen += 1
             if turn and self._num_drawn < _share(self.max_samples):
                 self._num_drawn += 1
-                self._draw_sample(runner, sample, cloud)
+                self._draw_sample(runner, sample, cloud, row)
+        if self._recorder is not None:
+            self._recorder.clear()
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Says how many samples all processes drew; a run that drew none says why."""
+        if self._recorder is not None:
+            self._recorder.__exit__()
+            self._recorder = None
         if not self.draw:
             return
         counts = all_gather_object((self._num_drawn, self._num_seen))
@@ -86,7 +106,7 @@ class BEVVisualizationHook(Hook):
     def _folder(self, runner: Runner) -> Path:
         return Path(self.test_out_dir) if self.test_out_dir else Path(runner.work_dir) / 'pictures'
 
-    def _draw_sample(self, runner: Runner, sample: Det3DDataSample, points: np.ndarray | None) -> None:
+    def _draw_sample(self, runner: Runner, sample: Det3DDataSample, points: np.ndarray | None, row: int) -> None:
         dataset = runner.test_dataloader.dataset
         info = _info_of(dataset, sample)
         names = dataset.metainfo['classes']
@@ -101,6 +121,11 @@ class BEVVisualizationHook(Hook):
         if gate is not None:
             write_png(folder / f'{stem}_gate.png', draw_gate(gate, range_m, points, truth, names, title=stem))
         images = self._images(runner, dataset, info)
+        if self._recorder is not None and self._recorder.has_call:
+            record = self._recorder.record(row)
+            write_png(folder / f'{stem}_queries.png', draw_queries(record, range_m, points, truth, names, stem))
+            if images and record.rig is not None:
+                write_png(folder / f'{stem}_query_cameras.png', draw_query_cameras(record, images, names))
         if images:
             sizes = {name: (image.shape[0], image.shape[1]) for name, image in images.items()}
             calibration = Calibration.from_info(
@@ -141,6 +166,11 @@ def _share(max_samples: int | None) -> float:
         return math.inf
     rank, world_size = get_dist_info()
     return max_samples // world_size + (rank < max_samples % world_size)
+
+
+def _head_of(runner: Runner) -> Any:
+    model = getattr(runner, 'model', None)
+    return getattr(getattr(model, 'module', model), 'pts_bbox_head', None)
 
 
 def _info_of(dataset: Any, sample: Det3DDataSample) -> dict[str, Any]:

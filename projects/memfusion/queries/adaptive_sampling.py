@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from projects.geometry.precision import full_precision
-from projects.memfusion.structures import PastFrame
+from projects.memfusion.structures import Looks, PastFrame
 
 from .map_reading import MapPoints, read_maps
 from .sampled_frames import seen_points
@@ -65,6 +65,17 @@ class AdaptiveSampling(nn.Module):
         if bev is not None:
             sources.append(self.bev_points(points_m, bev))
         return read_maps(sources)
+
+    def query_looks(self, chosen: Tensor, boxes: Tensor, query: Tensor, frames: Sequence[PastFrame], gaps_s: Tensor,
+              bev: Tensor | None) -> Looks:
+        """As structures.Looking, in the current frame."""
+        del bev
+        boxes, query = boxes[:, chosen], query[:, chosen]
+        points_m = self.points(boxes, self.offsets(query))
+        if not frames:
+            return Looks(points_m.flatten(2, 3))
+        images = self.image_points(points_m, boxes, query, frames[:1], gaps_s[:, :1])[0]
+        return Looks(points_m.flatten(2, 3), images.uv_px.flatten(3, 4), images.seen.flatten(3, 4))
 
     def offsets(self, query: Tensor) -> Tensor:
         """(B, Q, G * P, 3) in sizes of the box, along its own axes."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from projects.encodings.frustum import normalised
 from projects.encodings.sine import sine_points
 from projects.geometry import cell_positions
+from projects.memfusion.structures import TokenPlaces
 
 from .decoder import Tokens
 
@@ -40,7 +41,8 @@ class BEVTokens(nn.Module):
         pooled = F.avg_pool2d(bev, self.stride) if self.stride > 1 else bev
         features = self.norm(self.project(pooled.flatten(2).transpose(1, 2)))
         centres = cell_positions(pooled.shape[2:], self.point_cloud_range, bev.device).flatten(0, 1)
-        places = normalised(F.pad(centres, (0, 1)), self.point_cloud_range).float()
-        sines = sine_points(places, self.dim, order=(1, 0))
-        return Tokens(features + self.position(sines), features)
+        cells = normalised(F.pad(centres, (0, 1)), self.point_cloud_range).float()
+        sines = sine_points(cells, self.dim, order=(1, 0))
+        places = TokenPlaces((pooled.shape[2], pooled.shape[3]))
+        return Tokens(features + self.position(sines), features, places=(places,))
 

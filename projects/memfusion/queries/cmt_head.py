@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from projects.encodings.quirks import parse_quirks
 from projects.encodings.rig_cache import RigCache
-from projects.memfusion.structures import Calibration, Readout, SceneFeatures
+from projects.memfusion.structures import Calibration, Readout, SceneFeatures, TokenPlaces
 
 from .bev_embedding import BEVEmbedding
 from .decoder import QueryDecoder, Tokens
@@ -175,12 +175,14 @@ class CMTHead(QueryHead):
             bev = self.shared_conv(features.needed_bev if readout.bev is None else readout.bev)
             values = flat_tokens(bev[:, None])
             keep = None if shown.lidar is None else shown.lidar[:, None].expand(values.shape[:2])
-            parts.append(Tokens(values + self.bev_embedding.of_cells(bev.shape[2:]), values, keep))
+            parts.append(Tokens(values + self.bev_embedding.of_cells(bev.shape[2:]), values, keep,
+                                (TokenPlaces((bev.shape[2], bev.shape[3])),)))
         if rig is not None:
             level = self._level(features)
             values = self.img_proj(flat_tokens(level))
             keys = values + self.cell_positions(rig, level.shape[-2:])
-            parts.append(Tokens(keys, values, self._seen_cells(rig, level.shape[-2:], shown)))
+            places = TokenPlaces((level.shape[1], *level.shape[3:]))
+            parts.append(Tokens(keys, values, self._seen_cells(rig, level.shape[-2:], shown), (places,)))
         return Tokens.join(parts)
 
     def cell_positions(self, rig: Calibration, shape: Sequence[int]) -> Tensor:

@@ -16,7 +16,7 @@ from projects.encodings.frustum import FeatureGate, FrustumEncoder, frustum_poin
 from projects.encodings.rig_cache import RigCache
 from projects.geometry.precision import full_precision
 from projects.geometry.views import cell_pixels
-from projects.memfusion.structures import Calibration
+from projects.memfusion.structures import Calibration, TokenPlaces
 
 from .conditioned_norm import ConditionedNorm, Shift
 from .decoder import Tokens
@@ -78,7 +78,8 @@ class ConeTokens(nn.Module):
         known = self._cache.get(calibration.views(), lambda: self._of_rig(calibration, shape), self, (*shape, self.quirks))
         positions, *shift = known.unbind(0)
         features = Shift(*shift).of(self.memory_embed(flat_tokens(level)))
-        return Tokens(features + self.gate(positions, features), features, self._kept(calibration, shape))
+        places = TokenPlaces((level.shape[1], *shape))
+        return Tokens(features + self.gate(positions, features), features, self._kept(calibration, shape), (places,))
 
     def _of_rig(self, calibration: Calibration, shape: Sequence[int]) -> Tensor:
         """(3, B, T, E): what of the tokens depends on the rig alone, positions, and scale and offset of the features."""

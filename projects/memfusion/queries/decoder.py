@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from projects.encodings.attention import AttentionEncoding, MultiheadAttention
+from projects.memfusion.structures import Looks, TokenPlaces
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,13 @@ class Tokens:
         keys: (B, T, E), features that know their positions.
         values: (B, T, E), features.
         keep: (B, T) bool, which of them count; None is all.
+        places: what they show, for pictures; empty where nobody said.
     """
 
     keys: Tensor
     values: Tensor
     keep: Tensor | None = None
+    places: tuple[TokenPlaces, ...] = ()
 
     @staticmethod
     def join(parts: Sequence[Tokens]) -> Tokens:
@@ -40,7 +43,8 @@ class Tokens:
         if any(part.keep is not None for part in parts):
             keep = torch.cat([part.values.new_ones(part.values.shape[:2], dtype=torch.bool) if part.keep is None
                               else part.keep for part in parts], dim=1)
-        return Tokens(torch.cat([part.keys for part in parts], dim=1), torch.cat([part.values for part in parts], dim=1), keep)
+        keys, values = (torch.cat([getattr(part, name) for part in parts], dim=1) for name in ('keys', 'values'))
+        return Tokens(keys, values, keep, tuple(place for part in parts for place in part.places))
 
 
 class FeedForward(nn.Module):
@@ -91,6 +95,20 @@ class DecoderLayer(nn.Module):
             memory: M remembered queries that self-attention reads beside the own ones.
             encoding: of the cross-attention; None is none.
         """
+        queries = self._among(queries, positions, allowed, memory)
+        read = self.cross_attn(queries + positions, tokens.keys, tokens.values, keep=tokens.keep, encoding=encoding)
+        queries = self.norms[1](queries + self.drop(read))
+        return self.norms[2](self.ffn(queries))
+
+    def query_looks(self, chosen: Tensor, queries: Tensor, positions: Tensor, tokens: Tokens, allowed: Tensor | None = None,
+              memory: Tokens | None = None, encoding: AttentionEncoding | None = None) -> Looks:
+        """As structures.Looking: the mean over the heads of what the cross-attention of `forward` weighs tokens with."""
+        asking = (self._among(queries, positions, allowed, memory) + positions)[:, chosen]
+        weights = self.cross_attn.weights(asking, tokens.keys, tokens.keep, encoding)
+        return Looks.of_weights(weights.mean(1), tokens.places)
+
+    def _among(self, queries: Tensor, positions: Tensor, allowed: Tensor | None, memory: Tokens | None) -> Tensor:
+        """The queries after they looked at each other."""
         asking = queries + positions
         own = self.self_attn.project(asking, queries)
         keep = None
@@ -98,10 +116,7 @@ class DecoderLayer(nn.Module):
             own = own.join(self.self_attn.project(memory.keys, memory.values))
             if memory.keep is not None:
                 keep = torch.cat([memory.keep.new_ones(queries.shape[:2]), memory.keep], dim=1)
-        queries = self.norms[0](queries + self.drop(self.self_attn(asking, own, keep=keep, allowed=allowed)))
-        read = self.cross_attn(queries + positions, tokens.keys, tokens.values, keep=tokens.keep, encoding=encoding)
-        queries = self.norms[1](queries + self.drop(read))
-        return self.norms[2](self.ffn(queries))
+        return self.norms[0](queries + self.drop(self.self_attn(asking, own, keep=keep, allowed=allowed)))
 
 
 class QueryDecoder(nn.Module):

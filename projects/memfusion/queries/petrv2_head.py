@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from projects.encodings.quirks import parse_quirks
 from projects.encodings.sine import sine_points
-from projects.memfusion.structures import Calibration, PastFrame, Readout, SceneFeatures
+from projects.memfusion.structures import Calibration, PastFrame, Readout, SceneFeatures, TokenPlaces
 
 from .bev_tokens import BEVTokens
 from .branches import classification_branch, regression_branch
@@ -127,8 +127,9 @@ class PETRv2(QueryHead):
         rows, columns = levels[0].shape[-2:]
         cells = [self.input_proj(flat_tokens(level)).unflatten(1, (level.shape[1], rows * columns)) for level in levels]
         positions, shown = self.embedding(cells, rigs, (rows, columns))
-        parts = [Tokens((cell + position).flatten(1, 2), cell.flatten(1, 2), None if there is None else there.flatten(1))
-                 for cell, position, there in zip(cells, positions, shown)]
+        parts = [Tokens((cell + position).flatten(1, 2), cell.flatten(1, 2), None if there is None else there.flatten(1),
+                        (TokenPlaces((cell.shape[1], rows, columns), age),))
+                 for age, (cell, position, there) in enumerate(zip(cells, positions, shown))]
         return Tokens.join(parts)
 
     def gap_s(self, features: SceneFeatures, past: Sequence[PastFrame]) -> Tensor | None:

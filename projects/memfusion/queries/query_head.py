@@ -76,6 +76,10 @@ class QueryHead(BaseModule, SceneHead):
         losses['loss_cls'] = losses['loss_cls'] + zero_of(self)  # whatever was not used, e.g. an encoding without a camera
         return losses
 
+    def boxes_of_queries(self, outputs: QueryOutputs) -> tuple[Tensor, Tensor]:
+        """Of every query, for pictures: boxes (L, B, Q, 9) after each layer, bottom centres; scores (B, Q, K) at the end."""
+        return self.code.decode(outputs.codes), outputs.logits[-1].sigmoid()
+
     @torch.no_grad()
     def predict_by_feat(self, outputs: QueryOutputs, metas: Sequence[Mapping[str, Any]]) -> list[InstanceData]:
         """As SceneHead.predict_by_feat; the last layer counts."""

@@ -7,11 +7,12 @@ from .frame import META_KEYS, FrameBatch, FrameMeta
 from .history import History, PastFrame
 from .image_labels import ImageLabels
 from .memory_state import MemorySizes, MemoryState, TemporalState, empty_clock
+from .query_looks import Looking, Looks, TokenPlaces
 from .query_state import QueryProposals, QueryState
 from .scene_head import SceneHead
 
 __all__ = [
-    'META_KEYS', 'Calibration', 'CameraFrame', 'FrameBatch', 'FrameMeta', 'HeadOutputs', 'History', 'ImageLabels',
-    'MemorySizes', 'MemoryState', 'PastFrame', 'QueryProposals', 'QueryState', 'Readout', 'SceneFeatures', 'SceneHead',
-    'SceneTruth', 'TemporalState', 'empty_clock', 'take_rows',
+    'META_KEYS', 'Calibration', 'CameraFrame', 'FrameBatch', 'FrameMeta', 'HeadOutputs', 'History', 'ImageLabels', 'Looking',
+    'Looks', 'MemorySizes', 'MemoryState', 'PastFrame', 'QueryProposals', 'QueryState', 'Readout', 'SceneFeatures', 'SceneHead',
+    'SceneTruth', 'TemporalState', 'TokenPlaces', 'empty_clock', 'take_rows',
 ]

@@ -1,4 +1,4 @@
-"""Pictures: boxes, points, cameras, gates and memories drawn to RGB arrays and PNG files."""
+"""Pictures: boxes, points, cameras, gates, queries and memories drawn to RGB arrays and PNG files."""
 
 from .bev import draw_bev
 from .box_set import BoxSet
@@ -7,8 +7,12 @@ from .gate import draw_gate
 from .image_files import write_png, write_strip
 from .memory import StoredFrame, draw_attention, mark_cell
 from .memory_usage import MemoryUsage, draw_memory_usage
+from .queries import draw_queries, draw_query_cameras
+from .query_attention import draw_query_attention
+from .query_record import QueryRecord, QueryRecorder, records_queries
 
 __all__ = [
-    'BoxSet', 'MemoryUsage', 'StoredFrame', 'draw_attention', 'draw_bev', 'draw_cameras', 'draw_gate',
-    'draw_lidar_on_cameras', 'draw_memory_usage', 'mark_cell', 'write_png', 'write_strip',
+    'BoxSet', 'MemoryUsage', 'QueryRecord', 'QueryRecorder', 'StoredFrame', 'draw_attention', 'draw_bev', 'draw_cameras',
+    'draw_gate', 'draw_lidar_on_cameras', 'draw_memory_usage', 'draw_queries', 'draw_query_attention', 'draw_query_cameras',
+    'mark_cell', 'records_queries', 'write_png', 'write_strip',
 ]

@@ -41,13 +41,13 @@ def draw_cameras(
     Returns:
         (H, W, 3) uint8 RGB; nuScenes' six cameras as 2x3, front row above back row, others in rows of three.
     """
-    tiles = {name: _tile(image, tile_width_px) for name, image in images.items()}
+    tiles = {name: tile_of(image, tile_width_px) for name, image in images.items()}
     for name, tile in tiles.items():
         for boxes, color, thickness in ((truth, TRUTH, 2), (predictions, PREDICTION, 1)):
             if boxes is not None and name in calibration.cam_names:
                 draw_boxes_on_image(tile, calibration, name, boxes, color, class_names, thickness,
                                     tile_width_px / images[name].shape[1], text_below=color == PREDICTION)
-    mosaic = _mosaic(tiles, tile_width_px)
+    mosaic = mosaic_of(tiles, tile_width_px)
     given = ((truth, 'truth', TRUTH), (predictions, 'prediction', PREDICTION))
     entries: list[tuple[str, Color | None]] = [(text, color) for boxes, text, color in given if boxes is not None]
     if entries:
@@ -65,17 +65,17 @@ def draw_lidar_on_cameras(
     """LiDAR points (P, 3+) on all images, coloured by depth, near ones on top, with a colour bar on the right; RGB."""
     values = torch.as_tensor(points)[:, :3].float()
     uv_px, depth_m, valid = (value[0].numpy() for value in calibration.project(values[None]))
-    tiles = {name: _tile(image, tile_width_px) for name, image in images.items()}
+    tiles = {name: tile_of(image, tile_width_px) for name, image in images.items()}
     for name, tile in tiles.items():
         if name in calibration.cam_names:
             index = calibration.cam_names.index(name)
             seen = np.flatnonzero(valid[index])
             seen = seen[np.argsort(-depth_m[index, seen], kind='stable')]
             colors = colorize(-depth_m[index, seen], -max_depth_m, 0.0)
-            pixels = _scaled(uv_px[index, seen], tile_width_px / images[name].shape[1])
+            pixels = scaled(uv_px[index, seen], tile_width_px / images[name].shape[1])
             for center, color in zip(np.rint(pixels * 16).astype(int).tolist(), colors.tolist()):
                 cv2.circle(tile, center, 24, color, -1, cv2.LINE_AA, 4)  # of 1.5 pixels
-    mosaic = _mosaic(tiles, tile_width_px)
+    mosaic = mosaic_of(tiles, tile_width_px)
     bar = color_bar(mosaic.shape[0], 0.0, max_depth_m, 'depth m')
     bar[34:mosaic.shape[0] - 16, 12:32] = bar[34:mosaic.shape[0] - 16, 12:32][::-1]  # near is red, as on the images
     return np.concatenate([mosaic, bar], axis=1)
@@ -121,7 +121,7 @@ def draw_boxes_on_image(image: np.ndarray, calibration: Calibration, name: str, 
     edges = corners[:, np.array(EDGES)]
     segments = np.concatenate([edges, boxes.heading_m()[:, None]], axis=1)
     lines, _ = box_lines(calibration, name, segments.reshape(-1, 2, 3))
-    lines = np.clip(_scaled(lines, scale), -_FAR_PX, _FAR_PX)
+    lines = np.clip(scaled(lines, scale), -_FAR_PX, _FAR_PX)
     for line in np.rint(lines * 16).astype(np.int32):
         cv2.line(image, line[0].tolist(), line[1].tolist(), color, thickness, cv2.LINE_AA, 4)
     if boxes.labels is None:
@@ -129,7 +129,7 @@ def draw_boxes_on_image(image: np.ndarray, calibration: Calibration, name: str, 
     index = calibration.cam_names.index(name)
     middles = np.concatenate([corners[:, 4:].mean(axis=1), corners[:, :4].mean(axis=1)])
     uv_px, _, valid = calibration.project(torch.as_tensor(middles, dtype=torch.float32)[None])
-    top_px, bottom_px = _scaled(uv_px[0, index].numpy(), scale).reshape(2, -1, 2)
+    top_px, bottom_px = scaled(uv_px[0, index].numpy(), scale).reshape(2, -1, 2)
     tall = bottom_px[:, 1] - top_px[:, 1] > _MIN_TEXT_PX
     seen = valid[0, index].numpy().reshape(2, -1)[int(text_below)]
     for box in np.flatnonzero(seen & tall):
@@ -144,19 +144,19 @@ def _pixels(calibration: Calibration, index: int, points_cam_m: Tensor) -> tuple
     return uv_px[0, index], has_pixel[0, index]
 
 
-def _tile(image: np.ndarray, width_px: int) -> np.ndarray:
+def tile_of(image: np.ndarray, width_px: int) -> np.ndarray:
     """A resized copy. Boxes are drawn after it, so that lines are as thin whatever the camera's resolution."""
     size = (width_px, round(image.shape[0] * width_px / image.shape[1]))
     shrinks = image.shape[1] >= width_px
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
-def _scaled(uv_px: np.ndarray, scale: float) -> np.ndarray:
+def scaled(uv_px: np.ndarray, scale: float) -> np.ndarray:
     """Pixels of a resized image, whose outer borders fall together (a pixel's centre is a whole number)."""
     return (uv_px + 0.5) * scale - 0.5
 
 
-def _mosaic(tiles: Mapping[str, np.ndarray], tile_width_px: int) -> np.ndarray:
+def mosaic_of(tiles: Mapping[str, np.ndarray], tile_width_px: int) -> np.ndarray:
     names = [list(row) for row in MOSAIC]
     if not tiles.keys() <= {name for row in names for name in row}:
         given = list(tiles)

@@ -17,6 +17,7 @@ from unit.queries.scenes import Frames, Watch, build_small, collated, pose_of, s
 
 from projects.memfusion import register  # noqa: F401 - fills the registries
 from projects.memfusion.queries import QueryHead
+from projects.memfusion.visualization import QueryRecorder
 
 QUERY = Path(__file__).resolve().parents[3] / 'configs' / 'query'
 LEAVES = sorted(path.stem for path in QUERY.glob('*tiny-synthetic.py'))
@@ -157,3 +158,31 @@ def test_nobody_is_told_the_truth_in_eval_mode(model):
     assert all(given[2] is None for given in watch.given)
     half = len(watch.answers) // 2
     same(watch.answers[:half], watch.answers[half:], 'other boxes')
+
+
+def test_where_its_queries_look_can_be_recorded(model):
+    frames = Frames(cameras=3, zoom=(1.5, 4.0)).of('a', 2)
+    plain = streamed(model, frames)
+    with QueryRecorder(model.pts_bbox_head) as recorder:
+        same(streamed(model, frames), plain, 'while it is recorded')
+        with pytest.raises(ValueError, match='query .99999.: the head has queries 0 to'):
+            recorder.record(chosen=[99999])
+        record, one = recorder.record(most=50), recorder.record(chosen=[3])
+    assert not any(layer._forward_pre_hooks for layer in model.pts_bbox_head.modules())
+    logits, codes = plain[-1][0, :, :10], plain[-1][:, :, 10:]
+    np.testing.assert_allclose(record.boxes[-1], model.pts_bbox_head.code.decode(codes)[0].numpy(), atol=1e-4, rtol=1e-5)
+    assert record.chosen.tolist() == logits.max(-1).values.argsort(descending=True)[:50].tolist()
+    assert len(record.layers) >= 2 and len(one.layers) == len(record.layers)
+    for looks, alone in zip(record.layers, one.layers):
+        if looks.points_m is None:
+            parts = [part.reshape(50, -1).sum(1) for part in (looks.images, looks.bev, looks.earlier) if part is not None]
+            np.testing.assert_allclose(sum(parts), 1, atol=1e-5)  # all tokens have a place
+            assert (looks.images is not None) == model.with_img_backbone and alone.earlier.shape == (1,)
+        elif model.with_img_backbone:
+            points = torch.from_numpy(looks.points_m).flatten(0, 1)[None]
+            wanted, _, seen = record.raw_rig.project(points)
+            pixels = torch.from_numpy(looks.uv_px).flatten(1, 2)
+            read = pixels.isfinite().all(-1)
+            assert read.any() and (seen[0] | ~read).all()
+            torch.testing.assert_close(pixels[read], wanted[0][read], atol=1e-2, rtol=0)
+            assert alone.points_m.shape == (1, *looks.points_m.shape[1:])
