@@ -119,6 +119,9 @@ class AdaptiveSampling(nn.Module):
         if len(levels) != self.num_levels:
             raise ValueError(f'pts_bbox_head.transformer.num_levels={self.num_levels}, but {len(levels)} levels are read: '
                              'change it, num_outs of model.img_neck, or pts_bbox_head.inputs.read_levels')
+        if not all(level.numel() for level in levels):
+            raise ValueError('an image level that is read has no cells in an earlier frame: let model.temporal.levels keep all '
+                             'that pts_bbox_head.inputs.read_levels names, or leave it out')
         dim = self.sampling_offset.in_features
         if levels[0].shape[2] != dim:
             raise ValueError(f'pts_bbox_head.transformer.dim={dim}, but the image levels have {levels[0].shape[2]} channels: '

@@ -285,6 +285,13 @@ def test_what_does_not_fit_is_named(changes, seen, said):
         answer(build(**changes), scene(**seen))
 
 
+def test_levels_that_the_memory_does_not_keep_are_named():
+    features, readout = scene()
+    kept = [replace(frame, levels=(frame.levels[0], frame.levels[1][..., :0, :0])) for frame in readout.past.steps[0]]
+    with pytest.raises(ValueError, match=r'let model\.temporal\.levels keep all'):
+        answer(build(), (features, Readout(past=History.of_step(kept))))
+
+
 def test_images_are_asked_for_by_name():
     with pytest.raises(ValueError, match=r'inputs\.num_frames asks for images'):
         answer(build(), (replace(scene()[0], levels=None, calibration=None), Readout()))

@@ -23,6 +23,7 @@ def parsed(repo):
     names = dict(demo=DEMO, cbgs='configs/ablation/xmem-gate_cbgs_tiny-synthetic.py',
                  cameras='configs/fusion/futrpp-multitask_r18_pillar04_second_secfpn_tiny-synthetic.py',
                  center='configs/lidar/centerpoint_pillar02_second_secfpn_8xb4-cyclic-20e_nus-3d.py',
+                 ring='configs/query/sparsebev_r18_fpn_tiny-synthetic.py',
                  anchor='configs/lidar/pointpillars_hv_secfpn_sbn-all_8xb4-2x_nus-3d.py')
     return {name: Config.fromfile(repo / path) for name, path in names.items()}
 
@@ -50,7 +51,7 @@ def subset_of(made):
 
 
 # -- classes ----------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize('name', ['demo', 'cbgs', 'cameras', 'center', 'anchor'])
+@pytest.mark.parametrize('name', ['demo', 'cbgs', 'cameras', 'center', 'ring', 'anchor'])
 def test_what_is_here_passes(cfg, name):
     assert [check_run(cfg(name), phase) for phase in PHASES] == [[], [], []]
 
@@ -306,3 +307,14 @@ def test_the_runner_checks_before_anything_is_written(cfg, tmp_path):
         with pytest.raises(UserError):
             build_runner(cfg('demo', work_dir=str(out), **options), phase=phase)
     assert not out.exists()
+
+
+# -- clips ------------------------------------------------------------------------------------------------------------
+def test_clips_shorter_than_the_frames_asked_for_are_refused(cfg):
+    short = cfg('ring', model__temporal__num_frames=3)
+    with pytest.raises(UserError, match=r'train_dataloader\.dataset\.seq_len=2 is shorter than model\.temporal\.num_frames=3'):
+        check_run(short, 'train')
+    assert check_run(short, 'test') == []  # streaming: frames come one by one
+    window = cfg('ring', model__test_cfg__mode='window', model__test_cfg__seq_len=1)
+    with pytest.raises(UserError, match=r'model\.test_cfg\.seq_len=1 is shorter than model\.temporal\.num_frames=2'):
+        check_run(window, 'test')

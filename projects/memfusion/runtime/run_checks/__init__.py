@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .classes import check_checkpoint, check_classes
+from .clips import check_clips
 from .evaluation import check_evaluators
 from .ranges import check_ranges
 from .sensors import check_points
@@ -15,7 +16,7 @@ __all__ = ['check_checkpoint', 'check_run', 'check_values']
 
 
 def check_run(cfg: Mapping[str, Any], phase: str) -> list[str]:
-    """Compares the parts of an assembled run: settings, classes, sensors, ranges, evaluators.
+    """Compares the parts of an assembled run: settings, classes, sensors, clips, ranges, evaluators.
 
     Args:
         cfg: the config, as a Runner takes it.
@@ -30,6 +31,7 @@ def check_run(cfg: Mapping[str, Any], phase: str) -> list[str]:
     check_values(cfg)
     check_classes(cfg, phase)
     check_points(cfg, phase)
+    check_clips(cfg, phase)
     warnings = check_ranges(cfg, phase)
     check_evaluators(cfg, phase)
     return warnings
