@@ -27,5 +27,5 @@ def check_clips(cfg: Mapping[str, Any], phase: str) -> None:
         lengths[f'{path}.test_cfg.seq_len'] = at(model, 'test_cfg.seq_len')
     for name, length in lengths.items():
         if isinstance(length, int) and length < wanted:
-            raise UserError(f'{name}={length} is shorter than {path}.temporal.num_frames={wanted}: earlier frames would never be '
-                            f'there; set it to {wanted} at least, or fewer frames in temporal and pts_bbox_head')
+            raise UserError(f'{name}={length} is shorter than {path}.temporal.num_frames={wanted}: earlier frames would never '
+                            f'be there; set it to {wanted} at least, or fewer frames in temporal and pts_bbox_head')
