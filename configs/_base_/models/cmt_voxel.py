@@ -1,5 +1,4 @@
-# CMT with its published voxel encoder. The published sparse_shape, 1024 cells, is smaller than its range, 1080 cells; here it comes
-# from `model.grid`.
+# CMT with its published voxel encoder; the leaf's `model.grid` must have a multiple of 16 cells each way.
 _base_ = './cmt_pillar.py'
 norm_cfg = dict(type='BN', eps=1e-3, momentum=0.01)
 model = dict(
