@@ -80,12 +80,9 @@ class ImageEmbedding(nn.Module):
         sines = self.sine(shown, [len(rig.cam_names) for rig in rigs], level_shape)
         embeddings = []
         for age, (feature, rig, sine) in enumerate(zip(features, rigs, sines)):
-            if torch.is_grad_enabled():
-                embeddings.append(self._learned(rig.views(), feature, level_shape) + sine)
-            elif self.gate is None:
-                embeddings.append(self.looks(rig, level_shape, age) + sine)
-            else:
-                embeddings.append(self.gated(self.looks(rig, level_shape, age), feature).add_(sine))
+            embedding = self.gated(self.looks(rig, level_shape, age), feature)
+            own = self.gate is not None and not torch.is_grad_enabled()  # nobody else holds it
+            embeddings.append(embedding.add_(sine) if own else embedding + sine)
         return embeddings, shown
 
     def forget(self) -> None:
@@ -127,13 +124,6 @@ class ImageEmbedding(nn.Module):
         """(..., D, 3) of `lines`: the points as shares of the range, not clamped."""
         return torch.addcmul(start[..., None, :], slope[..., None, :], self.depths_m[:, None])
 
-    def _learned(self, views: Views, features: Tensor, level_shape: tuple[int, int]) -> Tensor:
-        """`gated` of `looks`, both made again in the backward pass."""
-        lines = [part.flatten(0, 1) for part in self.lines(views, level_shape)]
-        if self.gate is None:
-            return by_parts(self._encode_views, features.shape[2], *lines).view_as(features)
-        return by_parts(self._encode_gated, features.shape[2], *lines, features.flatten(0, 1)).view_as(features)
-
     def _encode(self, views: Views, level_shape: tuple[int, int]) -> Tensor:
         start, slope = self.lines(views, level_shape)
         flat = by_parts(self._encode_views, slope.shape[2], start.flatten(0, 1), slope.flatten(0, 1))
@@ -142,7 +132,3 @@ class ImageEmbedding(nn.Module):
     def _encode_views(self, start: Tensor, slope: Tensor) -> Tensor:
         """(V, 1, 3) and (V, P, 3) -> (V, P, E)."""
         return self.frustum(inverse_sigmoid(self.shares(start, slope)))
-
-    def _encode_gated(self, start: Tensor, slope: Tensor, features: Tensor) -> Tensor:
-        assert self.gate is not None
-        return self.gate(self._encode_views(start, slope), features)

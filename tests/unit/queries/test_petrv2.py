@@ -298,6 +298,18 @@ def test_lidar_cells_join_the_keys(kind):
     assert still <= {'decoder.layers.0.self_attn.in_proj_weight'}  # queries start alike, so it does not matter whom they read
 
 
+def test_half_precision():
+    """A step under autocast: geometry stays single, results are near those without."""
+    model, (features, readout) = head(), scene()
+    wanted = run(model, features, readout)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        assert run(model, features, readout).codes.dtype == torch.float32
+        found = model.train()(features, readout, None)
+        found.codes.sum().backward()
+    assert all(value.grad.isfinite().all() for value in model.embedding.parameters())
+    assert apart(wanted, found) < 0.5 and (wanted.codes[..., :2] - found.codes[..., :2]).abs().mean() < 0.1
+
+
 # -- what does not go together ----------------------------------------------------------------------------------------
 @pytest.mark.parametrize('settings, message', [
     (dict(images=dict(channel=8)), r"images has \['channel'\]"), (dict(images=dict(num_frames=0)), 'num_frames must'),
