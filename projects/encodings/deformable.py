@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -25,13 +26,13 @@ def sample_weighted(values: Sequence[Tensor], places: Tensor, weights: Tensor) -
     Returns:
         (B, Q, heads * d), float32.
     """
-    total = torch.zeros((), device=places.device)
+    reads = []
     for level, value in enumerate(values):
-        grid = (2 * places[:, :, :, level].float() - 1).transpose(1, 2).flatten(0, 1)  # (B * heads, Q, P, 2)
+        grid = 2 * places[:, :, :, level].float().transpose(1, 2).flatten(0, 1) - 1  # (B * heads, Q, P, 2)
         sampled = sample_bilinear(value.float().flatten(0, 1), grid)  # (B * heads, d, Q, P)
         weight = weights[:, :, :, level].float().transpose(1, 2).flatten(0, 1)
-        total = total + (sampled * weight[:, None]).sum(-1)
-    return total.unflatten(0, values[0].shape[:2]).flatten(1, 2).transpose(1, 2)
+        reads.append((sampled * weight[:, None]).sum(-1))
+    return reduce(torch.add, reads).unflatten(0, values[0].shape[:2]).flatten(1, 2).transpose(1, 2)
 
 
 def into_heads(features: Tensor, shape: Sequence[int], num_heads: int) -> Tensor:

@@ -60,9 +60,9 @@ class TemporalSelfAttention(nn.Module):
         """
         entries = [query] if self.shape[1] == 1 else [query if past is None else past, query]
         places, weights = self.plan(query, position, bev_shape, past, past_shift)
-        values = [into_heads(self.value_proj(entry), bev_shape, self.shape[0]) for entry in entries]
-        reads = [sample_weighted([value], places[:, i], weights[:, i]) for i, value in enumerate(values)]
-        return self.output_proj(torch.stack(reads).mean(0).to(query.dtype))
+        value = into_heads(self.value_proj(torch.stack(entries, dim=1)).flatten(0, 1), bev_shape, self.shape[0])
+        reads = sample_weighted([value], places.flatten(0, 1), weights.flatten(0, 1))
+        return self.output_proj(reads.unflatten(0, (len(query), -1)).mean(1).to(query.dtype))
 
     def plan(self, query: Tensor, position: Tensor | None, bev_shape: Sequence[int], past: Tensor | None = None,
              past_shift: Tensor | None = None) -> tuple[Tensor, Tensor]:
