@@ -28,7 +28,7 @@ def sample_weighted(values: Sequence[Tensor], places: Tensor, weights: Tensor) -
     """
     reads = []
     for level, value in enumerate(values):
-        grid = 2 * places[:, :, :, level].float().transpose(1, 2).flatten(0, 1) - 1  # (B * heads, Q, P, 2)
+        grid = places[:, :, :, level].float().transpose(1, 2).flatten(0, 1).mul(2).sub_(1)  # (B * heads, Q, P, 2)
         sampled = sample_bilinear(value.float().flatten(0, 1), grid)  # (B * heads, d, Q, P)
         weight = weights[:, :, :, level].float().transpose(1, 2).flatten(0, 1)
         reads.append((sampled * weight[:, None]).sum(-1))
