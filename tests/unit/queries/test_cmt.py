@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from mmdet3d.registry import MODELS
+from sync_counts import counting
 from torch import nn
 
 from projects.benchmarks.ring import ring
@@ -198,6 +199,25 @@ def test_testing_without_gradient_reads_the_last_layer_alone():
     torch.testing.assert_close(answer(head, seen), torch.cat([found.logits[-1], found.codes[-1]], -1), atol=1e-6, rtol=0)
     with torch.no_grad():
         assert head(seen, Readout(), None).logits.shape[0] == 1
+
+
+def test_nothing_waits_for_the_device_and_a_rig_that_stays_is_embedded_once():
+    head, seen = build(masked_modal=dict()), features()
+    made, embed = [], head.rv_embedding.forward
+    head.rv_embedding.forward = lambda *rays: made.append(len(rays)) or embed(*rays)
+    step = torch.eye(4).repeat(2, 1, 1)
+    for waits, embedded, moved_m in ((0, 1, 0.0), (2, 1, 0.0), (2, 2, 1.0)):  # it waits to know whether the rig is the same
+        step[:, 0, 3] = moved_m
+        rig = seen.calibration.moved(step)
+        rig.views()  # made where the frames are loaded
+        with counting() as counts:
+            found = answer(head, replace(seen, calibration=rig))
+        assert counts.total <= waits and len(made) == embedded, counts
+    head.forget_rig()
+    torch.testing.assert_close(found, answer(head, replace(seen, calibration=rig)), atol=1e-6, rtol=0)
+    with counting() as counts:
+        head.train()(replace(seen, calibration=rig), Readout(), None)
+    assert counts.total == 0, counts
 
 
 @pytest.mark.parametrize(('changes', 'word'), [
