@@ -88,7 +88,9 @@ def convert_checkpoint(name: str, source: str | Path, target: str | Path, config
     check_finite(weights, str(source))
     path = converter.config(official) if config is None else config
     cfg = prepare_config(_REPO / path) if chosen is None else chosen
-    absent = _check_fit(skeleton(cfg.model), weights, converter.optional, f'{source}: does not fit {path}')
+    own = skeleton(cfg.model).state_dict()
+    weights = _kernels_of_files(weights, own)
+    absent = _check_fit(own, weights, converter.optional, f'{source}: does not fit {path}')
     head = cfg.model.pts_bbox_head
     classes = [c for task in head.tasks for c in task.class_names] if 'tasks' in head else list(cfg.class_names)
     _save(dict(meta=dict(dataset_meta=dict(classes=classes), cfg=cfg.pretty_text), state_dict=weights), target)
@@ -117,11 +119,23 @@ def skeleton(model_cfg: Mapping[str, Any]) -> nn.Module:
         return MODELS.build({key: deepcopy(part) for key, part in model_cfg.items() if key != 'data_preprocessor'})
 
 
-def _check_fit(model: nn.Module, weights: Mapping[str, Tensor], optional: Iterable[str], what: str) -> list[str]:
+def _kernels_of_files(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Sparse kernels (D, H, W, in, out), as they are read from files that say no version; newer files have `out` first."""
+    return {name: value.permute(1, 2, 3, 4, 0).contiguous()
+            if _is_sparse(name, value) and name in own and value.shape == own[name].shape else value
+            for name, value in weights.items()}
+
+
+def _is_sparse(name: str, value: Tensor) -> bool:
+    return name.startswith('pts_middle_encoder.') and value.dim() == 5
+
+
+def _check_fit(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], optional: Iterable[str], what: str) -> list[str]:
     """Raises unless the weights are exactly those that the model has; returns which of the `optional` slots have none."""
-    own = model.state_dict()
-    shapes = [f'{name} is {tuple(weights[name].shape)} instead of {tuple(value.shape)}'
-              for name, value in own.items() if name in weights and weights[name].shape != value.shape]
+    wanted = {name: (*value.shape[1:], value.shape[0]) if _is_sparse(name, value) else tuple(value.shape)
+              for name, value in own.items()}
+    shapes = [f'{name} is {tuple(weights[name].shape)} instead of {shape}'
+              for name, shape in wanted.items() if name in weights and tuple(weights[name].shape) != shape]
     slots, given = ({name.split('.')[0] for name in names} for names in (own, weights))
     absent = [slot for slot in optional if slot in slots - given]
     missing = [name for name in own if name not in weights and not name.endswith('num_batches_tracked')

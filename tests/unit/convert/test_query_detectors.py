@@ -10,6 +10,7 @@ import zlib
 import pytest
 import replay
 import torch
+from mmdet3d.registry import MODELS
 from mmengine.config import Config
 
 from projects.convert import CONVERTERS, convert_checkpoint
@@ -74,6 +75,27 @@ def test_replays_go_through_the_converter_of_whole_detectors(name, repo, monkeyp
     module = importlib.import_module(f'replays.{replay.family_of(path)}')
     monkeypatch.setattr(module, 'convert', CONVERTERS[design_of(name)].weights)
     assert replay.main([str(path)]) == 0, capsys.readouterr()
+
+
+@pytest.mark.parametrize('out_first', [True, False])
+def test_sparse_kernels_of_either_layout_arrive(out_first, checkpoint, repo, tmp_path):
+    config = Config.fromfile(repo / config_of('cmt', checkpoint('cmt_fusion_r50')))
+    encoder = MODELS.build(dict(config.model.pts_middle_encoder, sparse_shape=[41, 16, 16]))
+    ours = {name: torch.randn(value.shape) if value.is_floating_point() else value
+            for name, value in encoder.state_dict().items()}
+    kernels = [name for name, value in ours.items() if value.dim() == 5]
+    official = checkpoint('cmt_fusion_r50')
+    for name, value in skeleton(config.model).state_dict().items():
+        if name.startswith(('pts_backbone', 'pts_neck')):
+            official[name] = torch.zeros(()).expand(value.shape)
+    for name, value in ours.items():
+        official[f'pts_middle_encoder.{name}'] = value.permute(1, 2, 3, 4, 0) if name in kernels and not out_first else value
+    torch.save(official, tmp_path / 'official.pth')
+    said = convert_checkpoint('cmt', tmp_path / 'official.pth', tmp_path / 'ours.pth')
+    assert len(said) == 1 and kernels
+    converted = safe_load(str(tmp_path / 'ours.pth'))['state_dict']
+    encoder.load_state_dict({name: converted[f'pts_middle_encoder.{name}'] for name in ours})
+    assert all(torch.equal(value, ours[name]) for name, value in encoder.state_dict().items())
 
 
 def refused(design, official, tmp_path, said):
