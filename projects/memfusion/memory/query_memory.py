@@ -34,7 +34,8 @@ class QueryMemory(TemporalSlot):
 
     `Readout.queries`, newest first, all of M slots, in the augmented LiDAR frame of now: embeddings (B, M, E), references_m
     (B, M, 3) where they were found, moved with the ego alone, velocity (B, M, 3) m/s, age_s (B, M), motion (B, M, 4, 4) from
-    the frame of then to that of now, there (B, M) bool. Slots that are not there stand where the scene began.
+    the frame of then to that of now, there (B, M) bool, and run (B,) int64 on the CPU: how many slots in a row come from one
+    frame where all slots are there, which the host knows; else 0. Slots that are not there stand where the scene began.
 
     Args:
         point_cloud_range, align: as in TemporalSlot; with 'none' queries stay where they were in their own frames.
@@ -89,7 +90,8 @@ class QueryMemory(TemporalSlot):
         return Readout(queries=dict(
             embeddings=state.embeddings, references_m=_moved(state.references, bev_from_global).float(),
             velocity=_turned(state.velocity, bev_from_global),
-            age_s=(frames.time_s[:, None] - state.slot_time_s).float(), motion=motion.float(), there=state.there))
+            age_s=(frames.time_s[:, None] - state.slot_time_s).float(), motion=motion.float(), there=state.there,
+            run=torch.tensor([self.num_kept if age * self.num_kept >= self.num_slots else 0 for age in state.ages])))
 
     def write(self, state: QueryState, readout: Readout, outputs: HeadOutputs | None, frames: FrameBatch,
               truth: SceneTruth | None = None) -> QueryState:
@@ -104,7 +106,7 @@ class QueryMemory(TemporalSlot):
         pose = frames.global_from_bev[:, None]
         if offered.start_m is not None:
             state = self._begin(state, offered.start_m, frames)
-        scores, best = offered.scores.topk(self.num_kept, dim=1)
+        best = offered.scores.topk(self.num_kept, dim=1).indices
 
         def push(stored: Tensor, new: Tensor) -> Tensor:
             return torch.cat([new.to(stored.dtype), stored[:, :-self.num_kept]], dim=1)
@@ -120,7 +122,7 @@ class QueryMemory(TemporalSlot):
             velocity=push(state.velocity, _turned(velocity, pose)),
             slot_time_s=push(state.slot_time_s, frames.time_s[:, None].expand(kept)),
             slot_global_from_bev=push(state.slot_global_from_bev, pose.expand(*kept, 4, 4)),
-            there=push(state.there, scores >= 0))
+            there=push(state.there, torch.ones_like(best)))
 
     def _begin(self, state: QueryState, start_m: Tensor, frames: FrameBatch) -> QueryState:
         """The state with points to begin with in the first slots of scenes that have seen nothing."""
@@ -137,11 +139,11 @@ class QueryMemory(TemporalSlot):
         if not isinstance(offered, QueryProposals):
             raise TypeError("temporal=QueryMemory keeps a head's queries, but model.pts_bbox_head offers none: use a head that "
                             "does, e.g. type='StreamPETR'")
-        _, queries, width = offered.embeddings.shape
-        if queries < self.num_kept or width != self.embed_dims:
+        width = offered.embeddings.shape[-1]
+        if offered.num_there < self.num_kept or width != self.embed_dims:
             raise ValueError(f'temporal=QueryMemory keeps {self.num_kept} queries of width {self.embed_dims} a frame, but '
-                             f'model.pts_bbox_head offers {queries} of width {width}: set temporal.num_kept and '
-                             'temporal.embed_dims alike')
+                             f'model.pts_bbox_head offers {offered.num_there} of width {width} when a scene begins: set '
+                             'temporal.num_kept to as many at most, and temporal.embed_dims alike')
         return offered
 
 

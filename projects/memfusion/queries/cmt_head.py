@@ -24,7 +24,7 @@ from .denoising import NoisyQueries
 from .image_tokens import flat_tokens, shown_cells
 from .layerwise_heads import LayerwiseHeads
 from .masked_modal import MaskedModal
-from .query_head import QueryHead, refuse_settings
+from .query_head import QueryHead
 from .query_outputs import Decoded
 from .ray_embedding import RayEmbedding
 from .references import PointReferences, in_metres, refined
@@ -106,7 +106,6 @@ class CMTHead(QueryHead):
             summed_rays: a query's rays are summed over the cameras that see it instead of averaged.
             `inputs.ladder='linear'` belongs to them.
         loss_cfg, decode_cfg, denoising: see QueryHead.
-        train_cfg, test_cfg: see refuse_settings.
 
     Raises:
         ValueError: for settings that do not fit together.
@@ -114,13 +113,11 @@ class CMTHead(QueryHead):
 
     def __init__(self, num_classes: int, point_cloud_range: Sequence[float], inputs: dict, transformer: dict | None = None,
                  masked_modal: dict | None = None, published_quirks: bool | Sequence[str] = False,
-                 loss_cfg: dict | None = None, decode_cfg: dict | None = None, denoising: dict | None = None,
-                 train_cfg: dict | None = None, test_cfg: dict | None = None) -> None:
+                 loss_cfg: dict | None = None, decode_cfg: dict | None = None, denoising: dict | None = None) -> None:
         self.quirks = parse_quirks(published_quirks, QUIRKS, 'model.pts_bbox_head')
         order = 'x y l w z h' if 'box_order' in self.quirks else 'x y z l w h'
         super().__init__(num_classes, point_cloud_range, box_code=dict(order=order), loss_cfg=loss_cfg, decode_cfg=decode_cfg,
                          denoising=denoising)
-        refuse_settings(train_cfg, test_cfg)
         self.inputs, settings = TokenInputs(**inputs), Transformer(**(transformer or {}))
         self.needs_levels = self.inputs.img_channels is not None
         self.read_levels = (self.inputs.level,)

@@ -23,6 +23,29 @@ class Shift(NamedTuple):
         return torch.addcmul(self.beta, F.layer_norm(features, features.shape[-1:]), self.gamma)
 
 
+class SplitConditions(NamedTuple):
+    """Numbers of T features, some of which `run` features in a row have in common.
+
+    Attributes:
+        own: (B, T, K) numbers of their own, the columns `own_columns` of all C.
+        common: (B, T / run, C - K), the columns `common_columns`.
+        run: how many in a row.
+        own_columns, common_columns: places among the C.
+    """
+
+    own: Tensor
+    common: Tensor
+    run: int
+    own_columns: list[int]
+    common_columns: list[int]
+
+    def through(self, layer: nn.Linear) -> Tensor:
+        """What the layer makes of all C numbers, (B, T, E)."""
+        common = F.linear(self.common, layer.weight[:, self.common_columns], layer.bias)
+        own = F.linear(self.own, layer.weight[:, self.own_columns])
+        return (own.unflatten(1, (-1, self.run)) + common[:, :, None]).flatten(1, 2)
+
+
 class ConditionedNorm(nn.Module):
     """LayerNorm without weights of its own: scale and offset come from numbers. At first the scale is 1 and the offset 0.
 
@@ -40,11 +63,12 @@ class ConditionedNorm(nn.Module):
         nn.init.ones_(self.gamma.bias)
         nn.init.zeros_(self.beta.bias)
 
-    def shift(self, conditions: Tensor) -> Shift:
+    def shift(self, conditions: Tensor | SplitConditions) -> Shift:
         """(..., T, C) -> scale and offset, which may be used again where the numbers stay."""
-        hidden = self.reduce(conditions).relu()
+        reduced = conditions.through(self.reduce) if isinstance(conditions, SplitConditions) else self.reduce(conditions)
+        hidden = reduced.relu()
         return Shift(self.gamma(hidden), self.beta(hidden))
 
-    def forward(self, features: Tensor, conditions: Tensor) -> Tensor:
+    def forward(self, features: Tensor, conditions: Tensor | SplitConditions) -> Tensor:
         """(B, T, E) and (B, T, C) -> (B, T, E)."""
         return self.shift(conditions).of(features)

@@ -110,10 +110,11 @@ class DecoderLayer(nn.Module):
     def _among(self, queries: Tensor, positions: Tensor, allowed: Tensor | None, memory: Tokens | None) -> Tensor:
         """The queries after they looked at each other."""
         asking = queries + positions
-        own = self.self_attn.project(asking, queries)
         keep = None
-        if memory is not None:
-            own = own.join(self.self_attn.project(memory.keys, memory.values))
+        if memory is None:
+            own = self.self_attn.project(asking, queries)
+        else:
+            own = self.self_attn.project(torch.cat([asking, memory.keys], dim=1), torch.cat([queries, memory.values], dim=1))
             if memory.keep is not None:
                 keep = torch.cat([memory.keep.new_ones(queries.shape[:2]), memory.keep], dim=1)
         return self.norms[0](queries + self.drop(self.self_attn(asking, own, keep=keep, allowed=allowed)))

@@ -93,14 +93,3 @@ def beyond(around: Sequence[float]) -> list[float]:
     low, high = around[:3], around[3:]
     return [low[0] - _REACH_M, low[1] - _REACH_M, min(low[2], -_HEIGHT_M),
             high[0] + _REACH_M, high[1] + _REACH_M, max(high[2], _HEIGHT_M)]
-
-
-def refuse_settings(train_cfg: Mapping[str, Any] | None, test_cfg: Mapping[str, Any] | None) -> None:
-    """mmdet3d's detector gives model.train_cfg.pts and model.test_cfg.pts to every head; query heads have other keys.
-
-    Raises:
-        ValueError: where something is said there.
-    """
-    if train_cfg or test_cfg:
-        raise ValueError(f'model.{"train_cfg" if train_cfg else "test_cfg"}.pts is not read by query heads: give '
-                         'model.pts_bbox_head loss_cfg and decode_cfg instead')

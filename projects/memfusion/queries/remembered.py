@@ -12,9 +12,13 @@ from torch import Tensor
 from projects.encodings.sine import sine_octaves
 from projects.geometry.precision import full_precision
 
+from .conditioned_norm import SplitConditions
+
 QUIRKS = ('empty_slots', 'pseudo_points', 'still_points', 'unrotated_velocity')
 NUM_CONDITIONS = 180
 """Of velocity (2), age (1) and motion (3 x 4), each as sines and cosines of six octaves."""
+_VELOCITY = [place for place in range(NUM_CONDITIONS) if place % 15 < 2]
+_SHARED = [place for place in range(NUM_CONDITIONS) if place % 15 >= 2]
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class RememberedQueries:
         age_s: (B, M) seconds.
         motion: (B, M, 4, 4) from the frame of then.
         there: (B, M) bool; None is all.
+        run: how many queries in a row have age and motion in common; 1 where that is not known.
     """
 
     embeddings: Tensor
@@ -36,6 +41,7 @@ class RememberedQueries:
     age_s: Tensor
     motion: Tensor
     there: Tensor | None
+    run: int = 1
 
     @classmethod
     @full_precision
@@ -48,17 +54,18 @@ class RememberedQueries:
             quirks: those of QUIRKS that are on.
         """
         parts = dict(queries)
-        there, motion = parts['there'], parts['motion']
+        run, there, motion = int(parts.pop('run').min()), parts['there'], parts['motion']
+        full = run > 0
         if 'unrotated_velocity' in quirks:
             parts['velocity'] = torch.linalg.solve(motion[..., :3, :3], parts['velocity'][..., None])[..., 0]
         if 'still_points' not in quirks:
             parts['references_m'] = parts['references_m'] + parts['velocity'] * parts['age_s'][..., None]
-        if 'empty_slots' in quirks:
+        if 'empty_slots' in quirks and not full:
             parts['motion'] = motion * there[..., None, None]
-        found = cls(**parts)
-        if 'pseudo_points' in quirks:
+        found = cls(**parts, run=run if full and there.shape[1] % run == 0 else 1)
+        if 'pseudo_points' in quirks and not full:
             found = found._begun(start_m)
-        return replace(found, there=None) if 'empty_slots' in quirks else found
+        return replace(found, there=None) if full or 'empty_slots' in quirks else found
 
     def _begun(self, start_m: Tensor) -> RememberedQueries:
         """The published points in the first slots, where nothing is stored there."""
@@ -71,9 +78,13 @@ class RememberedQueries:
                        motion=torch.where(first[..., None, None], eye, self.motion), there=self.there | first)
 
     @full_precision
-    def conditions(self) -> Tensor:
+    def conditions(self) -> Tensor | SplitConditions:
         """(B, M, 180), how they were seen: what the motion-aware norm is given."""
-        return conditions(self.velocity[..., :2], self.age_s, self.motion)
+        velocity = self.velocity[..., :2]
+        if self.run == 1:
+            return conditions(velocity, self.age_s, self.motion)
+        shared = torch.cat([self.age_s[:, ::self.run, None], self.motion[:, ::self.run, :3].flatten(-2)], dim=-1)
+        return SplitConditions(sine_octaves(velocity), sine_octaves(shared), self.run, _VELOCITY, _SHARED)
 
 
 def conditions(velocity: Tensor, age_s: Tensor, motion: Tensor) -> Tensor:

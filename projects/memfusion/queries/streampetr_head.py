@@ -21,7 +21,7 @@ from .conditioned_norm import ConditionedNorm
 from .cone_tokens import ConeSettings, ConeTokens
 from .decoder import QueryDecoder, Tokens
 from .denoising import NoisyQueries
-from .query_head import QueryHead, beyond, refuse_settings
+from .query_head import QueryHead, beyond
 from .query_outputs import Decoded
 from .references import PointReferences, refined
 from .remembered import NUM_CONDITIONS, RememberedQueries, conditions
@@ -45,7 +45,6 @@ class StreamPETR(QueryHead):
         transformer: dict(dim=256, num_layers=6, num_heads=8, ffn_dim=2048, dropout=0.1, with_cp=False).
         image_tokens: see ConeSettings; position_range is made from point_cloud_range. None reads no images.
         bev_tokens: dict(in_channels, stride=1), see BEVTokens. None reads no BEV.
-        train_cfg, test_cfg: see refuse_settings.
         published_quirks: True for official weights, or names:
             'empty_slots': slots of the memory that nothing is stored in are attended to, as zeros seen through a zero pose;
                 else nobody reads them, and as queries they find nothing.
@@ -71,11 +70,9 @@ class StreamPETR(QueryHead):
         decode_cfg: dict | None = None,
         denoising: dict | None = None,
         published_quirks: bool | Sequence[str] = False,
-        train_cfg: dict | None = None,
-        test_cfg: dict | None = None,
+        init_cfg: dict | None = None,
     ) -> None:
-        super().__init__(num_classes, point_cloud_range, None, loss_cfg, decode_cfg, denoising)
-        refuse_settings(train_cfg, test_cfg)
+        super().__init__(num_classes, point_cloud_range, None, loss_cfg, decode_cfg, denoising, init_cfg)
         self.num_query, self.num_propagated = _counts(**(queries or {}))
         self.quirks = parse_quirks(published_quirks, QUIRKS, 'model.pts_bbox_head')
         transformer = dict(transformer or {})
@@ -155,7 +152,9 @@ class StreamPETR(QueryHead):
         seen = kept.conditions()
         references = normalised(kept.references_m, self.point_cloud_range)
         places = self.position(sine_points(references, self.dim // 2, _YXZ))
-        positions = self.position_norm(places, seen) + self._time(kept.age_s)
+        times = self._time(kept.age_s[:, ::kept.run])
+        positions = self.position_norm(places, seen).unflatten(1, (-1, kept.run)) + times[:, :, None]
+        positions = positions.flatten(1, 2)
         return self.content_norm(kept.embeddings, seen), positions
 
     def _time(self, age_s: Tensor) -> Tensor:
@@ -200,7 +199,8 @@ class StreamPETR(QueryHead):
         if there is not None:
             scores = scores.where(there, -1.0)
         last = codes[-1, :, -own:].detach()
-        return QueryProposals(decoded[-1, :, -own:].detach().float(), last[..., :3], last[..., 8:10], scores, start_m)
+        return QueryProposals(decoded[-1, :, -own:].detach().float(), last[..., :3], last[..., 8:10], scores, self.num_query,
+                              start_m)
 
 
 def _counts(num_learned: int = 644, num_propagated: int = 256) -> tuple[int, int]:

@@ -19,6 +19,7 @@ class QueryProposals:
         references_m: (B, Q, 3) where they found something, metres.
         velocity: (B, Q, 2) m/s.
         scores: (B, Q) how sure they are, 0..1; below 0 for a query that is not there.
+        num_there: how many of each frame's are there at least, which the host knows.
         start_m: (P, 3) points that a scene begins with, in place of queries of earlier frames; None is none.
     """
 
@@ -26,6 +27,7 @@ class QueryProposals:
     references_m: Tensor
     velocity: Tensor
     scores: Tensor
+    num_there: int
     start_m: Tensor | None = None
 
 

@@ -23,7 +23,7 @@ def offer(t, batch=1, queries=5, **others):
     places = torch.stack([torch.full_like(number, t), number, torch.zeros_like(number)], -1)
     return HeadOutputs(Offer(QueryProposals(**{**dict(
         embeddings=places[..., :2], references_m=places, velocity=torch.tensor([2.0, 0.0]).expand(batch, queries, 2),
-        scores=0.1 + number / 10), **others})), list)
+        scores=0.1 + number / 10, num_there=queries), **others})), list)
 
 
 def meta(scene, index, start=None, bev_aug=None):
@@ -53,6 +53,7 @@ def test_the_best_are_kept_newest_first_and_move_with_the_ego():
     assert not list(memory.parameters()) and memory.needs_outputs
     found, state = walk(memory, [[meta('a', index)] for index in range(4)])
     assert [each['there'][0].sum().item() for each in found] == [0, 2, 4, 4]
+    assert [each['run'].item() for each in found] == [0, 0, 2, 2]
     assert found[2]['embeddings'][0].tolist() == [[1, 4], [1, 3], [0, 4], [0, 3]]
     assert found[3]['embeddings'][0].tolist() == [[2, 4], [2, 3], [1, 4], [1, 3]]
     assert torch.allclose(found[2]['age_s'], torch.tensor([[0.5, 0.5, 1.0, 1.0]]))
@@ -76,7 +77,7 @@ def test_a_flipped_and_turned_scene_remembers_the_same():
         said = one.raw.carried
         moved = said.references_m @ turn[:3, :3].T
         flat = torch.nn.functional.pad(said.velocity, (0, 1)) @ turn[:3, :3].T
-        one.raw.carried = QueryProposals(said.embeddings, moved, flat[..., :2], said.scores)
+        one.raw.carried = QueryProposals(said.embeddings, moved, flat[..., :2], said.scores, said.num_there)
     changed, _ = walk(QueryMemory(RANGE, 2, 4, 2), [[meta('a', index, bev_aug=aug)] for index in range(3)], offers)
     assert torch.allclose(changed[2]['references_m'], plain[2]['references_m'] @ turn[:3, :3].T, atol=1e-4)
     assert torch.allclose(changed[2]['velocity'], plain[2]['velocity'] @ turn[:3, :3].T, atol=1e-5)
@@ -101,11 +102,12 @@ def test_scenes_of_different_age_and_a_reset_share_a_batch():
 def test_a_scene_may_begin_with_points_and_a_query_that_is_not_there_is_not_remembered():
     memory = QueryMemory(RANGE, embed_dims=2, num_slots=6, num_kept=2)
     start = torch.tensor([[1.0, 2.0, 0.0], [3.0, 4.0, 0.0]])
-    offers = [offer(0, start_m=start), offer(1, start_m=start, scores=torch.tensor([[0.5, -1.0, -1.0, -1.0, -1.0]])), offer(2)]
+    few = offer(1, start_m=start, scores=torch.tensor([[0.5, 0.4, -1.0, -1.0, -1.0]]), num_there=2)
+    offers = [offer(0, start_m=start), few, offer(2)]
     found, _ = walk(memory, [[meta('a', index)] for index in range(3)], offers)
     assert found[1]['there'][0].tolist() == [True] * 4 + [False] * 2
     assert torch.allclose(found[1]['references_m'][0, 2], torch.tensor([-1.0, -1.0, 0.0]), atol=1e-4)
-    assert found[2]['there'][0].tolist() == [True, False] + [True] * 4
+    assert found[2]['embeddings'][0, :2].tolist() == [[1, 0], [1, 1]]
 
 
 def test_padding_leaves_the_memory_alone():

@@ -143,6 +143,21 @@ def test_what_is_not_there_is_read_by_nobody_and_finds_nothing():
     assert torch.allclose(answers(alone(shown, Readout(), None)), answers(one)[:, :10], atol=1e-5)
 
 
+def test_what_queries_of_a_frame_have_in_common_is_encoded_once():
+    head, found = build(), []
+    state = MEMORY.init_state(seen())
+    with torch.no_grad():
+        for t in range(4):
+            frames = FrameBatch.from_metas([meta('a', t)], torch.device('cpu'))
+            state = MEMORY.align(state, frames)
+            readout = MEMORY.read(state, seen(t), frames)
+            apart = replace(readout, queries={**readout.queries, 'run': torch.tensor([0])})
+            found.append([head(seen(t), each, None) for each in (readout, apart)])
+            state = MEMORY.write(state, readout, HeadOutputs(found[-1][0], list), frames)
+    assert readout.queries['run'].item() == 4 and found[-1][0].there is None
+    assert all(torch.allclose(answers(one), answers(two), atol=1e-5) for one, two in found)
+
+
 def test_noisy_queries_change_nothing_for_the_others():
     head = build(denoising=dict(groups=2)).train()
     shown, frames = seen(), FrameBatch.from_metas([meta('a', 0)], torch.device('cpu'))
