@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from mmdet3d.registry import MODELS
+from torch.utils.benchmark import timer
 
 from projects.memfusion.detectors.modes import evaluating
 from projects.memfusion.runtime.launch import init_registry
@@ -21,11 +21,11 @@ from projects.memfusion.structures import Calibration, FrameBatch, FrameMeta, He
 
 from .fusion import car_ring
 from .models import Row, interleave, rows_of
-from .peak_memory import peak_bytes
+from .peak_memory import peak_of_call
 
 ALONE = 'head alone, 900 learned queries'
 _RANGE = (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0)
-_LENGTHS = (5, 40, 120)
+_LENGTHS = (10, 30, 60)
 
 
 @dataclass(frozen=True)
@@ -106,22 +106,30 @@ def build(case: Case) -> Callable[[], Any]:
 
 
 def measure_streampetr(repeats: int) -> list[Row]:
-    """Time and peak memory of a step with memory and of the head alone; over scene length, cameras and known rigs."""
-    rows = _measure({ALONE: Case(propagated=0), 'with memory, 644 + 256 queries': Case()}, '6 layers, memory full', repeats)
+    """Time and peak memory of a step with memory and of the head alone; over known rigs, cameras and scene length."""
+    rows = _measure({ALONE: Case(propagated=0), 'StreamPETR with memory, 644 + 256 queries': Case()}, '6 layers, memory full',
+                    repeats)
     rigs = {'StreamPETR, rig unchanged': Case(layers=1), 'StreamPETR, rig not seen before': Case(layers=1, new_rig=True)}
     few = {f'StreamPETR, {count} cameras': Case(cameras=count, layers=1) for count in (6, 3, 12)}
-    old = {f'StreamPETR after {count} frames': Case(frames=count, layers=1) for count in _LENGTHS}
-    for cases in (rigs, few, old):
-        rows += _measure(cases, '1 layer', repeats)
-    return rows
+    return [*rows, *_measure(rigs, '1 layer', repeats), *_measure(few, '1 layer', repeats), *_over_a_scene(Case(layers=1))]
 
 
 def _measure(cases: dict[str, Case], note: str, repeats: int) -> list[Row]:
     calls = {name: build(case) for name, case in cases.items()}
     seconds = interleave(calls, repeats)
-    calls.clear()
-    peaks = {name: peak_bytes(partial(build, case.small()), partial(build, case)) for name, case in cases.items()}
+    peaks = {name: peak_of_call(call) for name, call in calls.items()}
     baseline = next(iter(cases))
     return [Row(row.name, row.seconds, row.low, row.high, baseline, row.ratio,
                 f'{note}; {peaks[row.name] / 1e6:.0f} MB ({peaks[row.name] / max(peaks[baseline], 1):.2f}x)')
             for row in rows_of(seconds, baseline)]
+
+
+def _over_a_scene(case: Case) -> list[Row]:
+    """Seconds of five steps in a row, after so many frames of one scene."""
+    stream, seconds = Stream(case), []
+    for _ in range(max(_LENGTHS)):
+        start = timer()
+        stream.step()
+        seconds.append(timer() - start)
+    parts = {f'StreamPETR, frames {length - 4} to {length}': seconds[length - 5:length] for length in _LENGTHS}
+    return rows_of(parts, next(iter(parts)), f'{case.layers} layer')
