@@ -13,6 +13,7 @@ from mmengine.logging import print_log
 from projects.studies.fusion.results import spread
 from projects.studies.fusion.rows import LOOKALIKES, RANGE_M
 from projects.studies.memory.report import write_tables
+from projects.studies.robustness.report import MARGIN
 
 from .results import Found, break_even_deg, gains, lost_to_other_images, read_all, read_cost, shared
 from .rows import LIDAR_ONLY, ROTATIONS_DEG, SWEPT_WORLDS, Compared
@@ -58,7 +59,9 @@ def _against_lidar(found: dict[str, Found], row: str) -> list[str]:
     own, floor = found[row], found[LIDAR_ONLY]
     if row == LIDAR_ONLY or not shared(own, floor):
         return ['-', '-', '-']
-    return [_cell(gains(own, floor, 'mAP'), '+'), said_of(break_even_deg(found, row)), _cell(lost_to_other_images(own), '+')]
+    lost = lost_to_other_images(own)
+    level = said_of(break_even_deg(found, row)) if mean(lost) > MARGIN else 'images not used'
+    return [_cell(gains(own, floor, 'mAP'), '+'), level, _cell(lost, '+')]
 
 
 def said_of(level: float | None) -> str:
@@ -133,4 +136,5 @@ def _of_scores(found: Mapping[str, Found]) -> str:
     return ('Synthetic worlds; percent, mean and half the range over the seeds. mAP and NDS are the official ones, look-alikes '
             f'and others mean APs within {RANGE_M:g} m (truth of the look-alikes: {truth}). Break-even: standard deviation of '
             f"each camera's rotation at which the row is no better than LiDAR alone, in the frames of {SWEPT_WORLDS} world, "
-            f'tested at {", ".join(f"{deg:g}" for deg in ROTATIONS_DEG)} deg, linear in between. What was not run says so.')
+            f'tested at {", ".join(f"{deg:g}" for deg in ROTATIONS_DEG)} deg, linear in between; none where the row does as '
+            f'well with the images of another scene (within {MARGIN:g} points). What was not run says so.')

@@ -96,6 +96,9 @@ def test_report(finished, tmp_path):
             '+11.0 ± 1.0 | 1.8 deg | +27.0 ± 2.0 |') in text
     assert '| LiDAR only | 70 x 2 | 0, 1 | 21.0 ± 1.0 |' in text and f'| FuTr | {NOT_RUN} | - |' in text
     assert (tmp_path / 'images' / 'fusion_compare.png').stat().st_size > 5_000
+    store(finished, FUSED, 0, [30.0] * 3, falling(30.0, 6.0) | {sweep.OTHER: 29.6})
+    write_report(finished, rows.ROWS, (0,), doc)
+    assert '| +10.0 | images not used | +0.4 |' in doc.read_text()
     write_report(tmp_path / 'none', rows.ROWS, (0,), doc)
     assert f'| FuTr++ | {NOT_RUN} | - |' in doc.read_text() and '.png' not in doc.read_text()
 
