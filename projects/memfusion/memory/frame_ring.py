@@ -12,6 +12,7 @@ from functools import reduce
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from mmdet3d.registry import MODELS
 from torch import Tensor
 
@@ -44,8 +45,50 @@ class RingSlot:
         return RingSlot(tuple(take_rows(level, rows) for level in self.levels), self.rig.select(list(rows)))
 
     def cat(self, other: RingSlot) -> RingSlot:
-        """These scenes and then those of `other`."""
-        return RingSlot(tuple(map(torch.cat, zip(self.levels, other.levels))), Calibration.cat([self.rig, other.rig]))
+        """These scenes and then those of `other`; where images are padded to other sizes, all to the larger ones."""
+        mine, theirs = self, other
+        if self.padded_hw != other.padded_hw:
+            padded_hw = _larger(self.padded_hw, other.padded_hw)
+            sizes = [_larger(one.shape[-2:], two.shape[-2:]) for one, two in zip(self.levels, other.levels)]
+            mine, theirs = self.padded_to(padded_hw, sizes), other.padded_to(padded_hw, sizes)
+        return RingSlot(tuple(map(torch.cat, zip(mine.levels, theirs.levels))), Calibration.cat([mine.rig, theirs.rig]))
+
+    def like(self, now: RingSlot, there: Sequence[bool]) -> RingSlot:
+        """The same with as much padding as `now`, if the images of the scenes that are `there` leave room for no more."""
+        height, width = now.padded_hw
+        facts, rows = self.rig.facts, [row for row, ok in enumerate(there) if ok]
+        fits = all(h <= height and w <= width for row in rows for h, w in zip(facts.img_height[row], facts.img_width[row]))
+        sizes = [(level.shape[-2], level.shape[-1]) for level in now.levels]
+        if self.padded_hw == now.padded_hw or not fits or not self._keeps_strides(now.padded_hw, sizes):
+            return self
+        return self.padded_to(now.padded_hw, sizes)
+
+    @property
+    def padded_hw(self) -> tuple[int, int]:
+        """Height and width, pixels, that every level covers."""
+        return self.rig.padded_hw or self.rig.facts.largest_hw
+
+    def padded_to(self, padded_hw: tuple[int, int], sizes: Sequence[tuple[int, int]]) -> RingSlot:
+        """Levels of these (h, w) that cover padded_hw; what is cut off, or comes on top as zeros, shows no image.
+
+        Raises:
+            ValueError: where a level's cells would be of another size.
+        """
+        if not self._keeps_strides(padded_hw, sizes):
+            raise ValueError(f'images padded to {self.padded_hw} pixels share a batch with some padded to {padded_hw}, but the '
+                             'cells of their levels are not of one size: let model.data_preprocessor pad to multiples of the '
+                             'largest stride (pad_size_divisor)')
+        levels = tuple(F.pad(level, (0, size[1] - level.shape[-1], 0, size[0] - level.shape[-2]))
+                       for level, size in zip(self.levels, sizes))
+        return RingSlot(levels, self.rig.padded_to(padded_hw))
+
+    def _keeps_strides(self, padded_hw: tuple[int, int], sizes: Sequence[tuple[int, int]]) -> bool:
+        return all(cells * new == more * old for level, size in zip(self.levels, sizes)
+                   for cells, more, old, new in zip(level.shape[-2:], size, self.padded_hw, padded_hw))
+
+
+def _larger(one: Sequence[int], other: Sequence[int]) -> tuple[int, int]:
+    return max(one[0], other[0]), max(one[1], other[1])
 
 
 @dataclass(frozen=True)
@@ -149,12 +192,13 @@ class FrameRing(TemporalSlot):
     def read(self, state: RingState, features: SceneFeatures, frames: FrameBatch) -> Readout:
         """The earlier frames, newest first."""
         cur_from_slot = self.cur_from(state.slot_global_from_bev, frames)
-        past = []
+        past, now = [], self._slot(features)
         for i, slot in enumerate(state.slots):
             there = tuple(age > i for age in state.ages)
+            slot = slot.like(now, there)
             rig = slot.rig if self.alignment == 'none' else slot.rig.moved(cur_from_slot[:, i])
             past.append(_shown(slot.levels, rig, frames.time_s - state.slot_time_s[:, i], there))
-        return Readout(past=History.of_step(past), carried=self._slot(features))
+        return Readout(past=History.of_step(past), carried=now)
 
     def write(self, state: RingState, readout: Readout, outputs: HeadOutputs | None, frames: FrameBatch,
               truth: SceneTruth | None = None) -> RingState:

@@ -130,6 +130,10 @@ class RigTensors:
         none_there = tuple((0,) * len(self.cam_names) for _ in range(len(self.cam_valid)))
         return masked._keep(replace(facts, cam_valid=none_there) if facts else None)
 
+    def padded_to(self: Rig, padded_hw: tuple[int, int]) -> Rig:
+        """The rig of the same images with other padding on the right and below."""
+        return self if self.padded_hw == padded_hw else replace(self, padded_hw=padded_hw)._keep(self._known_facts)
+
     def take_cameras(self: Rig, order: Sequence[int]) -> Rig:
         """The cameras at these positions, in this order."""
         rows = torch.as_tensor(order, device=self.bev_aug.device)
