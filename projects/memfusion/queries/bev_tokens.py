@@ -34,8 +34,14 @@ class BEVTokens(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.position = nn.Sequential(nn.Linear(2 * dim, dim), nn.ReLU(), nn.Linear(dim, dim))
 
-    def forward(self, bev: Tensor) -> Tokens:
-        """(B, C, H, W) -> Tokens, rows first; ValueError where the stride does not divide H and W."""
+    def forward(self, bev: Tensor, observed: Tensor | None = None) -> Tokens:
+        """(B, C, H, W) -> Tokens, rows first; ValueError where the stride does not divide H and W.
+
+        Args:
+            bev: as above.
+            observed: (B, 1, H, W) bool, cells that hold a point: tokens of frames without a single one count for nothing. None
+                is not known.
+        """
         if bev.shape[2] % self.stride or bev.shape[3] % self.stride:
             raise ValueError(f'bev_tokens.stride={self.stride} does not divide the BEV of {tuple(bev.shape[2:])} cells')
         pooled = F.avg_pool2d(bev, self.stride) if self.stride > 1 else bev
@@ -44,5 +50,6 @@ class BEVTokens(nn.Module):
         cells = normalised(F.pad(centres, (0, 1)), self.point_cloud_range).float()
         sines = sine_points(cells, self.dim, order=(1, 0))
         places = TokenPlaces((pooled.shape[2], pooled.shape[3]))
-        return Tokens(features + self.position(sines), features, places=(places,))
+        keep = None if observed is None else observed.flatten(1).any(1)[:, None].expand(features.shape[:2])
+        return Tokens(features + self.position(sines), features, keep, (places,))
 

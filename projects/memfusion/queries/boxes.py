@@ -92,6 +92,9 @@ class DecodeSettings:
         if self.max_num < 1 or not 0 <= self.score_threshold < 1:
             raise ValueError(f'decode_cfg: max_num must be at least 1 and score_threshold in 0..1, got {self.max_num} and '
                              f'{self.score_threshold}')
+        if len(self.post_center_range) != 6:
+            raise ValueError('decode_cfg.post_center_range must be x, y, z low and then high, got '
+                             f'{list(self.post_center_range)}')
 
 
 class FoundBoxes(NamedTuple):

@@ -15,6 +15,17 @@ def flat_tokens(level: Tensor) -> Tensor:
     return level.flatten(3).transpose(2, 3).flatten(1, 2)
 
 
+def level_at(levels: Sequence[Tensor] | None, position: int, channels: int, what: str) -> Tensor:
+    """The level of a position; ValueError, which names the setting `what`, where there is none or it has other channels."""
+    count = len(levels or ())
+    if levels is None or not -count <= position < count:
+        raise ValueError(f'{what}.level={position}, but img_neck gives {count} levels')
+    if levels[position].shape[2] != channels:
+        raise ValueError(f'{what} is made for {channels} channels, but image level {position} has {levels[position].shape[2]}: '
+                         'set it and out_channels of model.img_neck alike')
+    return levels[position]
+
+
 def shown_cells(calibration: Calibration, level_shape: Sequence[int], offset: float = 0.5) -> Tensor | None:
     """Cells whose camera is there and whose pixel lies in the image, not in its padding.
 

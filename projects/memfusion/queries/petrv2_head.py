@@ -24,7 +24,7 @@ from .bev_tokens import BEVTokens
 from .branches import classification_branch, regression_branch
 from .decoder import QueryDecoder, Tokens
 from .denoising import NoisyQueries
-from .image_tokens import flat_tokens
+from .image_tokens import flat_tokens, level_at
 from .petrv2_branches import ORDER, GroupedBranch
 from .petrv2_embedding import ImageEmbedding
 from .query_head import Decoded, QueryHead
@@ -106,7 +106,7 @@ class PETRv2(QueryHead):
         past = self._past(readout)
         parts = [] if self.images is None else [self.image_tokens(features, past)]
         if self.bev_tokens is not None:
-            parts.append(self.bev_tokens(features.needed_bev if readout.bev is None else readout.bev))
+            parts.append(self.bev_tokens(features.needed_bev if readout.bev is None else readout.bev, features.observed))
         tokens = Tokens.join(parts)
         points, allowed = self.references(features.batch_size), None
         if noisy is not None:
@@ -170,9 +170,7 @@ class PETRv2(QueryHead):
                              'model.img_backbone, or images=None')
         assert self.images is not None
         level, channels = self.images['level'], self.images['channels']
-        levels = [features.levels[level], *(frame.levels[level] for frame in past)]
-        if levels[0].shape[2] != channels:
-            raise ValueError(f'pts_bbox_head.images.channels={channels}, but image level {level} has {levels[0].shape[2]}')
+        levels = [level_at(features.levels, level, channels, 'pts_bbox_head.images'), *(frame.levels[level] for frame in past)]
         if any(other.shape[2:] != levels[0].shape[2:] for other in levels):
             raise ValueError(f'pts_bbox_head.images.level={level}, but earlier frames have that level as '
                              f'{tuple(levels[-1].shape[2:])} (channels, rows, columns) and this one as '

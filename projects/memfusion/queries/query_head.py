@@ -54,6 +54,7 @@ class QueryHead(BaseModule, SceneHead):
 
     def forward(self, features: SceneFeatures, readout: Readout, truth: SceneTruth | None) -> QueryOutputs:
         """As SceneHead.forward."""
+        self._check_bev(features.bev if readout.bev is None else readout.bev)
         noisy = None
         if truth is not None and self.training and self.denoising is not None:
             noisy = self.denoising.noisy(truth, self.code, self.num_classes, self.point_cloud_range)
@@ -64,6 +65,12 @@ class QueryHead(BaseModule, SceneHead):
         first = noisy.num
         return QueryOutputs(logits[:, :, first:], codes[:, :, first:], found.there, noisy, logits[:, :, :first],
                             codes[:, :, :first], found.carried)
+
+    def _check_bev(self, bev: Tensor | None) -> None:
+        if self.bev_channels and bev is not None and bev.shape[1] != self.bev_channels:
+            raise ValueError(f'model.pts_bbox_head is made for a BEV of {self.bev_channels} channels, but it has '
+                             f'{bev.shape[1]}: set the in_channels (or bev_channels) of the head and what model.pts_neck puts '
+                             'out alike')
 
     def loss_by_feat(self, outputs: QueryOutputs, samples: Sequence[Any]) -> dict[str, Tensor]:
         """loss_cls and loss_bbox of every layer, see QueryLosses.of; means over the boxes of all ranks.

@@ -32,6 +32,8 @@ class PointReferences(nn.Module):
 
     def __init__(self, num: int) -> None:
         super().__init__()
+        if num < 1:
+            raise ValueError(f'pts_bbox_head wants at least one query, got {num}: set num_queries')
         self.weight = nn.Parameter(torch.rand(num, 3))
 
     def forward(self, batch_size: int) -> Tensor:

@@ -128,6 +128,9 @@ class SparseBEVHead(QueryHead):
             return Surroundings((), self.first_boxes.new_zeros(features.batch_size, 1), bev)
         frames = frames_of(features, readout, self.num_frames, self.quirks)
         if self.read_levels is not None:
+            if missing := [i for i in self.read_levels if not -len(frames[0].levels) <= i < len(frames[0].levels)]:
+                raise ValueError(f'pts_bbox_head.inputs.read_levels={list(self.read_levels)} has {missing}, but img_neck gives '
+                                 f'{len(frames[0].levels)} levels')
             frames = tuple(replace(frame, levels=tuple(frame.levels[i] for i in self.read_levels)) for frame in frames)
         return Surroundings(frames, time_gaps(frames, self.quirks), bev)
 

@@ -21,6 +21,7 @@ from .conditioned_norm import ConditionedNorm
 from .cone_tokens import ConeSettings, ConeTokens
 from .decoder import QueryDecoder, Tokens
 from .denoising import NoisyQueries
+from .image_tokens import level_at
 from .query_head import QueryHead, beyond
 from .query_outputs import Decoded
 from .references import PointReferences, refined
@@ -132,9 +133,11 @@ class StreamPETR(QueryHead):
         if self.image_tokens is not None:
             if features.levels is None or features.calibration is None:
                 raise ValueError('pts_bbox_head.image_tokens is set, but the frames have no images: set model.img_backbone')
-            found.append(self.image_tokens(features.levels[self.image_tokens.settings.level], features.calibration))
+            said = self.image_tokens.settings
+            level = level_at(features.levels, said.level, said.in_channels, 'pts_bbox_head.image_tokens')
+            found.append(self.image_tokens(level, features.calibration))
         if self.bev_tokens is not None:
-            found.append(self.bev_tokens(features.needed_bev if readout.bev is None else readout.bev))
+            found.append(self.bev_tokens(features.needed_bev if readout.bev is None else readout.bev, features.observed))
         return found
 
     # -- queries ------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import torch
 from mmdet3d.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from unit.queries import scenes
 from unit.queries.scenes import Frames, Watch, build_small, collated, pose_of, streamed
 
 from projects.memfusion import register  # noqa: F401 - fills the registries
@@ -90,6 +91,34 @@ def test_a_frame_without_points_is_as_good_in_a_batch_as_alone(model):
     same([answer[:1] for answer in mixed][:steps], streamed(model, deaf.of('a', 2))[:steps], 'no points beside some')
     assert all(answer.isfinite().all() for answer in mixed)
     assert (mixed[0][:1] - streamed(model, Frames().of('a', 1))[0]).abs().max() > TOLERANCE
+
+
+def test_what_a_frame_without_points_has_in_its_bev_says_nothing(model):
+    if not model.with_points:
+        pytest.skip('a detector without LiDAR')
+    deaf = Frames(lidar=False).of('a', 1)
+    plain = streamed(model, deaf)
+    hook = model.pts_neck.register_forward_hook(lambda module, args, out: [level + 3.0 for level in out])
+    same(streamed(model, deaf), plain, 'another BEV')
+    assert (streamed(model, Frames().of('a', 1))[0] - plain[0]).abs().max() > TOLERANCE
+    hook.remove()
+
+
+def test_scenes_of_other_image_sizes_meet_in_a_batch(model, monkeypatch):
+    """What was padded alone is padded more, or less, beside another scene."""
+    if not model.with_img_backbone:
+        pytest.skip('a detector without cameras')
+    small = Frames().of('a', 3)
+    monkeypatch.setattr(scenes, 'SIZES', ((64, 96), (48, 96), (64, 64)))
+    large = Frames().of('bb', 3)
+    alone, answers = streamed(model, large), []
+    model.session.clear()
+    with Watch(model) as watch, torch.no_grad():
+        for step in ([small[0]], [large[0]], [small[1], large[1]], [small[2]], [large[2]]):
+            model(**collated(model, [[frame] for frame in step]), mode='predict')
+    answers = watch.answers
+    assert all(answer.isfinite().all() for answer in answers)
+    same([answers[1], answers[2][1:], answers[4]], alone, 'beside smaller images')
 
 
 def test_augmentation_that_is_undone_changes_nothing(model):
