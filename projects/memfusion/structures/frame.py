@@ -59,13 +59,16 @@ class FrameMeta:
 
     @classmethod
     def from_metainfo(cls, metainfo: Mapping[str, Any]) -> FrameMeta:
-        """Reads a frame's metainfo; raises KeyError that names the missing key and who writes it."""
+        """Reads a frame's metainfo; raises KeyError that names the missing key and who writes it, ValueError for no pose."""
         names = cls.__dataclass_fields__
         missing = [name for name in names if name not in metainfo]
         if missing:
             raise KeyError(
                 f'frame metainfo lacks {missing}: the frame was not made by NuScenesSequenceDataset and '
                 'PackClipFrame (see configs/_base_/datasets/nus_sequence.py)')
+        if np.shape(metainfo['global_from_lidar']) != (4, 4):
+            raise ValueError(f'frame {metainfo["sample_token"]} has no pose: its global_from_lidar must be a (4, 4) matrix, got '
+                             f'{metainfo["global_from_lidar"]!r}; what looks at earlier frames needs one for every frame')
         return cls(**{name: metainfo[name] for name in names})
 
     @property

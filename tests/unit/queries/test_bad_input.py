@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,7 +10,7 @@ from projects.memfusion.queries.boxes import DecodeSettings
 from projects.memfusion.queries.image_tokens import level_at
 from projects.memfusion.queries.petrv2_head import PETRv2
 from projects.memfusion.queries.sparsebev_head import SparseBEVHead
-from projects.memfusion.structures import Readout, SceneFeatures
+from projects.memfusion.structures import FrameMeta, Readout, SceneFeatures
 
 RANGE = [-8.0, -8.0, -5.0, 8.0, 8.0, 3.0]
 
@@ -39,3 +40,14 @@ def test_no_query_and_half_a_range():
         PETRv2(2, RANGE, 0, bev=dict(in_channels=6))
     with pytest.raises(ValueError, match=r'post_center_range must be x, y, z low and then high, got \[1, 2, 3\]'):
         DecodeSettings([1, 2, 3])
+
+
+def test_a_frame_without_a_pose():
+    known = dict(sample_token='a-0', scene_token='a', frame_index=0, is_scene_start=True, is_scene_end=False, timestamp_s=0.0,
+                 global_from_lidar=np.eye(4), bev_aug=np.eye(4), is_keyframe=True, frame_valid=True)
+    assert FrameMeta.from_metainfo(known).sample_token == 'a-0'
+    with pytest.raises(ValueError, match=r'frame a-0 has no pose: its global_from_lidar must be a \(4, 4\) matrix, got None'):
+        FrameMeta.from_metainfo({**known, 'global_from_lidar': None})
+    del known['global_from_lidar']
+    with pytest.raises(KeyError, match='global_from_lidar'):
+        FrameMeta.from_metainfo(known)
