@@ -67,8 +67,8 @@ class FrameMeta:
                 f'frame metainfo lacks {missing}: the frame was not made by NuScenesSequenceDataset and '
                 'PackClipFrame (see configs/_base_/datasets/nus_sequence.py)')
         if np.shape(metainfo['global_from_lidar']) != (4, 4):
-            raise ValueError(f'frame {metainfo["sample_token"]} has no pose: its global_from_lidar must be a (4, 4) matrix, got '
-                             f'{metainfo["global_from_lidar"]!r}; what looks at earlier frames needs one for every frame')
+            raise ValueError(f'frame {metainfo["sample_token"]} has no pose: its global_from_lidar must be a (4, 4) matrix, '
+                             f'got {metainfo["global_from_lidar"]!r}; what looks at earlier frames needs one for every frame')
         return cls(**{name: metainfo[name] for name in names})
 
     @property
