@@ -17,7 +17,8 @@ class RigCache:
     """Keeps the embedding of the last rig, in eval mode without gradients; elsewhere nothing is kept.
 
     It is used again only where every matrix, lens and camera is exactly the same, and so are the weights: they are known by
-    their places in memory and by how often they were written. Comparing waits for the device once.
+    their places in memory, by how often they were written, and by their sums, since writing through `.data`, as MMEngine's
+    EMAHook does, is not counted. Comparing waits for the device once.
     """
 
     def __init__(self) -> None:
@@ -39,12 +40,13 @@ class RigCache:
         if module.training or torch.is_grad_enabled():
             self.clear()
             return make()
-        weights = tuple((parameter.data_ptr(), parameter._version) for parameter in module.parameters())
+        parameters = tuple(module.parameters())
+        weights = tuple((parameter.data_ptr(), parameter._version) for parameter in parameters)
         device = views.cam_valid.device
         known = (key, views.padded_hw, views.lens_models, device, torch.is_autocast_enabled(device.type), weights)
         rig = torch.cat([part.double().flatten() for part in (
             views.cam_from_bev, views.img_from_cam, views.distortion_model, views.distortion, views.max_radius,
-            views.cam_valid, *tensors)])
+            views.cam_valid, *tensors, *(parameter.sum(dtype=torch.float64) for parameter in parameters))])
         if self._kept is not None and self._rig is not None and known == self._known and torch.equal(rig, self._rig):
             return self._kept
         self._rig, self._known, self._kept = rig, known, make()

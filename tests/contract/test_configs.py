@@ -161,6 +161,15 @@ def test_leaves_are_short_deltas(path):
     assert len((REPO / path).read_text().splitlines()) <= 40
 
 
+@pytest.mark.parametrize('path', [p for p in LEAVES if p.startswith('configs/query/') and p.endswith('nus-3d.py')])
+def test_query_detectors_train_as_their_names_say(path):
+    gpus, samples, epochs = map(int, re.search(r'_(\d+)xb(\d+)-\w+-(\d+)e_', path).groups())
+    cfg, _ = load(path)
+    assert (cfg.train_dataloader.batch_size, cfg.train_cfg.max_epochs) == (samples, epochs)
+    assert cfg.auto_scale_lr.base_batch_size == gpus * samples
+    assert cfg.param_scheduler[-1].end == epochs
+
+
 @pytest.mark.parametrize('name', [p for p in LEAVES if p.startswith('configs/lidar/') and p.endswith('nus-3d.py')])
 def test_published_baselines_are_mmdet3ds_own(name):
     stem = name.rsplit('/', 1)[1]

@@ -20,6 +20,13 @@ def check_query_init(query_init: str) -> None:
         raise ValueError(f'fusion_layer.query_init must be one of {", ".join(INITS)}, got {query_init!r}')
 
 
+def check_bev_shape(bev_lidar: Tensor | None, bev_shape: tuple[int, int]) -> None:
+    """ValueError unless the LiDAR's BEV, where there is one, has the cells of the grid."""
+    if bev_lidar is not None and tuple(bev_lidar.shape[-2:]) != bev_shape:
+        raise ValueError(f'bev_lidar has {tuple(bev_lidar.shape[-2:])} cells, but fusion_layer.bev_shape, which model.grid '
+                         f'fills in, is {bev_shape}')
+
+
 class BEVQueries(nn.Module):
     """Content and position of the cells of a grid over the BEV, row-major, x along the columns.
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from projects.encodings.temporal_attention import TemporalSelfAttention
 from projects.memfusion.structures import Calibration
 
-from .bev_queries import BEVQueries
+from .bev_queries import BEVQueries, check_bev_shape
 from .bev_readers import build_reader
 from .fusion_layer import FusionLayer, FusionOutput
 from .fusion_state import FusionState
@@ -122,9 +122,7 @@ class BEVFormerLiteFusion(FusionLayer):
     def fuse_levels(self, bev_lidar: Tensor | None, maps: list[Tensor], calibration: Calibration) -> FusionOutput:
         """As FusionLayer.fuse_levels."""
         shape, there = self.queries.grid, calibration.cam_valid
-        if bev_lidar is not None and tuple(bev_lidar.shape[-2:]) != shape:
-            raise ValueError(f'bev_lidar has {tuple(bev_lidar.shape[-2:])} cells, but fusion_layer.bev_shape, which model.grid '
-                             f'fills in, is {shape}')
+        check_bev_shape(bev_lidar, shape)
         query, position, cells_m = self.queries(bev_lidar, len(there))
         state = FusionState(query, query, maps, None, calibration, there.float())  # readers look at the images alone
         look = self._reader.look(cells_m, state)

@@ -20,7 +20,7 @@ from projects.encodings.rig_cache import RigCache
 from projects.geometry import full_precision
 from projects.memfusion.structures import Calibration
 
-from .bev_queries import check_query_init
+from .bev_queries import check_bev_shape, check_query_init
 from .fusion_layer import FusionLayer, FusionOutput
 from .voxel_table import VoxelTable, check_overlap, voxel_table
 
@@ -73,9 +73,7 @@ class FastBEVFusion(FusionLayer):
 
     def fuse_levels(self, bev_lidar: Tensor | None, maps: list[Tensor], calibration: Calibration) -> FusionOutput:
         """As FusionLayer.fuse_levels."""
-        if bev_lidar is not None and tuple(bev_lidar.shape[-2:]) != self.bev_shape:
-            raise ValueError(f'bev_lidar has {tuple(bev_lidar.shape[-2:])} cells, but fusion_layer.bev_shape, which model.grid '
-                             f'fills in, is {self.bev_shape}')
+        check_bev_shape(bev_lidar, self.bev_shape)
         tables = self.tables(calibration, maps)
         cells = reduce(torch.add, (table.read(layer(level.flatten(0, 1)).unflatten(0, level.shape[:2]))
                                    for table, layer, level in zip(tables, self.values, maps)))  # (V, H * W, channels)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from projects.encodings.attention import MultiheadAttention
 from projects.memfusion.structures import Calibration
 
-from .bev_queries import BEVQueries
+from .bev_queries import BEVQueries, check_bev_shape
 from .frustum_tokens import FrustumTokens, ImageTokens
 from .fusion_layer import FusionLayer, FusionOutput
 
@@ -107,14 +107,14 @@ class PETRv2Fusion(FusionLayer):
 
     def fuse_levels(self, bev_lidar: Tensor | None, maps: list[Tensor], calibration: Calibration) -> FusionOutput:
         """As FusionLayer.fuse_levels."""
+        check_bev_shape(bev_lidar, self.bev_shape)
         there = calibration.cam_valid
         query, position, _ = self.queries(bev_lidar, len(there))
         tokens = self.tokens(maps[0], calibration)
         for layer in self.layers:
             query = layer(query, position, tokens)
         coarse = query.transpose(1, 2).unflatten(2, self.queries.grid)
-        shape = self.bev_shape if bev_lidar is None else bev_lidar.shape[-2:]
-        spread = F.interpolate(coarse, tuple(shape), mode='bilinear', align_corners=False)
+        spread = F.interpolate(coarse, self.bev_shape, mode='bilinear', align_corners=False)
         if bev_lidar is None:
             return FusionOutput(self.output(self.mix(spread)), {})
         update = self.output(self.mix(torch.cat([spread, bev_lidar.to(spread.dtype)], dim=1)))

@@ -142,8 +142,9 @@ def test_errors_name_what_does_not_fit():
         build('bevformer', layers=dict(num_layers=0))
     calibration = ring(2)
     bev, feats = inputs(calibration)
-    with pytest.raises(ValueError, match=r'\(8, 16\) cells, but fusion_layer.bev_shape.*\(16, 16\)'):
-        build('bevformer')(bev[:, :, :8], feats, calibration)
+    for kind in ('bevformer', 'petr'):
+        with pytest.raises(ValueError, match=r'\(8, 16\) cells, but fusion_layer.bev_shape.*\(16, 16\)'):
+            build(kind)(bev[:, :, :8], feats, calibration)
 
 
 @torch.no_grad()
