@@ -5,6 +5,7 @@ import functools
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import mmdet3d
 import numpy as np
@@ -168,6 +169,26 @@ def test_query_detectors_train_as_their_names_say(path):
     assert (cfg.train_dataloader.batch_size, cfg.train_cfg.max_epochs) == (samples, epochs)
     assert cfg.auto_scale_lr.base_batch_size == gpus * samples
     assert cfg.param_scheduler[-1].end == epochs
+
+
+def test_query_detectors_with_lidar_start_from_the_encoders_that_they_name():
+    start = 'configs/fusion/lidar-only_pillar02_second_secfpn_8xb4-cyclic-20e_nus-3d.py'
+    stored = without_weights(copy.deepcopy(load(start)[0].model)).state_dict()
+    leaves = [path for path in LEAVES if path.startswith('configs/query/') and Path(start).stem in (REPO / path).read_text()]
+    for path in leaves:
+        cfg, checkpoint = load(path)[0], dict(state_dict=dict(stored))
+        hooks = [HOOKS.build(copy.deepcopy(hook)) for hook in cfg.custom_hooks if hook['type'] == 'FreshSlotsHook']
+        for hook in hooks:
+            hook.after_load_checkpoint(SimpleNamespace(_may_lack_slots=False), checkpoint)
+            assert len(checkpoint['state_dict']) == len(stored)  # testing and resuming
+            hook.after_load_checkpoint(SimpleNamespace(_may_lack_slots=True), checkpoint)
+        given = checkpoint['state_dict']
+        slots = {key.split('.')[0] for key in given}
+        own = {key: value.shape for key, value in without_weights(copy.deepcopy(cfg.model)).state_dict().items()
+               if key.split('.')[0] in slots}
+        assert {'pts_voxel_encoder', 'pts_backbone', 'pts_neck'} <= slots
+        assert {key: value.shape for key, value in given.items()} == own, path
+    assert len(leaves) == 4
 
 
 @pytest.mark.parametrize('name', [p for p in LEAVES if p.startswith('configs/lidar/') and p.endswith('nus-3d.py')])

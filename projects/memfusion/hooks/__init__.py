@@ -4,6 +4,7 @@ from .channels_last_hook import ChannelsLastHook
 from .determinism_hook import DeterminismHook
 from .epoch_seed_hook import EpochSeedHook
 from .freeze_batch_norm_hook import FreezeBatchNormHook
+from .fresh_slots_hook import FreshSlotsHook
 from .linear_ramp_hook import LinearRampHook
 from .random_state_hook import RandomStateHook
 from .session_reset_hook import SessionResetHook
@@ -11,5 +12,5 @@ from .visualization_hook import BEVVisualizationHook
 
 __all__ = [
     'BEVVisualizationHook', 'ChannelsLastHook', 'DeterminismHook', 'EpochSeedHook', 'FreezeBatchNormHook',
-    'LinearRampHook', 'RandomStateHook', 'SessionResetHook',
+    'FreshSlotsHook', 'LinearRampHook', 'RandomStateHook', 'SessionResetHook',
 ]
