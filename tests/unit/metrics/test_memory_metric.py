@@ -383,7 +383,7 @@ def test_two_processes_are_one(content, ann_file, repo, tmp_path):
         **os.environ, 'RANK': str(rank), 'LOCAL_RANK': str(rank), 'WORLD_SIZE': '2', 'MASTER_ADDR': '127.0.0.1',
         'MASTER_PORT': port, 'CUDA_VISIBLE_DEVICES': ''}) for rank in range(2)]
     for rank in ranks:
-        error = rank.communicate(timeout=120)[1]
+        error = rank.communicate(timeout=600)[1]
         assert rank.returncode == 0, error.decode()
     expected = {f'memory/{name}': value for name, value in offline(content, predictions).items()}
     for rank in range(2):
