@@ -63,6 +63,8 @@ def _count(model: BaseModel, batch: Any) -> Counter[str]:
     flops: Counter[str] = Counter()
     before: list[int] = []
 
+    model.requires_grad_(False)  # the counter asks views of parameters for gradient functions, which no_grad leaves out
+
     def enter(module: nn.Module, inputs: Any) -> None:
         before.append(counter.get_total_flops())
 
