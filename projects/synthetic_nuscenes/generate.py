@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from projects.synthetic_nuscenes.naming import token
 from projects.synthetic_nuscenes.output_folder import OutputFolder, write_atomically
-from projects.synthetic_nuscenes.rig import CAMERAS, LIDAR_CHANNEL
+from projects.synthetic_nuscenes.rig import LIDAR_CHANNEL, RIGS, Camera
 from projects.synthetic_nuscenes.scene_part import SceneWriter
 from projects.synthetic_nuscenes.settings import Settings, make_settings
 from projects.synthetic_nuscenes.taxonomy import ATTRIBUTES, CATEGORIES, TABLES, VISIBILITY_LEVELS
@@ -44,9 +44,9 @@ def _run_scenes(settings: Settings, names: list[str], root: Path, workers: int) 
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _shared_tables() -> dict[str, list[dict[str, Any]]]:
+def _shared_tables(cameras: Sequence[Camera]) -> dict[str, list[dict[str, Any]]]:
     """Rows that every data set has."""
-    channels = [(LIDAR_CHANNEL, 'lidar'), *((camera.channel, 'camera') for camera in CAMERAS)]
+    channels = [(LIDAR_CHANNEL, 'lidar'), *((camera.channel, 'camera') for camera in cameras)]
     return {
         'category': [{'token': token(0, 'category', name), 'name': name, 'description': ''} for name in CATEGORIES],
         'attribute': [{'token': token(0, 'attribute', name), 'name': name, 'description': ''} for name in ATTRIBUTES],
@@ -102,7 +102,7 @@ def generate_dataset(
             bar.set_postfix_str(name)
             bar.update()
     tables: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
-    tables.update(_shared_tables())
+    tables.update(_shared_tables(RIGS[settings.rig]))
     for name in settings.scene_names:
         for table, rows in json.loads(folder.part_path(name).read_text()).items():
             tables[table].extend(rows)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from projects.synthetic_nuscenes.camera_labels import LABELS_FOLDER, write_class_names
-from projects.synthetic_nuscenes.rig import CAMERAS, LIDAR_CHANNEL
+from projects.synthetic_nuscenes.rig import LIDAR_CHANNEL, RIGS
 from projects.synthetic_nuscenes.settings import Settings
 
 VERSION = 'v1.0-mini'
@@ -84,14 +84,15 @@ class OutputFolder:
         self._make_folders()
 
     def _make_folders(self) -> None:
+        cameras = RIGS[self.settings.rig]
         self.root.mkdir(parents=True, exist_ok=True)
         write_atomically(self.marker, json.dumps(self._description(), indent=2, sort_keys=True))
-        for channel in (LIDAR_CHANNEL, *(camera.channel for camera in CAMERAS)):
+        for channel in (LIDAR_CHANNEL, *(camera.channel for camera in cameras)):
             (self.root / 'samples' / channel).mkdir(parents=True, exist_ok=True)
             (self.root / 'sweeps' / channel).mkdir(parents=True, exist_ok=True)
         (self.root / 'maps').mkdir(exist_ok=True)
         if self.settings.camera_labels:
-            for camera in CAMERAS:
+            for camera in cameras:
                 (self.root / LABELS_FOLDER / camera.channel).mkdir(parents=True, exist_ok=True)
             write_class_names(self.root)
         self.parts.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Sensor stage: the ego's LiDAR and six cameras; where they sit (ego frame), what they look at, when they fire."""
+"""Sensor stage: the ego's LiDAR and its cameras; where they sit (ego frame), what they look at, when they fire."""
 
 from __future__ import annotations
 
@@ -79,6 +79,17 @@ CAMERAS: tuple[Camera, ...] = (
     Camera('CAM_BACK_LEFT', 108.6, -0.9, 0.2, (1.036, 0.485, 1.591), 1257.0, (792.0, 493.0)),
     Camera('CAM_BACK_RIGHT', -110.8, -0.9, -0.6, (1.015, -0.481, 1.562), 1260.0, (807.0, 501.0)),
 )
+
+_OTHER_CAMERAS: tuple[Camera, ...] = (
+    Camera('CAM_FRONT', 10.3, -0.3, 0.05, (1.5, 0.216, 1.61), 1010.0, (790.0, 470.0)),
+    Camera('CAM_FRONT_RIGHT', -64.4, -6.8, 0.5, (1.75, -0.393, 1.696), 1580.0, (830.0, 455.0)),
+    Camera('CAM_FRONT_LEFT', 47.2, -5.9, -0.05, (1.724, 0.695, 1.609), 960.0, (800.0, 500.0)),
+    Camera('CAM_BACK', -170.1, 0.95, 0.2, (-0.072, -0.197, 1.779), 1050.0, (770.0, 460.0)),
+    Camera('CAM_BACK_RIGHT', -104.8, -8.9, -0.6, (0.815, -0.681, 1.662), 1540.0, (780.0, 450.0)),
+)
+RIGS: dict[str, tuple[Camera, ...]] = {'nuscenes': CAMERAS, 'other': _OTHER_CAMERAS}
+"""By name. 'other' is another car: each camera sits 0.3 m from nuScenes', looks 10 degrees past it and has another focal
+length and centre; the one at the back left is not there."""
 
 
 def distortion_record(model: str) -> dict[str, object] | None:

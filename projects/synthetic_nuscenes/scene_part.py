@@ -16,7 +16,7 @@ from projects.synthetic_nuscenes.lidar import take_sweep
 from projects.synthetic_nuscenes.naming import random_stream, token
 from projects.synthetic_nuscenes.raycast import make_ray_grid
 from projects.synthetic_nuscenes.renderer import render
-from projects.synthetic_nuscenes.rig import CAMERAS, LIDAR_CHANNEL, Camera, distortion_record, ego_from_lidar
+from projects.synthetic_nuscenes.rig import LIDAR_CHANNEL, RIGS, Camera, distortion_record, ego_from_lidar
 from projects.synthetic_nuscenes.schedule import Reading, scene_readings, scene_time_s
 from projects.synthetic_nuscenes.settings import DISTORTION_COEFFICIENTS, Settings
 from projects.synthetic_nuscenes.snapshot import SceneSnapshots
@@ -31,6 +31,7 @@ class SceneWriter:
 
     def __init__(self, settings: Settings, scene_name: str, root: Path) -> None:
         self.settings, self.root, self.name = settings, root, scene_name
+        self.cameras = RIGS[settings.rig]
         self.scene = build_scene(settings, scene_name)
         self.snapshots = SceneSnapshots(self.scene)
         self.readings = scene_readings(settings, scene_name)
@@ -83,7 +84,7 @@ class SceneWriter:
         if self.settings.camera_labels:
             lens = 'pinhole' if self.settings.distortion == 'none' else self.settings.distortion
             labels = CameraLabelWriter(self.root, self.annotator, lens)
-        for camera in CAMERAS:
+        for camera in self.cameras:
             canvas = self._canvas(camera)
             for reading in self.readings[camera.channel]:
                 t_s = scene_time_s(self.name, reading.stamp_us)
@@ -119,7 +120,7 @@ class SceneWriter:
 
     def _add_calibration(self) -> None:
         rows = [_calibration(self._token('calibration', LIDAR_CHANNEL), LIDAR_CHANNEL, ego_from_lidar())]
-        for camera in CAMERAS:
+        for camera in self.cameras:
             row = _calibration(self._token('calibration', camera.channel), camera.channel, camera.ego_from_cam())
             row['camera_intrinsic'] = camera.intrinsic(self.settings.image_wh_px).tolist()
             distortion = distortion_record(self.settings.distortion)

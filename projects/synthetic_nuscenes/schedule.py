@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from projects.synthetic_nuscenes.rig import CAMERAS, LIDAR_CHANNEL
+from projects.synthetic_nuscenes.rig import LIDAR_CHANNEL, RIGS
 from projects.synthetic_nuscenes.settings import SCENE_KINDS, SWEEP_PERIOD_US, SWEEPS_PER_KEYFRAME, Settings
 
 # Of ten sweeps, those in which the cameras fire: 12 Hz on the LiDAR's 20 Hz.
@@ -41,14 +41,14 @@ def scene_time_s(scene_name: str, stamp_us: int) -> float:
 
 def scene_readings(settings: Settings, scene_name: str) -> dict[str, list[Reading]]:
     """Readings of every channel in order of time; a scene starts and ends with a keyframe."""
-    start = scene_start_us(scene_name)
-    readings: dict[str, list[Reading]] = {LIDAR_CHANNEL: [], **{camera.channel: [] for camera in CAMERAS}}
+    start, cameras = scene_start_us(scene_name), RIGS[settings.rig]
+    readings: dict[str, list[Reading]] = {LIDAR_CHANNEL: [], **{camera.channel: [] for camera in cameras}}
     for sweep in range((settings.keyframes - 1) * SWEEPS_PER_KEYFRAME + 1):
         stamp = start + sweep * SWEEP_PERIOD_US
         keyframe, phase = -(-sweep // SWEEPS_PER_KEYFRAME), sweep % SWEEPS_PER_KEYFRAME
         readings[LIDAR_CHANNEL].append(Reading(LIDAR_CHANNEL, sweep, stamp, keyframe, phase == 0))
         if phase == 0 or (settings.camera_sweeps and phase in _CAMERA_SWEEPS):
-            for camera in CAMERAS:
+            for camera in cameras:
                 fired = stamp - SWEEP_PERIOD_US + camera.delay_us
                 readings[camera.channel].append(Reading(camera.channel, sweep, fired, keyframe, phase == 0))
     return readings

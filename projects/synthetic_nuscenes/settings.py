@@ -18,6 +18,7 @@ SCENE_KINDS: dict[str, str] = {
     'scene-1100': 'left_turn',
 }
 SLOPED_SCENES: frozenset[str] = frozenset({'scene-0655', 'scene-0757', 'scene-1077', 'scene-1100'})
+RIG_NAMES: tuple[str, ...] = ('nuscenes', 'other')
 NANO_SCENES: tuple[str, ...] = ('scene-0061', 'scene-0103', 'scene-0553', 'scene-0916')
 SWEEPS_PER_KEYFRAME = 10
 SWEEP_PERIOD_US = 50_000
@@ -45,6 +46,7 @@ class Settings:
         parked_density: how full the kerb lanes and pavements are, 0 to 1.
         camera_labels: also write `camera_labels/`: classes of all pixels and 2-D boxes of the cameras' keyframes.
         occlusion: streets of `OcclusionPopulator`, and an ego that stops and goes, instead of the usual ones.
+        rig: which cameras, a key of `rig.RIGS`; the world and what its LiDAR sees do not depend on it.
     """
 
     preset: str
@@ -59,6 +61,7 @@ class Settings:
     parked_density: float = 0.8
     occlusion: bool = False
     camera_labels: bool = False
+    rig: str = 'nuscenes'
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -71,9 +74,13 @@ class Settings:
             raise ValueError(f'image_wh_px must be at least 16x16, got {self.image_wh_px}')
         if self.distortion not in DISTORTION_COEFFICIENTS:
             raise ValueError(f'unknown distortion {self.distortion!r}; choose from {list(DISTORTION_COEFFICIENTS)}')
+        if self.rig not in RIG_NAMES:
+            raise ValueError(f'unknown rig {self.rig!r}; choose from {list(RIG_NAMES)}')
         unknown = [name for name in self.scene_names if name not in SCENE_KINDS]
         if unknown or not self.scene_names:
             raise ValueError(f'unknown or no scenes {unknown}; choose from {list(SCENE_KINDS)}')
+        if len(set(self.scene_names)) < len(self.scene_names):
+            raise ValueError(f'every scene once, got {list(self.scene_names)}')
 
     @property
     def duration_s(self) -> float:
@@ -85,8 +92,8 @@ class Settings:
         values = asdict(self)
         values['scene_names'] = list(self.scene_names)
         values['image_wh_px'] = list(self.image_wh_px)
-        for name in ('occlusion', 'camera_labels'):
-            if not values[name]:
+        for name, usual in (('occlusion', False), ('camera_labels', False), ('rig', 'nuscenes')):
+            if values[name] == usual:
                 # Left out where it changes nothing, so that folders made before this field existed stay valid.
                 del values[name]
         return values

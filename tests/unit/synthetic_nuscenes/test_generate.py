@@ -6,14 +6,18 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from nuscenes.nuscenes import NuScenes
 
 from projects.synthetic_nuscenes import generate
 from projects.synthetic_nuscenes.cli import main
 from projects.synthetic_nuscenes.generate import generate_dataset
 from projects.synthetic_nuscenes.output_folder import MARKER_NAME, OutputFolderError
+from projects.synthetic_nuscenes.rig import RIGS
 from projects.synthetic_nuscenes.settings import make_settings
 
 TOOL = Path(__file__).parents[3] / 'tools' / 'create_synthetic_nuscenes.py'
@@ -132,3 +136,31 @@ def test_camera_sweeps_run_at_12_hz(tmp_path):
     front = [row for row in rows if '/CAM_FRONT/' in row['filename']]
     assert len(front) == 13 and sum(row['is_key_frame'] for row in front) == 3
     assert all((tmp_path / 'out' / row['filename']).exists() for row in front)
+
+
+def test_another_rig_has_the_same_world_and_five_cameras(small_root, small_settings, tmp_path):
+    root, usual = tmp_path / 'other', {camera.channel: camera for camera in RIGS['nuscenes']}
+    generate_dataset(root, replace(small_settings, rig='other'), progress=False)
+    ours, theirs = _digests(small_root), _digests(root)
+    kept = [name for name in ours if 'LIDAR_TOP' in name or name.endswith(('sample.json', 'scene.json', 'map.json'))]
+    assert kept and all(theirs[name] == ours[name] for name in kept)
+    nusc = NuScenes('v1.0-mini', str(root), verbose=False)
+    assert {name for sample in nusc.sample for name in sample['data']} == {
+        'LIDAR_TOP', 'CAM_FRONT', 'CAM_FRONT_RIGHT', 'CAM_FRONT_LEFT', 'CAM_BACK', 'CAM_BACK_RIGHT'}
+    for camera in RIGS['other']:
+        moved = np.linalg.inv(usual[camera.channel].ego_from_cam()) @ camera.ego_from_cam()
+        assert np.linalg.norm(moved[:3, 3]) == pytest.approx(0.3, abs=1e-6)
+        assert np.degrees(np.arccos((np.trace(moved[:3, :3]) - 1) / 2)) == pytest.approx(10.0, abs=0.01)
+        assert abs(np.log(camera.focal_px / usual[camera.channel].focal_px)) > 0.2
+    reading = nusc.get('sample_data', nusc.sample[0]['data']['CAM_BACK'])
+    record = nusc.get('calibrated_sensor', reading['calibrated_sensor_token'])
+    scale = small_settings.image_wh_px[0] / 1600
+    assert record['camera_intrinsic'][0][0] == pytest.approx(1050.0 * scale)
+    assert np.allclose(record['translation'], (-0.072, -0.197, 1.779))
+
+
+def test_unknown_rigs_and_scenes_are_told(tmp_path, capsys):
+    for arguments, said in ((('--rig', 'mine'), 'mine'), (('--scenes', 'scene-9999'), 'scene-9999'),
+                            (('--scenes', 'scene-0061', 'scene-0061'), 'once')):
+        assert main(['--preset', 'nano', '--out', str(tmp_path / 'out'), *arguments]) == 2
+        assert said in capsys.readouterr().err
