@@ -33,6 +33,7 @@ PACKAGES = {
     'mmcv': 'mmcv.ops', 'mmdet': 'mmdet', 'mmdet3d': 'mmdet3d.models', 'spconv-cu120': 'spconv.pytorch',
     'nuscenes-devkit': 'nuscenes',
 }
+LANGUAGE_MODEL = 'transformers.models.qwen2_5_vl.modeling_qwen2_5_vl'
 # What any build of spconv 2 or of OpenCV does; the pinned one is what was tested.
 ALTERNATIVES = {
     'opencv-python': ('opencv-python-headless', 'opencv-contrib-python'),
@@ -195,6 +196,7 @@ def check_packages(report: Report) -> None:
         report.bad('requirements.txt', f'is missing or empty in {REPO}', 'git checkout requirements.txt requirements')
     for name, module in PACKAGES.items():
         check_package(report, name, module, pins.get(name))
+    check_language_model(report, pins.get('transformers'))
     print(f'         {"CUDA":<18} {cuda_text()}')
     try:
         spec = importlib.util.find_spec('projects.memfusion')
@@ -204,6 +206,18 @@ def check_packages(report: Report) -> None:
         report.bad('memfusion', 'projects.memfusion cannot be imported', f'{PIP} --no-deps -e {REPO}')
     else:
         report.good('memfusion', str(spec.origin))
+
+
+def check_language_model(report: Report, pin: str | None) -> None:
+    """The extra of projects/spatial_mllm: not needed by the rest, but where it is there it must work."""
+    if installed_version('transformers') is None:
+        fix = f'{PIP} -r {REPO / "requirements" / "spatial_mllm.txt"}'
+        print(f'         {"transformers":<18} is not installed; only projects/spatial_mllm needs it: {fix}')
+    elif installed_version('torchvision') is not None:
+        report.bad('torchvision', "must not be there: beside a CPU torch its wheel breaks transformers' import of Qwen2.5-VL, "
+                   'and nothing here needs it', f'{sys.executable} -m pip uninstall -y torchvision')
+    else:
+        check_package(report, 'transformers', LANGUAGE_MODEL, pin)
 
 
 def cuda_text() -> str:

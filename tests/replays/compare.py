@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection
 from pathlib import Path
 
@@ -21,6 +22,13 @@ def read_arrays(path: Path, required: Collection[str], optional: Collection[str]
     if missing or unknown:
         raise ValueError(f'arrays missing: {missing}, arrays that nothing here compares: {unknown}')
     return arrays
+
+
+def refuse_unknown(arrays: Collection[str], compared: Collection[str], given: str) -> None:
+    """Raises ValueError where a name is neither compared nor matches the pattern `given` of inputs."""
+    unknown = sorted(name for name in arrays if name not in compared and not re.fullmatch(given, name))
+    if unknown:
+        raise ValueError(f'arrays that nothing here compares: {unknown}')
 
 
 def read_settings(arrays: dict[str, np.ndarray], defaults: dict) -> dict:

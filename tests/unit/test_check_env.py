@@ -87,3 +87,17 @@ def test_missing_and_wrong_packages(module, monkeypatch, capsys):
     out = capsys.readouterr().out
     assert '"no-such-package==1.0"' in out and '2.2.0 is installed, 3.3.0 is the tested version' in out
     assert 'ok       mmdet' in out
+
+
+@pytest.mark.parametrize(('there', 'code', 'said'), [
+    ({}, 0, 'only projects/spatial_mllm needs it'),
+    ({'transformers': '5.0.0'}, 1, '4.57.6 is the tested version'),
+    ({'transformers': '4.57.6', 'torchvision': '0.20.0'}, 1, 'pip uninstall -y torchvision'),
+    ({'transformers': '4.57.6'}, 0, 'ok       transformers'),
+])
+def test_the_language_model_is_an_extra_and_torchvision_stays_out(module, monkeypatch, capsys, there, code, said):
+    report = module.Report()
+    monkeypatch.setattr(module, 'LANGUAGE_MODEL', 'json')
+    monkeypatch.setattr(module, 'installed_version', lambda name: (name, there[name]) if name in there else None)
+    module.check_language_model(report, '4.57.6')
+    assert report.finish() == code and said in capsys.readouterr().out
