@@ -28,6 +28,7 @@ FAMILIES = {
     'cmt_camera_vov_state_dict': 'official_names',
     'cmt_fusion_r50_state_dict': 'official_names',
     'cmt': 'cmt',
+    'frame_sampling': 'frame_sampling',
     'bevformer': 'bevformer',
     'openpcdet_multihead': 'openpcdet_multihead',
     'petrv2': 'petrv2',
