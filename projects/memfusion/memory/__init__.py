@@ -3,6 +3,7 @@
 from .baselines import ConvGRUFusion, StackFusion
 from .bev_attention import BEVFormerTemporal
 from .bev_network import BEVMemoryNetwork
+from .copy_memory import CopyMemory
 from .frame_ring import FrameRing
 from .image_network import ImageMemoryNetwork
 from .query_memory import QueryMemory
@@ -12,6 +13,7 @@ from .slot import TemporalSlot, clock
 from .temporal_memory import TemporalMemory
 
 __all__ = [
-    'BEVFormerTemporal', 'BEVMemoryNetwork', 'ConcatReadout', 'ConvGRUFusion', 'FrameRing', 'GateReadout', 'ImageMemoryNetwork',
-    'QueryMemory', 'ResidualReadout', 'StackFusion', 'TemporalMemory', 'TemporalSlot', 'clock', 'read_memory',
+    'BEVFormerTemporal', 'BEVMemoryNetwork', 'ConcatReadout', 'ConvGRUFusion', 'CopyMemory', 'FrameRing', 'GateReadout',
+    'ImageMemoryNetwork', 'QueryMemory', 'ResidualReadout', 'StackFusion', 'TemporalMemory', 'TemporalSlot', 'clock',
+    'read_memory',
 ]

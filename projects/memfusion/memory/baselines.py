@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from mmcv.cnn import ConvModule
@@ -26,6 +26,7 @@ from projects.memfusion.structures import (
     empty_clock,
 )
 
+from .cell_values import CopyGate, build_value, copy_into
 from .channel_norm import LOCAL_NORM
 from .slot import TemporalSlot, clock
 
@@ -116,18 +117,26 @@ class StackFusion(TemporalSlot):
         in_channels: C.
         num_frames: k, the current frame included; at least 2.
         hidden_dim: channels to which each map is reduced before it is stored.
+        observed: also store, move and mix which cells hold points.
+        copy: start as CopyMemory does, all else being the stack's: maps are its 'projection', and where nothing is observed now
+            their mean stands in for the features. Needs `observed`.
         point_cloud_range, alpha, align: as in TemporalSlot.
     """
 
     def __init__(self, in_channels: int, point_cloud_range: Sequence[float], num_frames: int = 4, hidden_dim: int = 64,
-                 alpha: float = 1.0, align: str = 'network', init_cfg: dict | None = None) -> None:
+                 observed: bool = False, copy: bool = False, alpha: float = 1.0, align: str = 'network',
+                 init_cfg: dict | None = None) -> None:
         super().__init__(point_cloud_range, alpha, align, init_cfg)
         if num_frames < 2:
             raise ValueError(f'temporal.num_frames must be at least 2 (1 is the plain detector), got {num_frames}')
-        self.num_maps, self.hidden_dim = num_frames - 1, hidden_dim
-        self.reduce = nn.Conv2d(in_channels, hidden_dim, 1)
-        self.mix = ConvModule(num_frames * hidden_dim, hidden_dim, 3, padding=1, norm_cfg=LOCAL_NORM)
+        if copy and not observed:
+            raise ValueError('temporal.copy=True copies where nothing is observed: set temporal.observed=True as well')
+        self.num_maps, self.hidden_dim, self.observed = num_frames - 1, hidden_dim, observed
+        reduce: Any = build_value('projection', in_channels, hidden_dim) if copy else nn.Conv2d(in_channels, hidden_dim, 1)
+        self.reduce = reduce
+        self.mix = ConvModule(num_frames * (hidden_dim + observed), hidden_dim, 3, padding=1, norm_cfg=LOCAL_NORM)
         self.proj = zero_conv(hidden_dim, in_channels)
+        self.gate = CopyGate(in_channels) if copy else None
 
     def init_state(self, features: SceneFeatures) -> StackState:
         """An empty state for features like these."""
@@ -136,7 +145,7 @@ class StackFusion(TemporalSlot):
         eye = torch.eye(4, dtype=torch.float64, device=bev.device)
         return StackState(
             **empty_clock(batch, bev),
-            maps=torch.zeros(batch, self.num_maps, self.hidden_dim, *shape, device=bev.device),
+            maps=torch.zeros(batch, self.num_maps, self.hidden_dim + self.observed, *shape, device=bev.device),
             map_valid=torch.zeros(batch, self.num_maps, dtype=torch.bool, device=bev.device),
             map_global_from_bev=eye.expand(batch, self.num_maps, 4, 4).clone())
 
@@ -147,13 +156,32 @@ class StackFusion(TemporalSlot):
     def read(self, state: StackState, features: SceneFeatures, frames: FrameBatch) -> Readout:
         """bev (B, C, H, W) -> bev + alpha * proj(convolution over k maps)."""
         bev = features.needed_bev
-        current, maps = self.reduce(bev), state.maps
+        current, maps = self._entry(bev, features.observed), state.maps
         if self.alignment == 'network':
             cur_from_map = self.cur_from(state.map_global_from_bev, frames)
             maps = warp_bev(maps.flatten(0, 1), cur_from_map.flatten(0, 1), self.point_cloud_range).view_as(maps)
         maps = maps * state.map_valid[..., None, None, None]
-        mixed = self.mix(torch.cat([current, maps.flatten(1, 2)], dim=1))
-        return Readout(bev + self.alpha * self.proj(mixed), carried=current)
+        added = self.proj(self.mix(torch.cat([current, maps.flatten(1, 2)], dim=1)))
+        if self.gate is not None:
+            count = state.map_valid.sum(dim=1).clamp(min=1).view(-1, 1, 1, 1)
+            mean = (maps[:, :, :self.hidden_dim].sum(dim=1) / count).to(bev.dtype)
+            share = state.map_valid.any(dim=1).view(-1, 1, 1, 1).to(bev.dtype).expand_as(bev[:, :1])
+            gate = self.gate(torch.cat([bev, current[:, self.hidden_dim:]], dim=1))
+            added = added + copy_into(bev, self.reduce.decode(mean, share), share, gate)
+        return Readout(bev + self.alpha * added, carried=current)
+
+    def _entry(self, bev: Tensor, observed: Tensor | None) -> Tensor:
+        """What is stored of a frame: (B, Ch, H, W), with `observed` (B, Ch + 1, H, W)."""
+        if not self.observed:
+            return self.reduce(bev)
+        if observed is None:
+            raise ValueError('temporal.observed=True needs to know which cells hold points: the model has no LiDAR')
+        return torch.cat([self.reduce(bev), observed.to(bev.dtype)], dim=1)
+
+    def loss(self, readout: Readout, features: SceneFeatures, truth: SceneTruth) -> dict[str, Tensor]:
+        """What the projection of `copy` learns by itself."""
+        del readout, truth
+        return {} if self.gate is None else self.reduce.loss(features.needed_bev)
 
     def write(self, state: StackState, readout: Readout, outputs: HeadOutputs | None, frames: FrameBatch,
               truth: SceneTruth | None = None) -> StackState:

@@ -70,6 +70,7 @@ MODULES = {
     'long-term': dict(max_mem_frames=3, long_term=dict(min_mem_frames=1, num_prototypes=32, max_elements=64)),
     'gru': dict(type='ConvGRUFusion', in_channels=24, hidden_dim=8),
     'stack': dict(type='StackFusion', in_channels=24, hidden_dim=8, num_frames=3),
+    'copy': dict(type='CopyMemory', in_channels=24, value_dim=8, key_dim=4),
 }
 
 
@@ -220,7 +221,8 @@ def test_history_that_is_missing_or_out_of_order_is_an_error_in_windows_too(smal
     dict(), dict(mask_source='none'), dict(mask_source='detections', masks=dict(score_threshold=0.0)),
     dict(mask_source='previous_detections', masks=dict(score_threshold=0.0, num_agents=2)),
     dict(masks=dict(teacher_forcing=1.0, block_dropout=1.0)),
-    dict(type='ConvGRUFusion', in_channels=24, hidden_dim=8), dict(type='StackFusion', in_channels=24, hidden_dim=8)])
+    dict(type='ConvGRUFusion', in_channels=24, hidden_dim=8), dict(type='StackFusion', in_channels=24, hidden_dim=8),
+    dict(type='CopyMemory', in_channels=24, value_dim=8)])
 @pytest.mark.parametrize('test_cfg', [dict(), dict(WINDOW, seq_len=2)])
 def test_no_truth_is_read(temporal, test_cfg, small_detector, predicted, scene):
     with_truth, without = small_detector(temporal, test_cfg=test_cfg), small_detector(temporal, test_cfg=test_cfg)
