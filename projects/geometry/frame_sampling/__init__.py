@@ -1,9 +1,10 @@
 """Geometry, frame sampling: which K frames of a video are used. Registry, samplers, and what tells what a frame sees."""
 
 from .cover import Cover, lazy_cover
+from .keeping import FarthestPoseKeeper, FrameKeeper, KeptFrames, SpaceAwareKeeper, UniformKeeper
 from .merge_aware import MergeAwareSpaceAware, MergeAwareUniform
 from .pose_distance import FrameDistance, angles_and_distances, k_centre
-from .registry import FRAME_SAMPLERS, build_sampler
+from .registry import FRAME_KEEPERS, FRAME_SAMPLERS, build_keeper, build_sampler
 from .report import describe
 from .sampler import FrameSampler
 from .samplers import EfficientSampler, FarthestPoseSampler, SpaceAwareSampler, UniformSampler
@@ -13,8 +14,9 @@ from .visible import DepthMaps, FixedGrid, Frustums, PointClouds, VoxelGrid, Wor
 from .voxel_sets import VoxelSets
 
 __all__ = [
-    'FRAME_SAMPLERS', 'UNIFORM_FORMS', 'Cover', 'DepthMaps', 'EfficientSampler', 'FarthestPoseSampler', 'FixedGrid',
-    'FrameDistance', 'FrameSampler', 'Frustums', 'MergeAwareSpaceAware', 'MergeAwareUniform', 'PointClouds',
-    'SpaceAwareSampler', 'UniformSampler', 'Video', 'Visible', 'VoxelGrid', 'VoxelSets', 'WorldPoints',
-    'angles_and_distances', 'build_sampler', 'describe', 'k_centre', 'lazy_cover', 'voxelise',
+    'FRAME_KEEPERS', 'FRAME_SAMPLERS', 'UNIFORM_FORMS', 'Cover', 'DepthMaps', 'EfficientSampler', 'FarthestPoseKeeper',
+    'FarthestPoseSampler', 'FixedGrid', 'FrameDistance', 'FrameKeeper', 'FrameSampler', 'Frustums', 'KeptFrames',
+    'MergeAwareSpaceAware', 'MergeAwareUniform', 'PointClouds', 'SpaceAwareKeeper', 'SpaceAwareSampler', 'UniformKeeper',
+    'UniformSampler', 'Video', 'Visible', 'VoxelGrid', 'VoxelSets', 'WorldPoints', 'angles_and_distances', 'build_keeper',
+    'build_sampler', 'describe', 'k_centre', 'lazy_cover', 'voxelise',
 ]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from projects.common.build import build_from
 from projects.geometry import BEVGrid, cell_positions, move_positions, pad_rows, rasterize_box_batch, transform_points, warp_bev
+from projects.geometry.frame_sampling import build_keeper
 from projects.memfusion.structures import (
     FrameBatch,
     HeadOutputs,
@@ -33,6 +34,7 @@ from .masks import MaskPolicy
 from .motion import NUM_EGO_CHANNELS, MotionGate, append_ego_channels, ego_values
 from .similarity import affinity_of, read_memory
 from .slot import TemporalSlot, clock
+from .slot_choice import slots_that_stay
 
 STORED_CELLS = ('all', 'observed')
 
@@ -59,8 +61,10 @@ class TemporalMemory(TemporalSlot):
         loss_occ: auxiliary occupancy loss.
         point_cloud_range, alpha, align: as in TemporalSlot. With align='network' the sensory state, mask and feature take
             one warp a step; stored frames keep their grid and only their cell positions are re-expressed.
-        max_mem_frames: slots of working memory; the oldest frame leaves first.
+        max_mem_frames: slots of working memory; the oldest frame leaves first, unless `mem_policy` says otherwise.
         mem_every: every how many frames a frame is written.
+        mem_policy: which frame leaves a full working memory: a FrameKeeper, e.g. dict(type='sa'); the newest stays. None is
+            the oldest.
         top_k: elements that may answer a query; None is all.
         mask_source: which mask is written with a frame, see MaskPolicy.
         masks: the other settings of MaskPolicy.
@@ -85,6 +89,7 @@ class TemporalMemory(TemporalSlot):
         align: str = 'network',
         max_mem_frames: int = 5,
         mem_every: int = 1,
+        mem_policy: Mapping[str, Any] | None = None,
         top_k: int | None = None,
         mask_source: str = 'occupancy',
         masks: Mapping[str, Any] | None = None,
@@ -101,6 +106,10 @@ class TemporalMemory(TemporalSlot):
                              f'{max_mem_frames}, {mem_every} and {top_k}')
         if stored_cells not in STORED_CELLS:
             raise ValueError(f'temporal.stored_cells must be one of {STORED_CELLS}, got {stored_cells!r}')
+        if mem_policy is not None and (long_term is not None or align == 'loader'):
+            raise ValueError('temporal.mem_policy chooses which frames stay: long_term has a rule of its own, and with '
+                             "align='loader' frames have no poses to choose by; leave one of them out")
+        self.mem_policy = None if mem_policy is None else build_keeper(mem_policy)
         self.masks = MaskPolicy(source=mask_source, **(masks or {}))
         self.long_term = None if long_term is None else LongTermPolicy(max_mem_frames=max_mem_frames, **long_term)
         self.ego_channels, self.stored_cells = ego_channels, stored_cells
@@ -295,9 +304,10 @@ class TemporalMemory(TemporalSlot):
         memory = self._count_usage(memory, carry.usage)
         cells = self._answering_cells(carry.observed, memory)
         selection = carry.query.selection if self.long_term is not None else carry.query.selection[:, :0]
+        stays = slots_that_stay(self.mem_policy, memory, frames, cells, self.map_range)
 
         def push(stored: Tensor, new: Tensor) -> Tensor:
-            moved = torch.cat([stored[:, 1:], new[:, None].to(stored.dtype)], dim=1)
+            moved = torch.cat([stored[stays], new[:, None].to(stored.dtype)], dim=1)
             return torch.where(writes.view(-1, *[1] * (stored.dim() - 1)), moved, stored)
 
         memory = replace(

@@ -95,7 +95,7 @@ def test_a_long_video_is_looked_at_in_its_pool_only(room):
 
 
 @pytest.mark.parametrize('cfg, video, message', [
-    (dict(type='best', num_frames=4), Video(9), "no frame sampler 'best'. Known: efficient, fps, mergeaware_sa"),
+    (dict(type='best', num_frames=4), Video(9), "there is no frame sampler 'best'. Known: efficient, fps, mergeaware_sa"),
     (dict(type='sa', num_frames=4, size=1), Video(9), "frame sampler 'sa': .*unexpected keyword argument 'size'"),
     (dict(type='sa', num_frames=0), Video(9), 'num_frames and pool of a frame sampler must be at least 1, got 0 and 128'),
     (dict(type='uniform', num_frames=4, form='even'), Video(9), "form of uniform sampling must be .*, got 'even'"),
