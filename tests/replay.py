@@ -25,14 +25,17 @@ sys.path[:0] = [str(TESTS.parent), str(TESTS)]
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # read when torch is loaded
 
 FAMILIES = {
+    'cape': 'cape',
     'cmt_camera_vov_state_dict': 'official_names',
     'cmt_fusion_r50_state_dict': 'official_names',
     'cmt': 'cmt',
     'frame_sampling': 'frame_sampling',
     'bevformer': 'bevformer',
+    'gta': 'gta',
     'openpcdet_multihead': 'openpcdet_multihead',
     'petrv2': 'petrv2',
     'petrv2_state_dict': 'official_names',
+    'prope': 'prope',
     'qwen_mrope': 'qwen_mrope',
     'qwen_patches': 'qwen_patches',
     'rope_index': 'rope_index',

@@ -1,7 +1,7 @@
 """Replays Qwen2.5-VL's rotary positions: ids, rotated vectors, the vision tower's order.
 
 tests/reference/README.md says what the arrays are. Ids are ours; rotations and the vision tower are those of the library whose
-classes our models use.
+classes our models use, and those of projects/encodings.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from replays.compare import difference, refuse_unknown
+from replays.rotary_layouts import rotary_rows
 from torch import Tensor
 from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as qwen25
 from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLVisionConfig
@@ -30,7 +31,7 @@ Row = tuple[str, Any, float]
 def replay(path: Path, device: str = 'cpu') -> list[tuple[str, float]]:
     with np.load(path, allow_pickle=False) as archive:
         arrays = {name: torch.from_numpy(archive[name]) for name in archive.files}
-    rows = [*ids(arrays), *rotations(arrays, device), *vision_tower(arrays, device)]
+    rows = [*ids(arrays), *rotations(arrays, device), *vision_tower(arrays, device), *rotary_rows(arrays, device)]
     refuse_unknown(arrays, {name for name, _, _ in rows}, GIVEN)
     return [(name, difference(ours, arrays[name].numpy(), tolerance)) for name, ours, tolerance in rows]
 

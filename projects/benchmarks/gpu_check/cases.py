@@ -15,7 +15,7 @@ import projects.memfusion.fusion
 import projects.memfusion.losses.occupancy_loss
 import projects.memfusion.memory  # noqa: F401 - these three register what is built
 from projects.common.build import build_from
-from projects.encodings.attention import CrossAttention
+from projects.encodings.multihead import CrossAttention
 from projects.geometry import invert_rigid, transform_points, warp_bev
 from projects.memfusion.memory.similarity import read_memory
 from projects.memfusion.structures import SceneFeatures

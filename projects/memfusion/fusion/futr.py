@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from mmdet3d.registry import MODELS
 from torch import Tensor, nn
 
-from projects.encodings.attention import CrossAttention
+from projects.encodings.multihead import CrossAttention
 from projects.geometry import pool_adaptive
 from projects.memfusion.structures import Calibration
 

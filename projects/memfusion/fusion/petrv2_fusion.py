@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from mmdet3d.registry import MODELS
 from torch import Tensor, nn
 
-from projects.encodings.attention import MultiheadAttention
+from projects.encodings.multihead import MultiheadAttention
 from projects.memfusion.structures import Calibration
 
 from .bev_queries import BEVQueries, check_bev_shape

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from projects.encodings.attention import CrossAttention
+from projects.encodings.multihead import CrossAttention
 
 from .fusion_state import FusionState, Reading
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from projects.encodings.attention import AttentionEncoding, MultiheadAttention
+from projects.encodings.multihead import AttentionEncoding, MultiheadAttention
 from projects.memfusion.structures import Looks, TokenPlaces
 
 

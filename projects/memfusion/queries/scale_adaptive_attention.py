@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from projects.encodings.attention import AttentionEncoding, MultiheadAttention
+from projects.encodings.multihead import AttentionEncoding, MultiheadAttention
 from projects.geometry.precision import full_precision
 
 

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from projects.encodings.attention import MultiheadAttention
+from projects.encodings.bound import PlainHeads
 from projects.encodings.depths import make_depths
 from projects.encodings.frustum import FeatureGate, FrustumEncoder, frustum_points, in_metres, inverse_sigmoid, normalised
+from projects.encodings.multihead import MultiheadAttention
 from projects.encodings.rig_cache import RigCache
 from projects.encodings.sine import sine_axis, sine_points
 from projects.memfusion.structures import Calibration
@@ -133,7 +134,7 @@ def test_attention_reads_nothing_where_nothing_counts():
 
 
 def test_an_encoding_drops_in():
-    class Doubled:
+    class Doubled(PlainHeads):
         def queries(self, heads):
             return 2 * heads
 

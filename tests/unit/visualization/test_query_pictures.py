@@ -15,7 +15,7 @@ from mmengine.config import Config
 from torch import nn
 
 from projects.demos.query_pictures import choose_query, draw_query_pictures
-from projects.encodings.attention import MultiheadAttention
+from projects.encodings.multihead import MultiheadAttention
 from projects.geometry.homography import crop_homography, flip_homography, resize_homography
 from projects.memfusion.hooks.visualization_hook import BEVVisualizationHook
 from projects.memfusion.queries.decoder import DecoderLayer, Tokens

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .bound import AttentionEncoding
 
 
 class CrossAttention(nn.Module):
@@ -43,22 +45,6 @@ class CrossAttention(nn.Module):
                  for part in (self.query(query), self.key(context), value)]
         mixed = F.scaled_dot_product_attention(heads[0], heads[1], heads[2], attn_mask=mask)
         return self.output(mixed.transpose(1, 2).flatten(2))
-
-
-class AttentionEncoding(Protocol):
-    """What a pose encoding does to the heads of an attention, each (B, heads, n, d) -> the same."""
-
-    def queries(self, heads: Tensor) -> Tensor:
-        """Of the queries."""
-
-    def keys(self, heads: Tensor) -> Tensor:
-        """Of the keys."""
-
-    def values(self, heads: Tensor) -> Tensor:
-        """Of the values."""
-
-    def outputs(self, heads: Tensor) -> Tensor:
-        """Of what the queries read."""
 
 
 class KeysValues(NamedTuple):
@@ -111,7 +97,7 @@ class MultiheadAttention(nn.Module):
             keep: (B, S) bool, which context counts; where none of a sample's does, its queries read 0.
             allowed: (Q, S) or (B, Q, S) bool, which query may read what; each must be allowed something that counts.
             encoding: changes the heads; None leaves them.
-            bias: (B, heads, Q, S), added to the logits.
+            bias: (B, heads, Q, S), added to the logits, as is that of the encoding.
         """
         context = key if isinstance(key, KeysValues) else self.project(key, key if value is None else value, encoding)
         dim = self.in_proj_weight.shape[1]
@@ -124,10 +110,11 @@ class MultiheadAttention(nn.Module):
             some = keep.any(1)[:, None, None]
             kept = (keep[:, None, None] | ~some[..., None])
             mask = kept if mask is None else mask & kept
+        bias = _together(bias, None if encoding is None else encoding.bias)
         if bias is not None:
             mask = (bias if mask is None else bias.masked_fill(~mask, -torch.inf)).to(queries.dtype)
         read = F.scaled_dot_product_attention(queries, context.keys.to(queries.dtype), context.values.to(queries.dtype), mask,
-                                              dropout_p=self.dropout if self.training else 0.0)
+                                              dropout_p=self.dropout if self.training else 0.0, scale=self._scale)
         read = read if encoding is None else encoding.outputs(read)
         read = read.transpose(1, 2).flatten(2)
         return self.out_proj(read if keep is None else read * some)
@@ -138,7 +125,9 @@ class MultiheadAttention(nn.Module):
         dim = self.in_proj_weight.shape[1]
         queries = self._heads(F.linear(query, self.in_proj_weight[:dim], self.in_proj_bias[:dim]))
         queries = queries if encoding is None else encoding.queries(queries)
-        logits = (queries @ self.project(key, key, encoding).keys.transpose(-1, -2)).float() / queries.shape[-1] ** 0.5
+        logits = (queries @ self.project(key, key, encoding).keys.transpose(-1, -2)).float() * self._scale
+        if encoding is not None and encoding.bias is not None:
+            logits = logits + encoding.bias
         if keep is None:
             return logits.softmax(-1)
         kept = keep[:, None, None]
@@ -146,3 +135,14 @@ class MultiheadAttention(nn.Module):
 
     def _heads(self, tokens: Tensor) -> Tensor:
         return tokens.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+    @property
+    def _scale(self) -> float:
+        """Of the logits, whatever channels an encoding adds to the heads."""
+        return (self.in_proj_weight.shape[1] // self.num_heads) ** -0.5
+
+
+def _together(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    if first is None or second is None:
+        return second if first is None else first
+    return first + second

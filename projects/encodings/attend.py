@@ -1,0 +1,44 @@
+"""Encodings. In: queries, keys and values of an attention, their views. Out: what the queries read, poses in mind."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .bound import Encoding
+from .views import Views
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, encoding: Encoding, views_q: Views, views_k: Views | None = None,
+              mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+    """Scaled dot-product attention under an encoding; the scale is 1 / sqrt(d) of the heads that come in.
+
+    Args:
+        q: (B, heads, Q, d).
+        k, v: (B, heads, S, d).
+        encoding: what `build_encoding` made.
+        views_q, views_k: of the Q and the S tokens; None: the queries'.
+        mask: bool, broadcast to (B, heads, Q, S), True attends.
+        is_causal: whether query i reads keys 0..i only.
+
+    Returns:
+        (B, heads, Q, d).
+
+    Raises:
+        ValueError: where the views are not of these tokens, the head dim does not fit the encoding, or the mask is not bool.
+    """
+    if mask is not None and mask.dtype != torch.bool:
+        raise ValueError(f'attention: mask must be bool, True attends; got {mask.dtype}')
+    bound = encoding.bind(views_q, views_k, q.shape[1], q.shape[3])
+    bias = bound.bias
+    if is_causal and (mask is not None or bias is not None):
+        lower = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
+        mask, is_causal = lower if mask is None else mask & lower, False
+    scale = q.shape[-1] ** -0.5
+    q, k, v = bound.queries(q), bound.keys(k), bound.values(v)
+    if bias is not None:
+        mask = (bias if mask is None else bias.masked_fill(~mask, -torch.inf)).to(q.dtype)
+    read = F.scaled_dot_product_attention(q, k, v, mask, is_causal=is_causal, scale=scale)
+    del q, k, v
+    return bound.outputs(read)

@@ -1,0 +1,95 @@
+"""Encodings. In: what an attention shows an encoding. Out: the two contracts that every encoding keeps."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from .poses import Frame
+from .views import Views
+
+
+class AttentionEncoding(Protocol):
+    """What an encoding of certain views does to the heads of an attention, each (B, heads, n, d) -> (B, heads, n, d or more).
+
+    Queries, keys and values may gain channels; outputs come back with d. The softmax scale is 1 / sqrt(d) nevertheless.
+    """
+
+    @property
+    def bias(self) -> Tensor | None:
+        """(B or 1, heads, Q, S), added to the logits."""
+
+    def queries(self, heads: Tensor) -> Tensor:
+        """Of the queries."""
+
+    def keys(self, heads: Tensor) -> Tensor:
+        """Of the keys."""
+
+    def values(self, heads: Tensor) -> Tensor:
+        """Of the values."""
+
+    def outputs(self, heads: Tensor) -> Tensor:
+        """Of what the queries read."""
+
+
+class BoundEncoding(AttentionEncoding, Protocol):
+    """An AttentionEncoding that `Encoding.bind` made."""
+
+    def with_queries(self, views_q: Views) -> BoundEncoding:
+        """The same keys for other queries."""
+
+
+class Encoding(Protocol):
+    """What `build_encoding` makes: a module."""
+
+    def check(self, num_heads: int, head_dim: int) -> None:
+        """ValueError where it does not fit such an attention."""
+
+    def frame(self, views_q: Views, views_k: Views | None = None) -> Frame | None:
+        """What both sides are relative to; None where nothing is."""
+
+    def bind(self, views_q: Views, views_k: Views | None, num_heads: int, head_dim: int,
+             frame: Frame | None = None) -> BoundEncoding:
+        """The encoding of these views."""
+
+
+class NoEncoding(nn.Module):
+    """Plain attention."""
+
+    def check(self, num_heads: int, head_dim: int) -> None:
+        """Fits all."""
+
+    def frame(self, views_q: Views, views_k: Views | None = None) -> None:
+        """None is needed."""
+
+    def bind(self, views_q: Views, views_k: Views | None, num_heads: int, head_dim: int,
+             frame: Frame | None = None) -> PlainHeads:
+        """Does nothing with the views."""
+        return PlainHeads()
+
+
+class PlainHeads:
+    """Leaves all heads as they are; the base of encodings that change some."""
+
+    bias: Tensor | None = None
+
+    def queries(self, heads: Tensor) -> Tensor:
+        """Of the queries."""
+        return heads
+
+    def keys(self, heads: Tensor) -> Tensor:
+        """Of the keys."""
+        return heads
+
+    def values(self, heads: Tensor) -> Tensor:
+        """Of the values."""
+        return heads
+
+    def outputs(self, heads: Tensor) -> Tensor:
+        """Of what the queries read."""
+        return heads
+
+    def with_queries(self, views_q: Views) -> PlainHeads:
+        """The same."""
+        return self

@@ -1,0 +1,87 @@
+"""Encodings. In: times and patch places of views, rotary blocks. Out: the angle of every pair of channels of every token."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .layouts import Block
+from .views import Views
+
+TIME_MODES = ('index', 'seconds', 'zero')
+
+
+def sorted_times(mode: str, *sides: Views) -> Tensor | None:
+    """(B or 1, M) seconds of both sides, rising; None where none are given or needed."""
+    times = [side.time for side in sides if side.time is not None and side.time.is_floating_point()]
+    if mode == 'zero' or not times:
+        return None
+    batch = max(time.shape[0] for time in times)
+    return torch.cat([time.double().expand(batch, -1) for time in times], dim=1).sort(dim=1).values
+
+
+def time_positions(views: Views, mode: str, times: Tensor | None, name: str) -> Tensor:
+    """(B or 1, N) float64.
+
+    Args:
+        views: of one side.
+        mode: 'index': integers as they are given, seconds by their place among all different `times`, and without any the
+            cameras' own numbers. 'seconds': after the first of `times`. 'zero'.
+        times: (B or 1, M), rising.
+        name: whose, for errors.
+
+    Raises:
+        ValueError: where times are needed and missing.
+    """
+    like = views.cam_from_world
+    if mode == 'zero':
+        return torch.zeros(1, views.count, dtype=torch.float64, device=like.device)
+    if views.time is None:
+        if mode == 'seconds' or views.per == 'token':
+            raise ValueError(f'the encoding turns with time, but the views of the {name} have no time: give Views.time, or use '
+                             "time_mode='zero'")
+        return torch.arange(views.count, dtype=torch.float64, device=like.device)[None]
+    time = views.time.double()
+    if times is None or not views.time.is_floating_point():
+        return time
+    if mode == 'seconds':
+        return time - times[:, :1]
+    batch = max(len(time), len(times))
+    times, time = times.expand(batch, -1).contiguous(), time.expand(batch, -1).contiguous()
+    new = torch.cat([torch.zeros_like(times[:, :1]), (times.diff(dim=1) > 0).to(times.dtype)], dim=1)
+    number = torch.cat([new.cumsum(1), new.sum(1, keepdim=True) + 1], dim=1)  # a later time is one more
+    return number.gather(1, torch.searchsorted(times, time))
+
+
+def angles_of(views: Views, blocks: tuple[Block, ...], mode: str, times: Tensor | None, unit: bool, name: str) -> Tensor | None:
+    """(B or 1, N or 1, T or 1, pairs) float64 angles of the rotary blocks, in their order; None without any.
+
+    Args:
+        views: of one side.
+        blocks: of all heads.
+        mode, times: as in `time_positions`.
+        unit: whether rows and columns are divided by how many there are.
+        name: whose, for errors.
+
+    Raises:
+        ValueError: where blocks turn with what the views do not have.
+    """
+    axes = [axis for block in blocks for axis in block.axes]
+    if not axes:
+        return None
+    position: dict[int, Tensor] = {}
+    if 0 in axes:
+        position[0] = time_positions(views, mode, times, name)[:, :, None]
+    if 1 in axes or 2 in axes:
+        places = views.places()
+        if places is None:
+            raise ValueError(f'the encoding turns with rows and columns, but the views of the {name} have no grid: give '
+                             'Views.grid')
+        if unit and isinstance(views.grid, Tensor) and views.grid.shape[-1] == 2:
+            raise ValueError(f'the encoding divides rows and columns by how many there are, which the views of the {name} do '
+                             'not say: give Views.grid as (rows, columns), or a tensor of y, x, rows, columns')
+        y, x, rows, columns = places.unbind(-1)
+        position[1], position[2] = (y / rows.clamp(min=1), x / columns.clamp(min=1)) if unit else (y, x)
+    frequencies = [step for block in blocks for step in block.frequencies]
+    shape = torch.broadcast_shapes(*(value.shape for value in position.values()))
+    return torch.stack([position[axis].expand(shape) * step for axis, step in zip(axes, frequencies)], dim=-1)
