@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[2]
-WITHOUT_TORCH = {'check_env.py', 'create_synthetic_nuscenes.py'}  # the first asks for torch's version and computes nothing
+# the first asks for torch's version and computes nothing
+WITHOUT_TORCH = {'check_env.py', 'create_spatial_qa.py', 'create_synthetic_nuscenes.py'}
 
 # Runs each tool's module level; who asks for torch is told that it is not there, after a look at the environment.
 SCRIPT = """
