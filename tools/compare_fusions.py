@@ -61,6 +61,7 @@ def main() -> None:
     from projects.studies.compare.costs import count_costs
     from projects.studies.compare.history import history_section, run_history
     from projects.studies.compare.overfit import overfit_section
+    from projects.studies.compare.overfit_noise import noise_section
     from projects.studies.compare.report import write_report
     from projects.studies.compare.rows import BUDGET, ROWS, choose_rows
     from projects.studies.compare.run import run_rows
@@ -71,7 +72,7 @@ def main() -> None:
     rows = choose_rows(args.rows)
     apart = args.overfit is not None or args.history is not None
     if not args.no_cost and not apart:
-        count_costs(args.results, rows, lambda config: asdict(measure_frame(config)))
+        count_costs(args.results, rows, lambda config: asdict(measure_frame(config, repeats=3, reference=ROWS[0].full)))
     keep_large_blocks()  # only now: memory that is kept does not show in a peak
     if args.overfit is not None:
         run_overfit(args)
@@ -82,14 +83,15 @@ def main() -> None:
         budget = replace(BUDGET, iterations=args.budget or BUDGET.iterations, clips=args.frames)
         run_rows(make_worlds(args.data_root), args.out, args.results, args.seeds, rows, budget, args.image_steps)
     if not args.no_report:
-        extra = [*overfit_section(args.results), *history_section(args.results)]
+        extra = [*overfit_section(args.results), *noise_section(args.results), *history_section(args.results)]
         write_report(args.results, ROWS, args.seeds, args.doc, extra)
 
 
 def run_overfit(args: argparse.Namespace) -> None:
-    """Every design that was asked for, camera-only and fused."""
+    """Every design that was asked for, camera-only and fused: what it learns, and then how it takes wrong rigs."""
     from projects.memfusion.runtime.errors import UserError
     from projects.studies.compare.overfit import DESIGNS, SENSORS, overfit, overfit_path
+    from projects.studies.compare.overfit_noise import measure_noise, noise_path
     from projects.studies.fusion.run import make_worlds
 
     unknown = sorted(set(args.overfit) - set(DESIGNS))
@@ -98,7 +100,9 @@ def run_overfit(args: argparse.Namespace) -> None:
     root = make_worlds(args.data_root)[0]
     for design in args.overfit or DESIGNS:
         for sensors in SENSORS:
-            overfit(design, sensors, root, args.minutes, overfit_path(args.results, design, sensors))
+            weights = args.out / 'overfit' / f'{design}-{sensors}.pth'
+            overfit(design, sensors, root, args.minutes, overfit_path(args.results, design, sensors), weights)
+            measure_noise(design, sensors, root, weights, noise_path(args.results, design, sensors))
 
 
 if __name__ == '__main__':

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from mmengine.config import ConfigDict
 from mmengine.dataset import pseudo_collate
 from mmengine.device import get_device
 from mmengine.logging import print_log
+from mmengine.runner.checkpoint import weights_to_cpu
 
 from projects.memfusion.data.files import write_text
 from projects.memfusion.runtime.launch import init_registry
@@ -45,7 +47,8 @@ def leaf_of(design: str, sensors: str) -> str:
     return f'configs/query/{fused if sensors == "fused" else CAMERA_LEAVES.get(design, f"{design}_r18_fpn")}_tiny-synthetic.py'
 
 
-def overfit(design: str, sensors: str, root: Path, minutes: float, path: Path, seed: int = 0, lr: float = 1e-3) -> None:
+def overfit(design: str, sensors: str, root: Path, minutes: float, path: Path, weights: Path, seed: int = 0,
+            lr: float = 1e-3) -> None:
     """Trains until the recall is WANTED or the time is over, and stores the curve; does nothing where the file is there.
 
     Args:
@@ -54,16 +57,15 @@ def overfit(design: str, sensors: str, root: Path, minutes: float, path: Path, s
         root: the world.
         minutes: of the CPU, divided by the threads that are used.
         path: of the result file.
+        weights: file that the network is stored in.
         seed: of the weights.
-        lr: of AdamW, constant after 50 steps.
+        lr: of AdamW after 50 steps; it falls to zero over the minutes, along a cosine.
     """
     if path.is_file():
         return
     init_registry()
-    cfg = load_row(leaf_of(design, sensors), root)
-    cfg.load_from = None
+    cfg, model = network_of(design, sensors, root, seed)
     items, truths = frames_of(cfg, root)
-    model = new_model(cfg, seed).to(get_device())
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01)
     threads, start, step, curve = torch.get_num_threads(), time.process_time(), 0, []
     while True:
@@ -74,7 +76,7 @@ def overfit(design: str, sensors: str, root: Path, minutes: float, path: Path, s
             if curve[-1]['recall'] >= WANTED or spent >= minutes:
                 break
         for group in optimizer.param_groups:
-            group['lr'] = lr * min(1.0, (step + 1) / 50)
+            group['lr'] = lr * min(1.0, (step + 1) / 50) * (1 + math.cos(math.pi * min(spent / minutes, 1.0))) / 2
         half = items[:FRAMES // 2] if step % 2 else items[FRAMES // 2:]
         model.train()
         losses = model(**model.data_preprocessor(pseudo_collate(copy.deepcopy(half)), True), mode='loss')
@@ -83,18 +85,38 @@ def overfit(design: str, sensors: str, root: Path, minutes: float, path: Path, s
         torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
         optimizer.step()
         step += 1
+    weights.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(dict(state_dict=weights_to_cpu(model.state_dict())), weights)
     path.parent.mkdir(parents=True, exist_ok=True)
     result = dict(row=f'query_{design}', sensors=sensors, truth=int(sum(len(one.labels) for one in truths)), curve=curve)
     write_text(path, json.dumps(result) + '\n')
 
 
-def frames_of(cfg: Any, root: Path) -> tuple[list[Any], list[Truth]]:
-    """Eight frames of the training set with their truth, as clips of one frame, not augmented; spread over the scenes."""
+def network_of(design: str, sensors: str, root: Path, seed: int = 0) -> tuple[Any, Any]:
+    """Config and network, drawn anew; training hides no sensor and drops nothing."""
+    cfg = load_row(leaf_of(design, sensors), root)
+    cfg.load_from = None
+    head = cfg.model.pts_bbox_head
+    head.transformer.dropout = 0.0
+    if 'masked_modal' in head:
+        head.masked_modal = None
+    return cfg, new_model(cfg, seed).to(get_device())
+
+
+def frames_of(cfg: Any, root: Path, faults: Sequence[dict[str, Any]] = ()) -> tuple[list[Any], list[Truth]]:
+    """Eight frames of the training set with their truth, as clips of one frame, not augmented; spread over the scenes.
+
+    Args:
+        cfg: of the network.
+        root: the world.
+        faults: transforms that follow the loading of the images.
+    """
     test = {step['type']: step for step in cfg.test_dataloader.dataset.pipeline}
     pipeline = []
     for step in cfg.train_dataloader.dataset.pipeline:
         if step['type'] not in AUGMENTATIONS:
             pipeline.append(step)
+            pipeline += faults if step['type'] == 'LoadMultiViewImages' else ()
         elif step['type'] in test:
             pipeline.append(test[step['type']])
     dataset = DATASETS.build(ConfigDict({**cfg.train_dataloader.dataset, 'seq_len': 1, 'pipeline': pipeline}))

@@ -29,12 +29,14 @@ Costs = Mapping[str, Mapping[str, float] | None]
 
 def cost_table(rows: Sequence[Compared], costs: Costs) -> str:
     """What a frame costs at full size, one line a row."""
-    heads = [f'{title} ({unit})' for title, _, unit, _ in COSTS.values()]
+    heads = [*(f'{title} ({unit})' for title, _, unit, _ in COSTS.values()), 'time over LiDAR only']
     lines = ['| row | ' + ' | '.join(heads) + " | others' nuScenes val mAP / NDS |", '|' + '---|' * (2 + len(heads))]
     for row in rows:
         cost = costs[row.name]
-        cells = [NOT_RUN] * len(COSTS) if cost is None else [
-            f'{cost[name] / unit:.{digits}f}' for name, (_, unit, _, digits) in COSTS.items()]
+        cells = [NOT_RUN] * len(heads)
+        if cost is not None:
+            cells = [f'{cost[name] / unit:.{digits}f}' for name, (_, unit, _, digits) in COSTS.items()]
+            cells.append(f'{cost["times_reference"]:.1f}x')
         lines.append(f'| {row.title} | ' + ' | '.join(cells) + f' | {row.published or "-"} |')
     return '\n'.join(lines)
 
@@ -123,8 +125,9 @@ def _of_costs(costs: Costs) -> str:
     seen = next((cost['machine'] for cost in costs.values() if cost is not None), 'no machine')
     return ('One frame at full size: six images of 256 x 704 through ResNet-50, a BEV of 128 x 128 cells, from points and '
             'pixels to boxes, memories full. Operations are counted while it runs (a multiplication and an addition as two; '
-            f'sampling and voxels have no count); time is that of the CPU, the second frame, on {seen}; peak memory is beyond '
-            'inputs and weights. PETRv2 and StreamPETR as query detectors are counted with cameras alone. '
+            f'sampling and voxels have no count); time is that of the CPU on {seen}, frame by frame in turn with LiDAR only, '
+            'whose time it is divided by; peak memory is beyond inputs and weights. All rows but the first have LiDAR and '
+            'cameras. '
             "The last column is what others published, with their training, their images' size and often "
             'another image network: it is no result of this project.')
 

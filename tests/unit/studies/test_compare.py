@@ -50,7 +50,8 @@ def finished(tmp_path):
         store(folder, LIDAR, seed, [20.0 + 2 * seed] * 3)
         store(folder, FUSED, seed, [30.0 + 4 * seed] * 3, falling(30.0 + 4 * seed, 6.0))
     results.cost_path(folder, FUSED.name).write_text(json.dumps(
-        dict(parameters=5_000_000, flops=300_000_000_000, cpu_s=1.5, peak_bytes=700_000_000, machine='a CPU')))
+        dict(parameters=5_000_000, flops=300_000_000_000, cpu_s=1.5, times_reference=2.0, peak_bytes=700_000_000,
+             machine='a CPU')))
     return folder
 
 
@@ -90,7 +91,7 @@ def test_report(finished, tmp_path):
     write_report(finished, rows.ROWS, (0, 1), doc)
     text = doc.read_text()
     assert text.startswith(f'before\n{MARKERS[0]}\n') and text.endswith(f'{MARKERS[1]}\nafter\n') and 'old' not in text
-    assert f'| FuTr++ | 5.0 | 300 | 1.50 | 700 | {FUSED.published} |' in text
+    assert f'| FuTr++ | 5.0 | 300 | 1.50 | 700 | 2.0x | {FUSED.published} |' in text
     assert f'| LiDAR only | {NOT_RUN} | {NOT_RUN} |' in text
     assert ('| FuTr++ | 70 x 2 | 0, 1 | 32.0 ± 2.0 | 42.0 ± 2.0 | 32.0 ± 2.0 | 32.0 ± 2.0 | '
             '+11.0 ± 1.0 | 1.8 deg | +27.0 ± 2.0 |') in text

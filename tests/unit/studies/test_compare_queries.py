@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.structures import InstanceData
 
 from projects.memfusion.runtime.launch import init_registry
-from projects.studies.compare import history, overfit, rows
+from projects.studies.compare import history, overfit, overfit_noise, rows
 
 
 def truth(*boxes):
@@ -46,6 +46,18 @@ def test_what_was_learned_by_heart_is_said_and_what_was_not_run(tmp_path):
     text, = overfit.overfit_section(tmp_path)
     assert '| CMT | cameras and LiDAR | 0.90 | 450 | 4.5 | 0.00 at 0, 0.10 at 50, ' in text
     assert '| CMT | cameras alone | not run |' in text
+
+
+def test_the_wrong_rig_that_halves_the_recall_is_said(tmp_path):
+    assert overfit_noise.noise_section(tmp_path) == []
+    recalls = {name: [0.9] for name in overfit_noise.conditions_of(tmp_path)}
+    recalls |= {'rotation 4 deg': [0.6, 0.6], 'rotation 8 deg': [0.2, 0.4], 'blank': [0.1], 'clean': [1.0]}
+    overfit_noise.noise_path(tmp_path, 'petrv2', 'cameras').write_text(json.dumps(dict(recalls=recalls)))
+    text, = overfit_noise.noise_section(tmp_path)
+    row, = [line for line in text.splitlines() if line.startswith('| PETRv2')]
+    # the mean of the draws falls from 0.6 at 4 deg to 0.3 at 8: half of 1.0 lies a third of the way
+    assert row.startswith('| PETRv2, cameras alone | 1.00 | 0.90 |')
+    assert row.endswith('| 0.10 | 0.90 | 5.3 deg | above 100 cm |')
 
 
 def test_history_is_told_by_whose_it_was(tmp_path):
