@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import torch
 from mmengine.device import get_device
 from mmengine.logging import print_log
+from mmengine.runner.checkpoint import weights_to_cpu
 
 from projects.memfusion.data.files import write_text
 from projects.memfusion.runtime.checkpoint import check_architecture
@@ -61,6 +63,7 @@ def run_history(data_root: Path, out: Path, results: Path, seed: int, budget: Bu
         check_architecture(model, lidar, str(folder), allow_missing_slots=True)
         model = model.to(get_device())
         seconds = train(model, cfg, training, budget, seed)
+        torch.save(dict(state_dict=weights_to_cpu(model.state_dict())), folder / f'{row.name}.pth')
         scores = {history: score(cfg, predict(model, testing, history), official=history == 'own')
                   for history in (HISTORIES if model.temporal is not None else HISTORIES[:1])}
         results.mkdir(parents=True, exist_ok=True)

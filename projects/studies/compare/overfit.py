@@ -48,7 +48,7 @@ def leaf_of(design: str, sensors: str) -> str:
 
 
 def overfit(design: str, sensors: str, root: Path, minutes: float, path: Path, weights: Path, seed: int = 0,
-            lr: float = 1e-3) -> None:
+            lr: float = 2e-3) -> None:
     """Trains until the recall is WANTED or the time is over, and stores the curve; does nothing where the file is there.
 
     Args:

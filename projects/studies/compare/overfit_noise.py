@@ -85,7 +85,7 @@ def noise_section(results: Path) -> list[str]:
     turned = {deg: rotation_name(deg) for deg in ROTATIONS_DEG}
     moved = {metres: translation_name(metres) for metres in TRANSLATIONS_M}
     heads = ['clean', *(f'{deg:g} deg' for deg in turned), *(f'{100 * metres:g} cm' for metres in moved), 'blank images',
-             "another scene's", 'half at', 'half at']
+             "another scene's", 'half gone at', 'half gone at']
     rows = []
     for design, title in DESIGNS.items():
         for sensors, said in SENSORS.items():
@@ -94,14 +94,15 @@ def noise_section(results: Path) -> list[str]:
                 continue
             recalls: Recalls = json.loads(path.read_text())['recalls']
             cells = [f'{mean(recalls[name]):.2f}' for name in ('clean', *turned.values(), *moved.values(), *IMAGES)]
-            half = mean(recalls['clean']) / 2
+            half = (mean(recalls['clean']) + mean(recalls['blank'])) / 2
             cells += [_level(level_at(recalls, turned, half), 1, ROTATIONS_DEG[-1], 'deg'),
                       _level(level_at(recalls, moved, half), 100, TRANSLATIONS_M[-1], 'cm')]
             rows.append(f'| {title}, {said} | ' + ' | '.join(cells) + ' |')
     if not rows:
         return []
     said = ("Recall of these frames with wrong rigs (standard deviations of each camera's rotation, or of its place along each "
-            f'axis; mean of {DRAWS} draws), and with false images; the last columns say where half of the recall is lost:')
+            f'axis; mean of {DRAWS} draws), and with false images; the last columns say where half of what the images add to '
+            'blank ones is gone, linear in between:')
     return ['\n'.join([said, '', '| network | ' + ' | '.join(heads) + ' |', '|' + '---|' * (1 + len(heads)), *rows])]
 
 
