@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -56,26 +57,104 @@ def pack_tokens(videos: Sequence[Tensor], grids: Sequence[Sequence[int]], tempor
     return torch.cat(rows)
 
 
-class AddConnector(nn.Module):
+class Connector(nn.Module):
+    """What goes between vision tower and language model; `needs` is the part of a `Scene` that it reads."""
+
+    needs: str
+
+    def reset(self) -> None:
+        """Initial weights."""
+
+    def forward(self, vision: Tensor, geometry: Tensor) -> Tensor:
+        """Vision tokens (M, D) and what is known of each token, (M, C) -> (M, D)."""
+        raise NotImplementedError
+
+
+class AddConnector(Connector):
     """Spatial-MLLM's additive connector: vision tokens + MLP(norm(geometry)).
 
     The parameters have the published names, `ln_q.weight`, `mlp.0.*`, `mlp.2.*`.
 
     Args:
-        geometry_dim: width of a packed row (see `pack_tokens`).
+        geometry_dim: width of a packed row (see `pack_tokens`), or of a camera token.
         dim: D.
         zero: begin as an exact no-op.
     """
 
+    needs = 'geometry'
+
     def __init__(self, geometry_dim: int, dim: int, zero: bool = True) -> None:
         super().__init__()
+        self.zero = zero
         self.ln_q = RMSNorm(geometry_dim)
-        last = nn.Linear(geometry_dim, dim)
-        self.mlp = nn.Sequential(nn.Linear(geometry_dim, geometry_dim), nn.GELU(), last)
-        if zero:
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
+        self.mlp = nn.Sequential(nn.Linear(geometry_dim, geometry_dim), nn.GELU(), nn.Linear(geometry_dim, dim))
+        self.reset()
+
+    def reset(self) -> None:
+        for layer in (self.mlp[0], self.mlp[2]):
+            layer.reset_parameters()  # type: ignore[operator]
+        if self.zero:
+            for parameter in self.mlp[2].parameters():
+                nn.init.zeros_(parameter)
+        nn.init.ones_(self.ln_q.weight)
 
     def forward(self, vision: Tensor, geometry: Tensor) -> Tensor:
         """(M, D) and packed (M, geometry_dim) -> (M, D)."""
         return vision + self.mlp(self.ln_q(geometry.to(self.ln_q.weight.dtype))).to(vision.dtype)
+
+
+class CameraConnector(AddConnector):
+    """The camera's token alone, the same for all tokens of a grid step, added as `AddConnector` adds geometry."""
+
+    needs = 'camera'
+
+
+class CatConnector(Connector):
+    """Half of the channels from the picture, half from geometry.
+
+    Args:
+        geometry_dim: width of a packed row.
+        dim: D, even.
+    """
+
+    needs = 'geometry'
+
+    def __init__(self, geometry_dim: int, dim: int) -> None:
+        super().__init__()
+        if dim % 2:
+            raise ValueError(f"connector 'cat' halves the {dim} channels of a token, which are odd")
+        self.picture = nn.Linear(dim, dim // 2)
+        self.ln_q = RMSNorm(geometry_dim)
+        self.mlp = nn.Sequential(nn.Linear(geometry_dim, geometry_dim), nn.GELU(), nn.Linear(geometry_dim, dim // 2))
+        self.reset()
+
+    def reset(self) -> None:
+        """The picture's half begins with the first half of its channels."""
+        for layer in (self.mlp[0], self.mlp[2]):
+            layer.reset_parameters()  # type: ignore[operator]
+        nn.init.eye_(self.picture.weight)
+        nn.init.zeros_(self.picture.bias)
+        nn.init.ones_(self.ln_q.weight)
+
+    def forward(self, vision: Tensor, geometry: Tensor) -> Tensor:
+        """(M, D) and packed (M, geometry_dim) -> (M, D)."""
+        added = self.mlp(self.ln_q(geometry.to(self.ln_q.weight.dtype)))
+        return torch.cat([self.picture(vision), added.to(vision.dtype)], dim=-1)
+
+
+CONNECTORS: dict[str, type[Connector]] = dict(add=AddConnector, cat=CatConnector, camera_token=CameraConnector)
+
+
+def build_connector(cfg: Mapping[str, Any] | None, dim: int) -> Connector | None:
+    """`type`: a name of CONNECTORS or 'none' (or no config at all), and what its constructor takes beside `dim`.
+
+    Raises:
+        ValueError: for another type.
+    """
+    settings = dict(cfg or {})
+    kind = settings.pop('type', 'none')
+    if kind == 'none':
+        return None
+    if kind not in CONNECTORS:
+        raise ValueError(f"connector.type must be one of {', '.join(CONNECTORS)} or none, got {kind!r}")
+    return CONNECTORS[kind](dim=dim, **settings)

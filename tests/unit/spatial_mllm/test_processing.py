@@ -3,7 +3,9 @@
 import pytest
 import torch
 
+from projects.geometry.rigid import skew
 from projects.spatial_mllm.model.connectors import AddConnector, pack_tokens
+from projects.spatial_mllm.model.poses import FramePoses, half_turn, merge_poses, unit_intrinsics
 from projects.spatial_mllm.processing.patches import PatchSettings, patch_rows, resized, smart_resize
 from projects.spatial_mllm.processing.position_ids import PositionRule, VisionBlocks, position_ids
 
@@ -85,3 +87,36 @@ def test_a_new_connector_changes_nothing_and_says_what_does_not_fit():
                                    ([video], [(2, 2, 4), (1, 4, 4)], '2 grids, but geometry for 1'), ([video], [], 'grid 0')]:
         with pytest.raises(ValueError, match=message):
             pack_tokens(videos, grids)
+
+
+def test_poses_of_two_frames_merge():
+    """Half of a turn of 90 degrees about y, and of one of 180; the centre in the middle; the last frame repeated."""
+    pose = torch.eye(4, dtype=torch.float64).repeat(3, 1, 1)
+    pose[1, :3, :3] = torch.tensor([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]])
+    pose[1, :3, 3] = -pose[1, :3, :3] @ torch.tensor([2.0, 0, 4]).double()
+    intrinsics = torch.tensor([1.0, 2.0, 4.0]).reshape(3, 1, 1).expand(3, 3, 3)
+    poses = FramePoses(pose, intrinsics)
+    merged = merge_poses(poses, 'midpoint')
+    root = 0.5 ** 0.5
+    turned = torch.tensor([[root, 0, root], [0, 1, 0], [-root, 0, root]], dtype=torch.float64)
+    torch.testing.assert_close(merged.cam_from_world[0, :3, :3], turned)
+    torch.testing.assert_close(merged.cam_from_world[0, :3, 3], -turned @ torch.tensor([1.0, 0, 2]).double())
+    assert torch.equal(merged.cam_from_world[1], pose[2]) and merged.img_from_cam[:, 0, 0].tolist() == [1.5, 4]
+    assert torch.equal(merge_poses(poses, 'first').cam_from_world, pose[::2])
+    assert torch.equal(merge_poses(poses, 'midpoint', temporal=1).cam_from_world, pose)
+    generator = torch.Generator().manual_seed(0)
+    for angle in (1e-9, 1e-3, 1.0, 3.0, torch.pi - 1e-9, torch.pi):
+        axis = torch.nn.functional.normalize(torch.randn(3, dtype=torch.float64, generator=generator), dim=0)
+        turn = torch.matrix_exp(angle * skew(axis))
+        torch.testing.assert_close(half_turn(turn) @ half_turn(turn), turn, rtol=0, atol=1e-7)
+    for merge, temporal in (('mean', 2), ('first', 3)):
+        with pytest.raises(ValueError, match='pose_merge=|poses of 3 frames'):
+            merge_poses(poses, merge, temporal)
+
+
+def test_relative_poses_and_unit_intrinsics():
+    pose = torch.eye(4, dtype=torch.float64).repeat(2, 1, 1)
+    pose[:, 0, 3] = torch.tensor([5.0, 7.0])
+    assert FramePoses(pose).relative().cam_from_world[:, 0, 3].tolist() == [0, 2]
+    intrinsics = torch.tensor([[100.0, 0, 50], [0, 80, 20], [0, 0, 1]])
+    assert unit_intrinsics(intrinsics, (40, 100)).tolist() == [[1, 0, 0.5], [0, 2, 0.5], [0, 0, 1]]
