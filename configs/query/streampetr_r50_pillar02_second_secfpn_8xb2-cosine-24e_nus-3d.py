@@ -1,4 +1,5 @@
 # StreamPETR with LiDAR and six cameras at 256x704, on the LiDAR-only detector's encoder; 8 GPUs with 2 clips of four frames each.
+# Without the 2-D head.
 _base_ = [
     '../_base_/models/streampetr_pillar.py', '../_base_/datasets/nus_sequence_cameras.py', '../_base_/schedules/cosine_24e.py',
     '../_base_/default_runtime.py'

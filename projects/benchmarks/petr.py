@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from projects.geometry.rigid import compose
-from projects.memfusion.queries.petrv2_embedding import ImageEmbedding
+from projects.memfusion.queries.petrv2_embedding import EmbeddingSettings, ImageEmbedding
 from projects.memfusion.structures import Calibration
 
 from .fusion import car_ring
@@ -70,7 +70,7 @@ def _plain(rig: Calibration, device: str, case: Case) -> Callable[[Tensor], Tens
 
 
 def _ours(rig: Calibration, device: str, case: Case) -> Callable[[Tensor], Tensor]:
-    embedding = ImageEmbedding(_DIM, quirks=case.quirks).to(device).train(case.training)
+    embedding = ImageEmbedding(_DIM, EmbeddingSettings(), case.quirks).to(device).train(case.training)
 
     def keys(features: Tensor) -> Tensor:
         if case.kind == 'first':

@@ -3,7 +3,6 @@ _base_ = './cmt_pillar.py'
 norm_cfg = dict(type='BN', eps=1e-3, momentum=0.01)
 model = dict(
     data_preprocessor=dict(voxel_layer=dict(max_num_points=10, max_voxels=(120000, 160000))),
-    img_backbone=dict(frozen_stages=-1),
     pts_voxel_encoder=dict(_delete_=True, type='HardSimpleVFE', num_features=5),
     pts_middle_encoder=dict(
         _delete_=True, type='PortableSparseEncoder', in_channels=5, output_channels=128, order=('conv', 'norm', 'act'),

@@ -8,4 +8,4 @@ model = dict(
         transformer=dict(
             dim=64, num_layers=2, num_heads=4, ffn_dim=128, num_groups=4, num_points=4, num_levels=2, out_points=32, dropout=0.0,
             with_cp=False),
-        denoising=dict(groups=3, centre_noise=0.5, size_noise=0.5, split=2.0)))
+        denoising=dict(groups=3, centre_noise=0.5, split=2.0)))

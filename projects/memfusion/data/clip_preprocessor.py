@@ -13,6 +13,8 @@ from torch import Tensor
 
 from projects.memfusion.structures import Calibration, CameraFrame
 
+from .truth_checks import check_truth
+
 
 @MODELS.register_module()
 class ClipDataPreprocessor(Det3DDataPreprocessor):
@@ -25,7 +27,12 @@ class ClipDataPreprocessor(Det3DDataPreprocessor):
     Where frames have cameras: `imgs` (V, N, 3, Hp, Wp) float32, normalised (mean, std, bgr_to_rgb), padded on the right and
     below by pad_value to the largest image, rounded up to pad_size_divisor; a masked camera is all 0. `calibration`: of the
     V frames, on the same device.
+
+    `num_classes`, which the detector sets for heads that match queries and boxes, has the truth of training frames checked
+    while it lies on the host.
     """
+
+    num_classes: int | None = None
 
     def forward(self, data: dict[str, Any] | list[dict[str, Any]], training: bool = False) -> dict[str, Any]:
         """`data` is what pseudo_collate makes of a batch of clips: a list of T dicts of B frames (or one such dict)."""
@@ -35,6 +42,9 @@ class ClipDataPreprocessor(Det3DDataPreprocessor):
         samples = [steps[t]['data_samples'][b] for t, b in order]
         frame_valid = [sample.metainfo.get('frame_valid', True) for sample in samples]
         kept = [where for where, valid in zip(order, frame_valid) if valid]
+        if training and self.num_classes is not None:
+            for sample in samples:
+                check_truth(sample, self.num_classes)
         result: dict[str, Any] = {'inputs': {}, 'data_samples': self.cast_data(samples)}
         if kept:
             inputs = {name: [steps[t]['inputs'][name][b] for t, b in kept] for name in steps[0]['inputs']}

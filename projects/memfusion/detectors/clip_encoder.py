@@ -92,11 +92,12 @@ class ClipEncoder(MVXTwoStageDetector):
             bev = bev.new_zeros(size).index_copy(0, at, bev) if rows else bev.new_zeros(size) + bev.sum()
             if observed is not None:
                 observed = observed.new_zeros(clips * length, *observed.shape[1:]).index_copy(0, at, observed)
+        fused = self._fused_frames(images, rows, clips, length)
         kept = set(rows)
         valid = tuple(tuple(b * length + t in kept for t in range(length)) for b in range(clips))
         return EncodedClip(None if bev is None else bev.view(clips, length, *bev.shape[1:]),
                            None if observed is None else observed.view(clips, length, *observed.shape[1:]), valid, images,
-                           blank=None if rows or not self._step_readers() else self._blank_images(images))
+                           blank=None if rows or not self._step_readers() else self._blank_images(images), fused=fused)
 
     def _encode_rows(self, inputs: dict[str, Any], there: list[int], rows: list[int]) -> tuple[Any, Any, EncodedImages | None]:
         """bev (V, C, H, W) and observed (V, 1, H, W), or None without points, and the images of the frames at `rows`."""
@@ -188,6 +189,16 @@ class ClipEncoder(MVXTwoStageDetector):
         stride = self.grid.out_size_factor
         observed[frame, 0, row // stride, column // stride] = True
         return observed
+
+    def _fused_frames(self, images: EncodedImages | None, rows: Sequence[int], clips: int, length: int) -> Tensor | None:
+        """(B, T) bool: frames whose cameras wrote into the BEV; None without a fusion layer."""
+        if self.fusion_layer is None:
+            return None
+        fused = torch.zeros(clips * length, dtype=torch.bool, device=self.data_preprocessor.device)
+        if rows and images is not None:
+            at = torch.tensor(rows, dtype=torch.long).to(fused.device, non_blocking=True)
+            fused = fused.index_copy(0, at, images.calibration.cam_valid.any(1))
+        return fused.view(clips, length)
 
     def _bev_channels(self) -> int:
         """C of the BEV features, as the first part that reads them declares it."""

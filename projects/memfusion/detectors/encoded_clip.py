@@ -67,6 +67,7 @@ class EncodedClip:
         images: of the valid frames that learn; None without cameras.
         context: images of the frames before them, which were encoded without gradient; None where there are none.
         blank: one frame of image features that shows nothing, for steps in which no frame has images.
+        fused: (B, T) bool, frames whose cameras wrote into the BEV; None where cameras do not.
     """
 
     bev: Tensor | None
@@ -75,6 +76,7 @@ class EncodedClip:
     images: EncodedImages | None = None
     context: EncodedImages | None = None
     blank: EncodedImages | None = None
+    fused: Tensor | None = None
 
     @property
     def length(self) -> int:
@@ -88,20 +90,23 @@ class EncodedClip:
             return None if mine is None else torch.cat([theirs[:, :context], mine[:, context:]], dim=1)
 
         valid = tuple((*old[:context], *new[context:]) for old, new in zip(before.valid, self.valid))
-        return EncodedClip(join('bev'), join('observed'), valid, self.images, before.images, self.blank or before.blank)
+        return EncodedClip(join('bev'), join('observed'), valid, self.images, before.images, self.blank or before.blank,
+                           join('fused'))
 
     def at(self, t: int, levels: bool = False) -> SceneFeatures:
         """The features of time step t; those of the images only where `levels` says that somebody reads them."""
         rows = [b * self.length + t for b in range(len(self.valid))]
         bev = None if self.bev is None else self.bev[:, t]
         observed = None if self.observed is None else self.observed[:, t]
-        return self._with_images(SceneFeatures(bev, observed=observed), rows, levels or self.bev is None)
+        fused = None if self.fused is None else self.fused[:, t]
+        return self._with_images(SceneFeatures(bev, observed=observed, fused=fused), rows, levels or self.bev is None)
 
     def frames(self, rows: Sequence[int], levels: bool = False) -> SceneFeatures:
         """The features of the frames at `rows` among the B x T; as `at`."""
         bev = None if self.bev is None else take_rows(self.bev.flatten(0, 1), rows)
         observed = None if self.observed is None else take_rows(self.observed.flatten(0, 1), rows)
-        return self._with_images(SceneFeatures(bev, observed=observed), rows, levels or self.bev is None)
+        fused = None if self.fused is None else take_rows(self.fused.flatten(0, 1), rows)
+        return self._with_images(SceneFeatures(bev, observed=observed, fused=fused), rows, levels or self.bev is None)
 
     def _with_images(self, features: SceneFeatures, rows: Sequence[int], levels: bool) -> SceneFeatures:
         seen = [images for images in (self.images, self.context) if images is not None and images.rows]

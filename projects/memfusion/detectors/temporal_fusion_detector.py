@@ -124,7 +124,10 @@ class TemporalFusionDetector(ClipEncoder):
         self.task_heads = ModuleDict({name: MODELS.build(head) for name, head in (task_heads or {}).items()})
         check_task_heads(self.task_heads, self.with_img_backbone)
         self.temporal: Any = None if temporal is None else MODELS.build(temporal)
-        check_steps(self.temporal, scene_head(self.pts_bbox_head) if self.with_pts_bbox else None, self.with_img_backbone)
+        head = scene_head(self.pts_bbox_head) if self.with_pts_bbox else None
+        check_steps(self.temporal, head, self.with_img_backbone)
+        if head is not None:
+            self.data_preprocessor.num_classes = head.matched_classes
         train_cfg, test_cfg = train_cfg or {}, test_cfg or {}
         self.loss_frames = train_cfg.get('loss_frames', 'all')
         if self.loss_frames not in LOSS_FRAMES:

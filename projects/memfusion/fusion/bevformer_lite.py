@@ -17,6 +17,7 @@ from typing import Any
 from mmdet3d.registry import MODELS
 from torch import Tensor, nn
 
+from projects.common.settings import build_part
 from projects.encodings.temporal_attention import TemporalSelfAttention
 from projects.memfusion.structures import Calibration
 
@@ -107,12 +108,14 @@ class BEVFormerLiteFusion(FusionLayer):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(bev_channels, img_channels, point_cloud_range, strides, levels, init_cfg)
-        num_layers, dim, heads, hidden = layer_settings(**dict(layers or {}))
+        num_layers, dim, heads, hidden = build_part(layer_settings, layers, 'model.fusion_layer.layers')
         self.queries = BEVQueries(bev_channels, dim, bev_shape, self.point_cloud_range, query_init)
         self.makes_bev = query_init == 'learned'
         self.layers = nn.ModuleList(
-            BEVFormerLayer(dim, build_self_attention(dim, heads, **dict(self_attention or {})),
-                           build_reader(dim, img_channels, self.strides, heads, **dict(cross_attention or {})), hidden)
+            BEVFormerLayer(
+                dim, build_part(build_self_attention, self_attention, 'model.fusion_layer.self_attention', dim, heads),
+                build_part(build_reader, cross_attention, 'model.fusion_layer.cross_attention', dim, img_channels, self.strides,
+                           heads), hidden)
             for _ in range(num_layers))
         self.output = nn.Linear(dim, bev_channels)
         if not self.makes_bev:

@@ -81,7 +81,7 @@ class FusionLayer(BaseModule):
         return self.fuse(bev_lidar, img_feats, calibration).bev
 
     def fuse(self, bev_lidar: Tensor | None, img_feats: Sequence[Tensor], calibration: Calibration) -> FusionOutput:
-        """Fuses V frames of N cameras.
+        """Fuses V frames of N cameras, at least one of each.
 
         Args:
             bev_lidar: (V, C, H, W), x along W and y along H; None where the layer `makes_bev`.
@@ -112,6 +112,9 @@ class FusionLayer(BaseModule):
             raise ValueError(f'fusion_layer needs the Calibration of the images, got {type(calibration).__name__}: it is made '
                              'in LoadMultiViewImages, ClipDataPreprocessor hands it on')
         frames, cameras = calibration.cam_valid.shape
+        if not frames or not cameras:
+            raise ValueError(f'fusion_layer needs at least one frame and one camera, got {frames} frames of {cameras} cameras: '
+                             'mask cameras that are not there (cam_valid), or leave model.fusion_layer out')
         if (bev_lidar is None) != self.makes_bev:
             raise ValueError(f'{type(self).__name__} ' + (
                 'makes BEV features of the cameras alone, but was given those of the LiDAR' if self.makes_bev

@@ -10,13 +10,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from mmdet3d.registry import MODELS
 from torch import Tensor, nn
 
+from projects.common.settings import build_part
 from projects.memfusion.structures import Calibration
 
 from .calib_refine import CalibRefine
@@ -67,18 +68,21 @@ class FuTrPlusPlus(FusionLayer):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(bev_channels, img_channels, point_cloud_range, strides, levels, init_cfg)
-        grid, dim, self.token_level = self._token_settings(**dict(tokens or {}))
+        def part(name: str, kind: Callable[..., Any], given: Mapping[str, Any] | None, *known: Any) -> Any:
+            return build_part(kind, given, f'model.fusion_layer.{name}', *known)
+
+        grid, dim, self.token_level = part('tokens', self._token_settings, tokens)
         reach, stride = self.point_cloud_range, self.strides[self.token_level]
-        self.calib_refine = CalibRefine(
-            bev_channels, img_channels, stride, self.token_level, reach, **dict(calib_refine or {}))
-        self.film = FiLM(bev_channels, dim, reach, **dict(film or {}))
-        reader, among, back = self._build_reader(dim, **dict(sample or {}))
+        self.calib_refine = part(
+            'calib_refine', CalibRefine, calib_refine, bev_channels, img_channels, stride, self.token_level, reach)
+        self.film = part('film', FiLM, film, bev_channels, dim, reach)
+        reader, among, back = part('sample', self._build_reader, sample, dim)
         has_tokens = self.film.kind != 'off' or isinstance(reader, TokenAttention)
         # Made in any case, so that wrong settings are told.
-        token_grid, token_geometry = TokenGrid(img_channels, dim, stride, grid), TokenGeometry(dim, **dict(geometry or {}))
+        token_grid, token_geometry = TokenGrid(img_channels, dim, stride, grid), part('geometry', TokenGeometry, geometry, dim)
         self.tokens = token_grid if has_tokens else None
         self.geometry = token_geometry if has_tokens else None
-        self.select = None if reader is None else CellSelection(bev_channels, reach, **dict(select or {}))
+        self.select = None if reader is None else part('select', CellSelection, select, bev_channels, reach)
         self.sample = None if reader is None else CellUpdate(bev_channels, dim, reach, reader, among, back)
         if self.sample is None and self.film.kind == 'off':
             raise ValueError('fusion_layer: film and sample are both off, so FuTrPlusPlus would do nothing')

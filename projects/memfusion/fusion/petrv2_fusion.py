@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from mmdet3d.registry import MODELS
 from torch import Tensor, nn
 
+from projects.common.settings import build_part
 from projects.encodings.multihead import MultiheadAttention
 from projects.memfusion.structures import Calibration
 
@@ -93,11 +94,12 @@ class PETRv2Fusion(FusionLayer):
         super().__init__(bev_channels, img_channels, point_cloud_range, strides, levels, init_cfg)
         if len(self.strides) != 1:
             raise ValueError(f'PETRv2Fusion attends to one image level, got strides {self.strides}')
-        num_layers, dim, heads, hidden, grid = layer_settings(**dict(layers or {}))
+        num_layers, dim, heads, hidden, grid = build_part(layer_settings, layers, 'model.fusion_layer.layers')
         rows, columns = bev_shape
         self.bev_shape, self.makes_bev = (rows, columns), query_init == 'learned'
         self.queries = BEVQueries(bev_channels, dim, grid, self.point_cloud_range, query_init)
-        self.tokens = FrustumTokens(img_channels, dim, self.strides[0], self.point_cloud_range, **dict(embedding or {}))
+        self.tokens = build_part(FrustumTokens, embedding, 'model.fusion_layer.embedding', img_channels, dim, self.strides[0],
+                                 self.point_cloud_range)
         self.layers = nn.ModuleList(GlobalLayer(dim, heads, hidden) for _ in range(num_layers))
         self.mix = nn.Sequential(nn.Conv2d(dim if self.makes_bev else dim + bev_channels, dim, 1), nn.ReLU())
         self.output = nn.Conv2d(dim, bev_channels, 1)

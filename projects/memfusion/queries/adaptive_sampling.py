@@ -34,10 +34,6 @@ class AdaptiveSampling(nn.Module):
     def __init__(self, dim: int, num_groups: int, num_points: int, num_levels: int, point_cloud_range: Sequence[float],
                  views_per_point: int = 2, quirks: Collection[str] = ()) -> None:
         super().__init__()
-        if dim % num_groups:
-            raise ValueError(f'pts_bbox_head.transformer.num_groups={num_groups} must divide dim={dim}')
-        if views_per_point < 1:
-            raise ValueError(f'pts_bbox_head.transformer.views_per_point must be at least 1, got {views_per_point}')
         self.shape, self.num_levels = (num_groups, num_points), num_levels
         self.point_cloud_range, self.views_per_point = tuple(point_cloud_range), views_per_point
         self.quirks = frozenset(quirks)

@@ -57,12 +57,19 @@ class Assigner:
             codes: (L, B, Q, 10).
             true_codes, labels: B x (n, 10) and (n,).
             there: (B, Q) bool, queries that count; None is all.
+
+        Raises:
+            ValueError: where training has diverged.
         """
         # One wait for the device, not one for every layer and frame.
         logits, codes = logits.detach().float().cpu(), codes.detach().float().cpu()
         truths = [InstanceData(codes=code.float().cpu(), labels=label.cpu()) for code, label in zip(true_codes, labels)]
         found = torch.full(logits.shape[:3], -1, dtype=torch.long)
         used = torch.ones(logits.shape[1:3], dtype=torch.bool) if there is None else there.cpu()
+        asked = [row for row, truth in enumerate(truths) if len(truth)]
+        if not (torch.isfinite(logits[:, asked]).all() and torch.isfinite(codes[:, asked]).all()):
+            raise ValueError('what model.pts_bbox_head says is NaN or infinite, so nothing can be matched: training has '
+                             'diverged. Lower optim_wrapper.optimizer.lr, or clip gradients (optim_wrapper.clip_grad)')
         for row, truth in enumerate(truths):
             for layer in range(len(found) if len(truth) else 0):
                 said = InstanceData(scores=logits[layer, row, used[row]], codes=codes[layer, row, used[row]])

@@ -39,9 +39,9 @@ class BoxCode:
 
     def __post_init__(self) -> None:
         if sorted(self.order.split()) != sorted(_BOX):
-            raise ValueError(f'box_code.order must hold {" ".join(_BOX)} once each, got {self.order!r}')
+            raise ValueError(f'order must hold {" ".join(_BOX)} once each, got {self.order!r}')
         if self.heading not in HEADINGS:
-            raise ValueError(f'box_code.heading must be one of {", ".join(HEADINGS)}, got {self.heading!r}')
+            raise ValueError(f'heading must be one of {", ".join(HEADINGS)}, got {self.heading!r}')
 
     @cached_property
     def columns(self) -> dict[str, int]:
@@ -90,11 +90,10 @@ class DecodeSettings:
 
     def __post_init__(self) -> None:
         if self.max_num < 1 or not 0 <= self.score_threshold < 1:
-            raise ValueError(f'decode_cfg: max_num must be at least 1 and score_threshold in 0..1, got {self.max_num} and '
-                             f'{self.score_threshold}')
+            raise ValueError('max_num must be at least 1 and score_threshold in 0..1, got '
+                             f'{self.max_num} and {self.score_threshold}')
         if len(self.post_center_range) != 6:
-            raise ValueError('decode_cfg.post_center_range must be x, y, z low and then high, got '
-                             f'{list(self.post_center_range)}')
+            raise ValueError(f'post_center_range must be x, y, z low and then high, got {list(self.post_center_range)}')
 
 
 class FoundBoxes(NamedTuple):

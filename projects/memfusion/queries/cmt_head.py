@@ -19,7 +19,7 @@ from projects.encodings.rig_cache import RigCache
 from projects.memfusion.structures import Calibration, Readout, SceneFeatures, TokenPlaces
 
 from .bev_embedding import BEVEmbedding
-from .decoder import QueryDecoder, Tokens
+from .decoder import DecoderSettings, Tokens
 from .denoising import NoisyQueries
 from .image_tokens import flat_tokens, shown_cells
 from .layerwise_heads import LayerwiseHeads
@@ -56,23 +56,16 @@ class TokenInputs:
 
     def __post_init__(self) -> None:
         if self.img_channels is None and self.bev_channels is None:
-            raise ValueError('model.pts_bbox_head.inputs: set img_channels, bev_channels or both; without them a CMTHead sees '
-                             'nothing')
+            raise ValueError('set img_channels, bev_channels or both; without them a CMTHead sees nothing')
 
 
 @dataclass(frozen=True)
-class Transformer:
-    """Widths and depths: `dim` E, learned queries, layers, heads, hidden channels of the feed-forward layers and of the
-    branches, dropout, and `with_cp` to recompute layers in the backward pass."""
+class Transformer(DecoderSettings):
+    """Those of the decoder, how many queries are learned, and hidden channels of the branches."""
 
-    dim: int = 256
-    num_queries: int = 900
-    num_layers: int = 6
-    num_heads: int = 8
     ffn_dim: int = 1024
+    num_queries: int = 900
     branch_dim: int = 64
-    dropout: float = 0.1
-    with_cp: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,6 +104,8 @@ class CMTHead(QueryHead):
         ValueError: for settings that do not fit together.
     """
 
+    typed_parts = {**QueryHead.typed_parts, 'inputs': TokenInputs, 'transformer': Transformer, 'masked_modal': MaskedModal}
+
     def __init__(self, num_classes: int, point_cloud_range: Sequence[float], inputs: dict, transformer: dict | None = None,
                  masked_modal: dict | None = None, published_quirks: bool | Sequence[str] = False,
                  loss_cfg: dict | None = None, decode_cfg: dict | None = None, denoising: dict | None = None) -> None:
@@ -118,11 +113,12 @@ class CMTHead(QueryHead):
         order = 'x y l w z h' if 'box_order' in self.quirks else 'x y z l w h'
         super().__init__(num_classes, point_cloud_range, box_code=dict(order=order), loss_cfg=loss_cfg, decode_cfg=decode_cfg,
                          denoising=denoising)
-        self.inputs, settings = TokenInputs(**inputs), Transformer(**(transformer or {}))
+        self.inputs: TokenInputs = self.read('inputs', inputs)
+        settings: Transformer = self.read('transformer', transformer)
         self.needs_levels = self.inputs.img_channels is not None
         self.read_levels = (self.inputs.level,)
         self.bev_channels = self.inputs.bev_channels
-        self.masked_modal = None if masked_modal is None else MaskedModal(**masked_modal)
+        self.masked_modal: MaskedModal | None = None if masked_modal is None else self.read('masked_modal', masked_modal)
         if self.masked_modal is not None and not (self.needs_levels and self.bev_channels):
             raise ValueError('model.pts_bbox_head.masked_modal hides one of two sensors, but inputs has only '
                              f'{"img_channels" if self.needs_levels else "bev_channels"}: leave it out')
@@ -136,15 +132,14 @@ class CMTHead(QueryHead):
             self.img_proj = nn.Identity() if self.inputs.img_channels == dim else nn.Linear(self.inputs.img_channels, dim)
             self.rv_embedding = RayEmbedding(dim, self.inputs.num_depths, self.point_cloud_range,
                                              'summed_rays' in self.quirks, 'padded_view' in self.quirks)
-        self.decoder = QueryDecoder(settings.num_layers, dim, settings.num_heads, settings.ffn_dim, settings.dropout,
-                                    with_cp=settings.with_cp)
+        self.decoder = settings.build()
         self.task_heads = LayerwiseHeads(dim, settings.num_layers, {**BRANCHES, 'cls_logits': num_classes},
                                          settings.branch_dim, dict(cls_logits=-4.595))
         self._ray_cache = RigCache()
 
     def decode_queries(self, features: SceneFeatures, readout: Readout, noisy: NoisyQueries | None) -> Decoded:
         """Noisy queries first, then the learned ones; in eval mode without gradients the last layer alone is read."""
-        rig, shown = self.pixel_rig(features), self._shown(features)
+        rig, shown = self.pixel_rig(features), self._shown(features, readout)
         references = self.reference_points(features.batch_size)
         if noisy is not None:
             references = torch.cat([noisy.points, references], dim=1)
@@ -169,7 +164,7 @@ class CMTHead(QueryHead):
         """BEV cells row by row, then camera by camera the cells of the image level."""
         parts = []
         if self.inputs.bev_channels is not None:
-            bev = self.shared_conv(features.needed_bev if readout.bev is None else readout.bev)
+            bev = self.shared_conv(self.bev_of(features, readout)[0])
             values = flat_tokens(bev[:, None])
             keep = None if shown.lidar is None else shown.lidar[:, None].expand(values.shape[:2])
             parts.append(Tokens(values + self.bev_embedding.of_cells(bev.shape[2:]), values, keep,
@@ -230,11 +225,11 @@ class CMTHead(QueryHead):
                              f'{levels[wanted].shape[2]} channels')
         return levels[wanted]
 
-    def _shown(self, features: SceneFeatures) -> Shown:
-        """A frame without a single point has no LiDAR; what training hides is not there either."""
+    def _shown(self, features: SceneFeatures, readout: Readout) -> Shown:
+        """A frame whose BEV says nothing has no LiDAR; what training hides is not there either."""
         if self.inputs.bev_channels is None:
             return ALL_SHOWN
-        lidar = None if features.observed is None else features.observed.flatten(1).any(1)
+        _, lidar = self.bev_of(features, readout)
         if not self.training or self.masked_modal is None or features.calibration is None:
             return Shown(lidar=lidar)
         has_cameras = features.calibration.cam_valid.any(1)

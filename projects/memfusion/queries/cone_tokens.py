@@ -47,6 +47,13 @@ class ConeSettings:
     depth_start_m: float = 1.0
     depths: str = 'lid'
 
+    def __post_init__(self) -> None:
+        self.depths_m()
+
+    def depths_m(self) -> Tensor:
+        """(D,) float64; ValueError for settings that give none."""
+        return make_depths(self.depths, self.num_depths, self.depth_start_m, self.position_range[3])
+
 
 class ConeTokens(nn.Module):
     """Image tokens with the frustum embedding of PETR, and features normed by the cone that a cell sees.
@@ -62,7 +69,7 @@ class ConeTokens(nn.Module):
     def __init__(self, dim: int, settings: ConeSettings, quirks: frozenset[str] = frozenset()) -> None:
         super().__init__()
         self.settings, self.quirks = settings, quirks
-        depths = make_depths(settings.depths, settings.num_depths, settings.depth_start_m, settings.position_range[3])
+        depths = settings.depths_m()
         if 'cone_depth' in quirks and len(depths) < _CONE_DEPTH:
             raise ValueError(f'image_tokens.num_depths={len(depths)}: the published cone_depth needs at least {_CONE_DEPTH}')
         self.register_buffer('depths_m', depths, persistent=False)

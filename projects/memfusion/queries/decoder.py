@@ -120,6 +120,32 @@ class DecoderLayer(nn.Module):
         return self.norms[0](queries + self.drop(self.self_attn(asking, own, keep=keep, allowed=allowed)))
 
 
+@dataclass(frozen=True)
+class DecoderSettings:
+    """What `pts_bbox_head.transformer` says of a QueryDecoder; `dim` is E.
+
+    Raises:
+        ValueError: where the heads do not share E out evenly, or there is no layer.
+    """
+
+    dim: int = 256
+    num_layers: int = 6
+    num_heads: int = 8
+    ffn_dim: int = 2048
+    dropout: float = 0.1
+    with_cp: bool = False
+
+    def __post_init__(self) -> None:
+        if self.num_layers < 1:
+            raise ValueError(f'num_layers must be at least 1, got {self.num_layers}')
+        if self.num_heads < 1 or self.dim % self.num_heads:
+            raise ValueError(f'num_heads={self.num_heads} must divide dim={self.dim}')
+
+    def build(self) -> QueryDecoder:
+        """The decoder."""
+        return QueryDecoder(self.num_layers, self.dim, self.num_heads, self.ffn_dim, self.dropout, with_cp=self.with_cp)
+
+
 class QueryDecoder(nn.Module):
     """L layers.
 
@@ -133,8 +159,6 @@ class QueryDecoder(nn.Module):
     def __init__(self, num_layers: int, dim: int, num_heads: int = 8, ffn_dim: int = 2048, dropout: float = 0.1,
                  post_norm: bool = True, with_cp: bool = False) -> None:
         super().__init__()
-        if num_layers < 1:
-            raise ValueError(f'the decoder needs at least one layer, got num_layers={num_layers}')
         self.layers = nn.ModuleList(DecoderLayer(dim, num_heads, ffn_dim, dropout) for _ in range(num_layers))
         self.post_norm = nn.LayerNorm(dim) if post_norm else nn.Identity()
         self.with_cp = with_cp

@@ -26,7 +26,7 @@ class NoisyQueries:
 
     Attributes:
         points: (B, P, 3) in 0..1 of the range.
-        boxes: (B, P, 9) the same with noisy sizes, gravity centres, metres; true yaw and velocity.
+        boxes: (B, P, 9) the same in metres, gravity centres, with the true sizes, yaws and velocities.
         labels: (B, P) int64; the number of classes where the noise is so large that nothing should be found.
         codes: (B, P, 10) what is to be found, in the head's code.
         there: (B, P) bool, False where a frame has fewer boxes than another.
@@ -66,7 +66,6 @@ class Denoising:
         groups: copies of every box.
         centre_noise: how far a centre moves along each axis at most, in half sizes of its box.
         split: noise of which length, of at most sqrt(3), makes a query one that should find nothing.
-        size_noise: largest change of the sizes, a share of them.
         loss_weight: multiplies the losses.
 
     Raises:
@@ -76,12 +75,11 @@ class Denoising:
     groups: int = 10
     centre_noise: float = 1.0
     split: float = 0.75
-    size_noise: float = 0.0
     loss_weight: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.groups < 1 or min(self.centre_noise, self.split, self.size_noise, self.loss_weight) < 0 or self.size_noise >= 1:
-            raise ValueError(f'denoising: at least one group, no negative noise, and size_noise below 1 are wanted, got {self}')
+        if self.groups < 1 or min(self.centre_noise, self.split, self.loss_weight) < 0:
+            raise ValueError(f'at least one group and no negative noise are wanted, got {self}')
 
     @property
     def share_positive(self) -> float:
@@ -108,7 +106,27 @@ class Denoising:
         codes = code.encode(boxes)
         noise = torch.rand_like(boxes[..., :3]) * 2 - 1
         centres = boxes[..., :3] + F.pad(boxes[..., 5:6] / 2, (2, 0)) + noise * boxes[..., 3:6] / 2 * self.centre_noise
-        sizes = boxes[..., 3:6] * (1 + (torch.rand_like(noise) * 2 - 1) * self.size_noise)
         labels = labels.masked_fill((noise.norm(dim=-1) > self.split) | ~there, num_classes)
-        boxes = torch.cat([centres, sizes, boxes[..., 6:]], dim=-1)
+        boxes = torch.cat([centres, boxes[..., 3:]], dim=-1)
         return NoisyQueries(normalised(centres, around).clamp(0, 1), boxes, labels, codes, there, self.groups)
+
+
+@dataclass(frozen=True)
+class ClassDenoising(Denoising):
+    """As Denoising, for queries that also begin with a class (SparseBEV, Liu et al., ICCV 2023).
+
+    Attributes:
+        label_noise: share of the noisy queries that are given a class by lot.
+    """
+
+    label_noise: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.label_noise <= 1:
+            raise ValueError(f'label_noise must be in 0..1, got {self.label_noise}')
+
+    def told(self, labels: Tensor, num_classes: int) -> Tensor:
+        """The classes that noisy queries are given: some by lot, and those that should find nothing too."""
+        by_lot = (torch.rand(labels.shape, device=labels.device) < self.label_noise) | (labels == num_classes)
+        return torch.where(by_lot, torch.randint_like(labels, num_classes), labels)

@@ -32,10 +32,10 @@ class MaskedModal:
 
     def __post_init__(self) -> None:
         if not (0 <= self.cameras and 0 <= self.lidar and self.cameras + self.lidar <= 1):
-            raise ValueError('model.pts_bbox_head.masked_modal: cameras and lidar must be probabilities that add up to at most '
-                             f'1, got {self.cameras} and {self.lidar}')
+            raise ValueError('cameras and lidar must be probabilities that add up to at most 1, got '
+                             f'{self.cameras} and {self.lidar}')
         if self.per not in SHARED_BY:
-            raise ValueError(f'model.pts_bbox_head.masked_modal.per must be one of {", ".join(SHARED_BY)}, got {self.per!r}')
+            raise ValueError(f'per must be one of {", ".join(SHARED_BY)}, got {self.per!r}')
 
     def draw(self, has_cameras: Tensor, has_lidar: Tensor) -> tuple[Tensor, Tensor]:
         """Which samples show their cameras and which their LiDAR, (B,) bool each; drawn from torch's generator on the host.

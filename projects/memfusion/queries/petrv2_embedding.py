@@ -10,11 +10,14 @@ some views at a time only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from projects.common.settings import read_settings
 from projects.encodings.depths import make_depths
 from projects.encodings.frustum import FeatureGate, FrustumEncoder, inverse_sigmoid
 from projects.encodings.rig_cache import RigCache
@@ -27,15 +30,48 @@ from .image_tokens import shown_cells
 from .petrv2_sine import ImageSine
 
 
+@dataclass(frozen=True)
+class DepthSettings:
+    """Depths along a ray: 'lid' or 'linear', how many, and the first one in metres, see make_depths."""
+
+    kind: str = 'lid'
+    num: int = 64
+    start_m: float = 1.0
+
+
+@dataclass(frozen=True)
+class EmbeddingSettings:
+    """How image cells are told apart.
+
+    Attributes:
+        depths: settings of DepthSettings; they end before the range's largest x.
+        position_range: x, y, z low and then high, metres, what the points are shares of.
+        multiview: whether the sine tells frames apart, not only rows and columns.
+        gate: whether the features weigh the embedding.
+    """
+
+    depths: Mapping[str, Any] | None = None
+    position_range: Sequence[float] = (-61.2, -61.2, -10.0, 61.2, 61.2, 10.0)
+    multiview: bool = True
+    gate: bool = True
+
+    def __post_init__(self) -> None:
+        if len(self.position_range) != 6 or any(a >= b for a, b in zip(self.position_range, self.position_range[3:])):
+            raise ValueError(f'position_range must be x, y, z low and then high, got {list(self.position_range)}')
+        self.depths_m()
+
+    def depths_m(self) -> Tensor:
+        """(D,) float64; ValueError for settings that give none."""
+        said = read_settings(DepthSettings, self.depths, 'depths')
+        return make_depths(said.kind, said.num, said.start_m, self.position_range[3])
+
+
 class ImageEmbedding(nn.Module):
     """Position embeddings of the feature cells of all frames' cameras.
 
     Args:
         dim: E.
-        depths: dict(kind='lid' | 'linear', num=64, start_m=1.0), which end before the range's largest x.
-        position_range: x, y, z low and then high, metres, what the points are shares of.
-        multiview: whether the sine tells frames apart, not only rows and columns.
-        gate: whether the features weigh the embedding.
+        settings: as there.
         quirks: corner_cells, matrix_pixels and counted_views, see PETRv2.
     """
 
@@ -43,25 +79,17 @@ class ImageEmbedding(nn.Module):
     low: Tensor
     span: Tensor
 
-    def __init__(self, dim: int, depths: dict | None = None,
-                 position_range: Sequence[float] = (-61.2, -61.2, -10.0, 61.2, 61.2, 10.0), multiview: bool = True,
-                 gate: bool = True, quirks: frozenset[str] = frozenset()) -> None:
+    def __init__(self, dim: int, settings: EmbeddingSettings, quirks: frozenset[str] = frozenset()) -> None:
         super().__init__()
-        low, high = list(position_range[:3]), list(position_range[3:])
-        if len(position_range) != 6 or any(a >= b for a, b in zip(low, high)):
-            raise ValueError('pts_bbox_head.images.position_range must be x, y, z low and then high, got '
-                             f'{list(position_range)}')
-        settings = {'kind': 'lid', 'num': 64, 'start_m': 1.0, **(depths or {})}
-        if unknown := sorted(set(settings) - {'kind', 'num', 'start_m'}):
-            raise ValueError(f'pts_bbox_head.images.depths has {unknown}; there are kind, num and start_m')
-        depths_m = make_depths(settings['kind'], settings['num'], settings['start_m'], high[0])
+        low, high = list(settings.position_range[:3]), list(settings.position_range[3:])
+        depths_m = settings.depths_m()
         self.register_buffer('depths_m', depths_m.float(), persistent=False)
         self.register_buffer('low', torch.tensor(low, dtype=torch.float32), persistent=False)
         self.register_buffer('span', torch.tensor(high) - torch.tensor(low), persistent=False)
         self.offset, self.shift_px = 0.0 if 'corner_cells' in quirks else 0.5, 0.5 if 'matrix_pixels' in quirks else 0.0
         self.frustum = FrustumEncoder(len(depths_m), dim)
-        self.gate = FeatureGate(dim) if gate else None
-        self.sine = ImageSine(dim, multiview, 'counted_views' in quirks)
+        self.gate = FeatureGate(dim) if settings.gate else None
+        self.sine = ImageSine(dim, settings.multiview, 'counted_views' in quirks)
         self._looks: list[RigCache] = []
 
     def forward(self, features: Sequence[Tensor], rigs: Sequence[Calibration],

@@ -9,8 +9,8 @@ PETRv2 (Liu et al., ICCV 2023); LiDAR cells join as in CMT (Yan et al., ICCV 202
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from mmdet3d.registry import MODELS
@@ -20,21 +20,44 @@ from projects.encodings.quirks import parse_quirks
 from projects.encodings.sine import sine_points
 from projects.memfusion.structures import Calibration, PastFrame, Readout, SceneFeatures, TokenPlaces
 
-from .bev_tokens import BEVTokens
+from .bev_tokens import BEVTokens, BEVTokenSettings
 from .branches import classification_branch, regression_branch
-from .decoder import QueryDecoder, Tokens
+from .decoder import DecoderSettings, Tokens
 from .denoising import NoisyQueries
 from .image_tokens import flat_tokens, level_at
 from .petrv2_branches import ORDER, GroupedBranch
-from .petrv2_embedding import ImageEmbedding
+from .petrv2_embedding import EmbeddingSettings, ImageEmbedding
 from .query_head import Decoded, QueryHead
 from .references import PointReferences, in_metres, refined
 
 QUIRKS = ('corner_cells', 'matrix_pixels', 'counted_views', 'mean_gap', 'group_order', 'old_heading')
-_TRANSFORMER = dict(dim=256, num_layers=6, num_heads=8, ffn_dim=2048, dropout=0.1, with_cp=False)
-_IMAGES = dict(channels=256, level=0, num_frames=2, nominal_gap_s=0.5, divide_by_gap=True)
-_EMBEDDING = dict(depths=None, position_range=(-61.2, -61.2, -10.0, 61.2, 61.2, 10.0), multiview=True, gate=True)
 _XYZ_OF_SINE = (1, 0, 2)
+
+
+@dataclass(frozen=True)
+class ImageSettings(EmbeddingSettings):
+    """What `pts_bbox_head.images` says, beside the settings of the embedding.
+
+    Attributes:
+        channels: of the image level that is read.
+        level: its position among those of the neck.
+        num_frames: how many frames are looked at, this one included; more than one come from
+            temporal=dict(type='FrameRing', num_frames=...).
+        nominal_gap_s: seconds between frames where there is no earlier one.
+        divide_by_gap: whether the branches say how far a box moves between frames, not its velocity.
+    """
+
+    channels: int = 256
+    level: int = 0
+    num_frames: int = 2
+    nominal_gap_s: float = 0.5
+    divide_by_gap: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_frames < 1 or self.nominal_gap_s <= 0:
+            raise ValueError('num_frames must be at least 1 and nominal_gap_s above 0, got '
+                             f'{self.num_frames} and {self.nominal_gap_s}')
 
 
 @MODELS.register_module()
@@ -44,12 +67,9 @@ class PETRv2(QueryHead):
     Args:
         num_classes, point_cloud_range, loss_cfg, decode_cfg, denoising: as in QueryHead.
         num_queries: Q.
-        images: dict(channels=256, level=0, num_frames=2, nominal_gap_s=0.5, divide_by_gap=True) and the settings of
-            ImageEmbedding: the image level that is read and how wide it is; how many frames are, this one included (beyond one,
-            with temporal=dict(type='FrameRing', num_frames=...)); whether the branches say how far a box moves between frames,
-            not its velocity; the seconds between frames where there is no earlier one. None is LiDAR only.
-        bev: settings of BEVTokens: dict(in_channels, stride=1); None is cameras only.
-        transformer: dict(dim=256, num_layers=6, num_heads=8, ffn_dim=2048, dropout=0.1, with_cp=False).
+        images: see ImageSettings; None is LiDAR only.
+        bev: see BEVTokenSettings; None is cameras only.
+        transformer: see DecoderSettings.
         grouped: whether the numbers of a box come from groups of layers, see GroupedBranch, or from one.
         published_quirks: what is followed of the published code: True, as official weights want it, or names of
             corner_cells: a feature cell looks through its upper left corner, not its centre.
@@ -67,6 +87,8 @@ class PETRv2(QueryHead):
     The published pad shape of sample 0 needs no switch: the images of a batch are padded alike here.
     """
 
+    typed_parts = {**QueryHead.typed_parts, 'images': ImageSettings, 'bev': BEVTokenSettings, 'transformer': DecoderSettings}
+
     def __init__(self, num_classes: int, point_cloud_range: Sequence[float], num_queries: int = 900,
                  images: dict | None = None, bev: dict | None = None, transformer: dict | None = None, grouped: bool = True,
                  loss_cfg: dict | None = None, decode_cfg: dict | None = None, denoising: dict | None = None,
@@ -77,36 +99,30 @@ class PETRv2(QueryHead):
         if images is None and bev is None:
             raise ValueError('pts_bbox_head=PETRv2 has nothing to look at: set images=dict(channels=...), bev=dict('
                              'in_channels=...) or both')
-        said = _settings(transformer or {}, _TRANSFORMER, 'transformer')
-        dim, layers = said['dim'], said['num_layers']
+        said: DecoderSettings = self.read('transformer', transformer)
+        dim, layers = said.dim, said.num_layers
         self.mean_gap, self.sine_features = 'mean_gap' in quirks, dim // 2
-        self.images: dict[str, Any] | None = None
-        if images is not None:
-            of_images = _settings(images, {**_IMAGES, **_EMBEDDING}, 'images')
-            self._look_at({name: of_images[name] for name in _IMAGES})
-            self.input_proj = nn.Linear(of_images['channels'], dim)
-            self.embedding = ImageEmbedding(dim, **{name: of_images[name] for name in _EMBEDDING}, quirks=quirks)
-        self.bev_tokens = None if bev is None else BEVTokens(dim=dim, point_cloud_range=self.point_cloud_range, **bev)
-        self.bev_channels = None if bev is None else bev['in_channels']
+        self.images: ImageSettings | None = None if images is None else self.read('images', images)
+        if self.images is not None:
+            self.needs_levels, self.read_levels = True, (self.images.level,)
+            self.input_proj = nn.Linear(self.images.channels, dim)
+            self.embedding = ImageEmbedding(dim, self.images, quirks)
+        of_bev: BEVTokenSettings | None = None if bev is None else self.read('bev', bev)
+        self.bev_tokens = None if of_bev is None else BEVTokens(of_bev, dim, self.point_cloud_range)
+        self.bev_channels = None if of_bev is None else of_bev.in_channels
         self.references = PointReferences(num_queries)
         self.query_embedding = nn.Sequential(nn.Linear(dim // 2 * 3, dim), nn.ReLU(), nn.Linear(dim, dim))
-        self.decoder = QueryDecoder(layers, dim, said['num_heads'], said['ffn_dim'], said['dropout'], with_cp=said['with_cp'])
+        self.decoder = said.build()
         self.cls_branches = nn.ModuleList(classification_branch(dim, num_classes) for _ in range(layers))
         self.reg_branches = nn.ModuleList(
             GroupedBranch(dim, 'group_order' in quirks) if grouped else regression_branch(dim, 10) for _ in range(layers))
-
-    def _look_at(self, images: dict[str, Any]) -> None:
-        if images['num_frames'] < 1 or images['nominal_gap_s'] <= 0:
-            raise ValueError('pts_bbox_head.images: num_frames must be at least 1 and nominal_gap_s above 0, got '
-                             f'{images["num_frames"]} and {images["nominal_gap_s"]}')
-        self.images, self.needs_levels, self.read_levels = images, True, (images['level'],)
 
     def decode_queries(self, features: SceneFeatures, readout: Readout, noisy: NoisyQueries | None) -> Decoded:
         """As QueryHead.decode_queries."""
         past = self._past(readout)
         parts = [] if self.images is None else [self.image_tokens(features, past)]
         if self.bev_tokens is not None:
-            parts.append(self.bev_tokens(features.needed_bev if readout.bev is None else readout.bev, features.observed))
+            parts.append(self.bev_tokens(*self.bev_of(features, readout)))
         tokens = Tokens.join(parts)
         points, allowed = self.references(features.batch_size), None
         if noisy is not None:
@@ -134,14 +150,14 @@ class PETRv2(QueryHead):
 
     def gap_s(self, features: SceneFeatures, past: Sequence[PastFrame]) -> Tensor | None:
         """(B,) float32 seconds between this frame and the one before; None where the branches say velocities."""
-        if not past or self.images is None or not self.images['divide_by_gap']:
+        if not past or self.images is None or not self.images.divide_by_gap:
             return None
         age_s = past[0].age_s
         gap_s = age_s
         if self.mean_gap and features.calibration is not None:
             now, then = (_mean_stamp(rig) for rig in (features.calibration, past[0].calibration))
             gap_s = torch.where((now - then).isfinite(), now - then, age_s)
-        return torch.where((gap_s > 0) & (age_s > 0), gap_s, self.images['nominal_gap_s']).float()
+        return torch.where((gap_s > 0) & (age_s > 0), gap_s, self.images.nominal_gap_s).float()
 
     def _codes(self, queries: Tensor, points: Tensor, gap_s: Tensor | None) -> Tensor:
         """(L, B, Q, E) -> (L, B, Q, 10)."""
@@ -154,7 +170,7 @@ class PETRv2(QueryHead):
 
     def _past(self, readout: Readout) -> tuple[PastFrame, ...]:
         """The earlier frames that the head looks at, newest first."""
-        wanted = 0 if self.images is None else self.images['num_frames'] - 1
+        wanted = 0 if self.images is None else self.images.num_frames - 1
         if not wanted:
             return ()
         if readout.past is None or len(readout.past) != wanted:
@@ -169,7 +185,7 @@ class PETRv2(QueryHead):
             raise ValueError('pts_bbox_head=PETRv2 with images reads image features, but the frames have none: set '
                              'model.img_backbone, or images=None')
         assert self.images is not None
-        level, channels = self.images['level'], self.images['channels']
+        level, channels = self.images.level, self.images.channels
         levels = [level_at(features.levels, level, channels, 'pts_bbox_head.images'), *(frame.levels[level] for frame in past)]
         if any(other.shape[2:] != levels[0].shape[2:] for other in levels):
             raise ValueError(f'pts_bbox_head.images.level={level}, but earlier frames have that level as '
@@ -182,9 +198,3 @@ def _mean_stamp(rig: Calibration) -> Tensor:
     """(B,) seconds, over the cameras that are there; NaN without one."""
     there = rig.cam_valid.double()
     return torch.where(rig.cam_valid, rig.t_cam, 0.0).sum(1) / there.sum(1)
-
-
-def _settings(given: Mapping[str, Any], known: Mapping[str, Any], what: str) -> dict[str, Any]:
-    if unknown := sorted(set(given) - set(known)):
-        raise ValueError(f'pts_bbox_head.{what} has {unknown}, which are not among {sorted(known)}')
-    return {**known, **given}

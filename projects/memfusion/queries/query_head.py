@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -10,6 +10,7 @@ from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from projects.common.settings import read_settings
 from projects.memfusion.losses.ranks import zero_of
 from projects.memfusion.structures import Readout, SceneFeatures, SceneHead, SceneTruth
 
@@ -35,6 +36,9 @@ class QueryHead(BaseModule, SceneHead):
     """
 
     grid_keys: ClassVar[Mapping[str, str]] = dict(point_cloud_range='point_cloud_range')
+    typed_parts: ClassVar[Mapping[str, Callable[..., Any]]] = dict(
+        box_code=BoxCode, loss_cfg=LossSettings, decode_cfg=DecodeSettings, denoising=Denoising)
+    """What is made of the settings that are parts of the config without a type; a design adds its own."""
 
     def __init__(self, num_classes: int, point_cloud_range: Sequence[float], box_code: dict | None = None,
                  loss_cfg: dict | None = None, decode_cfg: dict | None = None, denoising: dict | None = None,
@@ -42,11 +46,18 @@ class QueryHead(BaseModule, SceneHead):
         super().__init__(init_cfg)
         if num_classes < 1:
             raise ValueError(f'pts_bbox_head.num_classes must be at least 1, got {num_classes}')
-        self.num_classes, self.point_cloud_range = num_classes, tuple(float(v) for v in point_cloud_range)
-        self.code = BoxCode(**(box_code or {}))
-        self.denoising = None if denoising is None else Denoising(**denoising)
-        self.losses = QueryLosses(LossSettings(**(loss_cfg or {})), self.code, self.denoising)
-        self.decoding = DecodeSettings(**{'post_center_range': beyond(self.point_cloud_range), **(decode_cfg or {})})
+        self.num_classes = self.matched_classes = num_classes
+        self.point_cloud_range = tuple(float(v) for v in point_cloud_range)
+        self.code: BoxCode = self.read('box_code', box_code)
+        self.denoising: Denoising | None = None if denoising is None else self.read('denoising', denoising)
+        self.losses = QueryLosses(self.read('loss_cfg', loss_cfg), self.code, self.denoising)
+        self.decoding: DecodeSettings = self.read(
+            'decode_cfg', decode_cfg, post_center_range=beyond(self.point_cloud_range))
+
+    @classmethod
+    def read(cls, name: str, given: Mapping[str, Any] | None, **defaults: Any) -> Any:
+        """What `typed_parts` makes of a setting; ValueError, which names its key, where that does not fit."""
+        return read_settings(cls.typed_parts[name], given, f'model.pts_bbox_head.{name}', **defaults)
 
     def decode_queries(self, features: SceneFeatures, readout: Readout, noisy: NoisyQueries | None) -> Decoded:
         """What the queries, P noisy ones first, find in B frames."""
@@ -65,6 +76,16 @@ class QueryHead(BaseModule, SceneHead):
         first = noisy.num
         return QueryOutputs(logits[:, :, first:], codes[:, :, first:], found.there, noisy, logits[:, :, :first],
                             codes[:, :, :first], found.carried)
+
+    @staticmethod
+    def bev_of(features: SceneFeatures, readout: Readout) -> tuple[Tensor, Tensor | None]:
+        """The BEV that is read, (B, C, H, W), and which frames' says anything, (B,) bool; None is all.
+
+        A frame without points, whose cameras write no BEV either, has features that say nothing; those that a memory makes do.
+        """
+        if readout.bev is not None:
+            return readout.bev, None
+        return features.needed_bev, features.bev_says
 
     def _check_bev(self, bev: Tensor | None) -> None:
         if self.bev_channels and bev is not None and bev.shape[1] != self.bev_channels:

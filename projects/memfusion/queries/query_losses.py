@@ -45,7 +45,7 @@ class LossSettings:
     def __post_init__(self) -> None:
         for name in ('code_weights', 'match_code_weights'):
             if len(getattr(self, name)) != CODE_SIZE:
-                raise ValueError(f'loss_cfg.{name} must be {CODE_SIZE} numbers, one for each of the code, got '
+                raise ValueError(f'{name} must be {CODE_SIZE} numbers, one for each of the code, got '
                                  f'{list(getattr(self, name))}')
 
 

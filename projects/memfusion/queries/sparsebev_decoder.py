@@ -25,8 +25,6 @@ class SparseBEVDecoder(nn.Module):
     def __init__(self, settings: LayerSettings, num_classes: int, num_frames: int, lidar: bool,
                  point_cloud_range: Sequence[float], quirks: Collection[str] = ()) -> None:
         super().__init__()
-        if settings.num_layers < 1:
-            raise ValueError(f'pts_bbox_head.transformer.num_layers must be at least 1, got {settings.num_layers}')
         self.num_layers = settings.num_layers
         self.decoder_layer = SparseBEVLayer(settings, num_classes, num_frames, lidar, point_cloud_range, quirks)
 

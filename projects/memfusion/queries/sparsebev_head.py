@@ -14,7 +14,7 @@ from projects.encodings.frustum import in_metres
 from projects.encodings.quirks import parse_quirks
 from projects.memfusion.structures import Readout, SceneFeatures
 
-from .denoising import NoisyQueries
+from .denoising import ClassDenoising, NoisyQueries
 from .query_head import Decoded, QueryHead
 from .sampled_frames import frames_of, time_gaps
 from .sparsebev_decoder import SparseBEVDecoder
@@ -43,8 +43,7 @@ class Inputs:
 
     def __post_init__(self) -> None:
         if self.num_frames < 0 or (self.num_frames == 0 and self.bev_channels is None):
-            raise ValueError('pts_bbox_head sees nothing: set inputs.num_frames to at least 1 (cameras), inputs.bev_channels '
-                             '(LiDAR), or both')
+            raise ValueError('the head sees nothing: set num_frames to at least 1 (cameras), bev_channels (LiDAR), or both')
 
 
 @MODELS.register_module()
@@ -59,7 +58,7 @@ class SparseBEVHead(QueryHead):
         num_queries: Q, a square: they start as a grid.
         inputs: see Inputs.
         transformer: see LayerSettings.
-        denoising: as in QueryHead, and label_noise (0.5): share of the noisy queries that are given a class by lot.
+        denoising: see ClassDenoising; None is none.
         published_quirks: True for weights of the published code, or names:
             level_weights: flat (frame, group) k reads group k % G, but with the level weights of group k // T.
             first_view: a point that several cameras see is read in the first of them alone; else their mean counts.
@@ -75,21 +74,22 @@ class SparseBEVHead(QueryHead):
         ValueError: where there is neither camera nor LiDAR, the number of queries is no square, or a quirk is unknown.
     """
 
+    denoising: ClassDenoising | None
+    typed_parts = {**QueryHead.typed_parts, 'inputs': Inputs, 'transformer': LayerSettings, 'denoising': ClassDenoising}
+
     def __init__(self, num_classes: int, point_cloud_range: Sequence[float], num_queries: int = 900,
                  inputs: dict | None = None, transformer: dict | None = None, loss_cfg: dict | None = None,
                  decode_cfg: dict | None = None, denoising: dict | None = None,
                  published_quirks: bool | Sequence[str] = False, init_cfg: dict | None = None) -> None:
-        noise = None if denoising is None else {key: value for key, value in denoising.items() if key != 'label_noise'}
-        super().__init__(num_classes, point_cloud_range, dict(order='x y l w z h'), loss_cfg, decode_cfg, noise, init_cfg)
-        self.label_noise = (denoising or {}).get('label_noise', 0.5)
+        super().__init__(num_classes, point_cloud_range, dict(order='x y l w z h'), loss_cfg, decode_cfg, denoising, init_cfg)
         side = math.isqrt(max(num_queries, 0))
         if not num_queries or side * side != num_queries:
             raise ValueError(f'pts_bbox_head.num_queries must be a square, for the queries start as a grid, got {num_queries}')
         self.quirks = parse_quirks(published_quirks, QUIRKS, 'model.pts_bbox_head')
-        seen = Inputs(**(inputs or {}))
+        seen: Inputs = self.read('inputs', inputs)
         self.num_frames, self.needs_levels = seen.num_frames, seen.num_frames > 0
         self.read_levels, self.bev_channels = seen.read_levels, seen.bev_channels
-        settings = LayerSettings(**(transformer or {}))
+        settings: LayerSettings = self.read('transformer', transformer)
         lidar = seen.bev_channels is not None
         self.first_boxes = nn.Parameter(start_boxes(side, 'start_on_the_floor' in self.quirks))
         self.class_features = nn.Embedding(num_classes + 1, settings.dim - 1)  # the last one: not known
@@ -105,10 +105,10 @@ class SparseBEVHead(QueryHead):
         unknown = torch.full((1, 1), self.num_classes, device=boxes.device)
         query = self._features(unknown.expand(batch, boxes.shape[1]), 0.0)
         allowed = None
-        if noisy is not None:
+        if noisy is not None and self.denoising is not None:
             allowed = noisy.allowed(boxes.shape[1])
             boxes = torch.cat([self._noisy_boxes(noisy), boxes], dim=1)
-            query = torch.cat([self._features(self._given(noisy.labels), 1.0), query], dim=1)
+            query = torch.cat([self._features(self.denoising.told(noisy.labels, self.num_classes), 1.0), query], dim=1)
         logits, found = self.decoder(boxes, query, self.surroundings(features, readout), allowed)
         return Decoded(logits, self._codes(found))
 
@@ -120,10 +120,10 @@ class SparseBEVHead(QueryHead):
         """
         bev = None
         if self.bev_projection is not None:
-            seen = features.needed_bev if readout.bev is None else readout.bev
+            seen, says = self.bev_of(features, readout)
             bev = self.bev_projection(seen)
-            if features.observed is not None:  # a LiDAR that gave nothing says nothing
-                bev = bev * features.observed.flatten(1).any(1)[:, None, None, None].to(bev.dtype)
+            if says is not None:
+                bev = bev * says[:, None, None, None].to(bev.dtype)
         if not self.num_frames:
             return Surroundings((), self.first_boxes.new_zeros(features.batch_size, 1), bev)
         frames = frames_of(features, readout, self.num_frames, self.quirks)
@@ -137,11 +137,6 @@ class SparseBEVHead(QueryHead):
     def _features(self, labels: Tensor, is_noisy: float) -> Tensor:
         """(B, n) classes -> (B, n, E); the last channel says whether the query is one of denoising."""
         return nn.functional.pad(self.class_features(labels), (0, 1), value=is_noisy)
-
-    def _given(self, labels: Tensor) -> Tensor:
-        """The classes that noisy queries are told: some by lot, and those that should find nothing too."""
-        by_lot = (torch.rand(labels.shape, device=labels.device) < self.label_noise) | (labels == self.num_classes)
-        return torch.where(by_lot, torch.randint_like(labels, self.num_classes), labels)
 
     def _noisy_boxes(self, noisy: NoisyQueries) -> Tensor:
         """(B, P, 10) in the decoder's order; standing still where the velocity is not known."""

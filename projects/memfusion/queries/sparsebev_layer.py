@@ -49,6 +49,14 @@ class LayerSettings:
     dropout: float = 0.1
     with_cp: bool = True
 
+    def __post_init__(self) -> None:
+        if min(self.num_layers, self.num_points, self.views_per_point) < 1:
+            raise ValueError('num_layers, num_points and views_per_point must be at least 1, got '
+                             f'{self.num_layers}, {self.num_points} and {self.views_per_point}')
+        for name in ('num_heads', 'num_groups'):
+            if getattr(self, name) < 1 or self.dim % getattr(self, name):
+                raise ValueError(f'{name}={getattr(self, name)} must divide dim={self.dim}')
+
 
 @dataclass(frozen=True)
 class Surroundings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from mmdet3d.registry import MODELS
@@ -15,11 +16,11 @@ from projects.geometry.precision import full_precision
 from projects.memfusion.structures import QueryProposals, Readout, SceneFeatures
 
 from . import cone_tokens, remembered
-from .bev_tokens import BEVTokens
+from .bev_tokens import BEVTokens, BEVTokenSettings
 from .branches import classification_branch, regression_branch
 from .conditioned_norm import ConditionedNorm
 from .cone_tokens import ConeSettings, ConeTokens
-from .decoder import QueryDecoder, Tokens
+from .decoder import DecoderSettings, Tokens
 from .denoising import NoisyQueries
 from .image_tokens import level_at
 from .query_head import QueryHead, beyond
@@ -29,6 +30,19 @@ from .remembered import NUM_CONDITIONS, RememberedQueries, conditions
 
 QUIRKS = (*remembered.QUIRKS, *cone_tokens.QUIRKS)
 _YXZ = (1, 0, 2)
+
+
+@dataclass(frozen=True)
+class QueryCounts:
+    """How many queries are learned, and how many of the memory's newest go through the decoder again."""
+
+    num_learned: int = 644
+    num_propagated: int = 256
+
+    def __post_init__(self) -> None:
+        if self.num_learned < 1 or self.num_propagated < 0:
+            raise ValueError('num_learned must be at least 1 and num_propagated not negative, got '
+                             f'{self.num_learned} and {self.num_propagated}')
 
 
 @MODELS.register_module()
@@ -41,11 +55,10 @@ class StreamPETR(QueryHead):
 
     Args:
         num_classes, point_cloud_range, loss_cfg, decode_cfg, denoising: as in QueryHead.
-        queries: dict(num_learned=644, num_propagated=256): learned ones, and how many of the memory's newest go through the
-            decoder again.
-        transformer: dict(dim=256, num_layers=6, num_heads=8, ffn_dim=2048, dropout=0.1, with_cp=False).
+        queries: see QueryCounts.
+        transformer: see DecoderSettings.
         image_tokens: see ConeSettings; position_range is made from point_cloud_range. None reads no images.
-        bev_tokens: dict(in_channels, stride=1), see BEVTokens. None reads no BEV.
+        bev_tokens: see BEVTokenSettings. None reads no BEV.
         published_quirks: True for official weights, or names:
             'empty_slots': slots of the memory that nothing is stored in are attended to, as zeros seen through a zero pose;
                 else nobody reads them, and as queries they find nothing.
@@ -58,6 +71,9 @@ class StreamPETR(QueryHead):
             'float32_inverse': camera matrices are inverted in single precision.
             'unmasked_padding': padding of the images is attended to.
     """
+
+    typed_parts = {**QueryHead.typed_parts, 'queries': QueryCounts, 'transformer': DecoderSettings,
+                   'image_tokens': ConeSettings, 'bev_tokens': BEVTokenSettings}
 
     def __init__(
         self,
@@ -74,19 +90,20 @@ class StreamPETR(QueryHead):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(num_classes, point_cloud_range, None, loss_cfg, decode_cfg, denoising, init_cfg)
-        self.num_query, self.num_propagated = _counts(**(queries or {}))
+        counts: QueryCounts = self.read('queries', queries)
+        self.num_query, self.num_propagated = counts.num_learned, counts.num_propagated
         self.quirks = parse_quirks(published_quirks, QUIRKS, 'model.pts_bbox_head')
-        transformer = dict(transformer or {})
-        dim = transformer.pop('dim', 256)
-        self.dim = dim
+        said: DecoderSettings = self.read('transformer', transformer)
+        dim = self.dim = said.dim
         self.image_tokens = self.bev_tokens = None
         if image_tokens is not None:
-            settings = ConeSettings(**{'position_range': beyond(self.point_cloud_range), **image_tokens})
+            settings: ConeSettings = self.read('image_tokens', image_tokens, position_range=beyond(self.point_cloud_range))
             self.image_tokens = ConeTokens(dim, settings, self.quirks)
             self.needs_levels, self.read_levels = True, [settings.level]
         if bev_tokens is not None:
-            self.bev_tokens = BEVTokens(dim=dim, point_cloud_range=self.point_cloud_range, **bev_tokens)
-            self.bev_channels = bev_tokens['in_channels']
+            of_bev: BEVTokenSettings = self.read('bev_tokens', bev_tokens)
+            self.bev_tokens = BEVTokens(of_bev, dim, self.point_cloud_range)
+            self.bev_channels = of_bev.in_channels
         if image_tokens is None and bev_tokens is None:
             raise ValueError('pts_bbox_head: the queries have nothing to attend to: set image_tokens, bev_tokens or both')
         self.references = PointReferences(self.num_query)
@@ -94,7 +111,7 @@ class StreamPETR(QueryHead):
         self.position = nn.Sequential(nn.Linear(dim // 2 * 3, dim), nn.ReLU(), nn.Linear(dim, dim))
         self.time_embedding = nn.Sequential(nn.Linear(dim, dim), nn.LayerNorm(dim))
         self.position_norm, self.content_norm = ConditionedNorm(NUM_CONDITIONS, dim), ConditionedNorm(NUM_CONDITIONS, dim)
-        self.decoder = QueryDecoder(dim=dim, **{'num_layers': 6, **transformer})
+        self.decoder = said.build()
         self.classify, self.regress = classification_branch(dim, num_classes), regression_branch(dim, 10)
 
     start_points: Tensor
@@ -137,7 +154,7 @@ class StreamPETR(QueryHead):
             level = level_at(features.levels, said.level, said.in_channels, 'pts_bbox_head.image_tokens')
             found.append(self.image_tokens(level, features.calibration))
         if self.bev_tokens is not None:
-            found.append(self.bev_tokens(features.needed_bev if readout.bev is None else readout.bev, features.observed))
+            found.append(self.bev_tokens(*self.bev_of(features, readout)))
         return found
 
     # -- queries ------------------------------------------------------------------------------------------------------
@@ -206,8 +223,3 @@ class StreamPETR(QueryHead):
                               start_m)
 
 
-def _counts(num_learned: int = 644, num_propagated: int = 256) -> tuple[int, int]:
-    if num_learned < 1 or num_propagated < 0:
-        raise ValueError('pts_bbox_head.queries: num_learned must be at least 1 and num_propagated not negative, got '
-                         f'{num_learned} and {num_propagated}')
-    return num_learned, num_propagated

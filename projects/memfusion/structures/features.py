@@ -28,12 +28,14 @@ class SceneFeatures:
         levels: (B, N, Ci, h, w) each, zeros where a camera or the frame is missing; None without cameras.
         calibration: of the B frames; None without cameras.
         observed: (B, 1, H, W) bool, BEV cells that hold a point; None without LiDAR.
+        fused: (B,) bool, frames whose cameras wrote into the BEV; None where cameras do not.
     """
 
     bev: Tensor | None = None
     levels: tuple[Tensor, ...] | None = None
     calibration: Calibration | None = None
     observed: Tensor | None = None
+    fused: Tensor | None = None
 
     @property
     def batch_size(self) -> int:
@@ -57,6 +59,13 @@ class SceneFeatures:
                              'pts_middle_encoder and pts_backbone, or use modules that read image features')
         return self.bev
 
+    @property
+    def bev_says(self) -> Tensor | None:
+        """(B,) bool, frames into whose BEV a sensor wrote: LiDAR points, or cameras; None where that is not known."""
+        if self.observed is None or self.fused is None:
+            return self.fused if self.observed is None else self.observed.flatten(1).any(1)
+        return self.observed.flatten(1).any(1) | self.fused
+
     def float(self) -> SceneFeatures:
         """The same in single precision, as box heads want them."""
         levels = None if self.levels is None else tuple(level.float() for level in self.levels)
@@ -77,8 +86,10 @@ class SceneFeatures:
         rigs = [part.calibration for part in parts if part.calibration is not None]
         bev = [part.bev for part in parts if part.bev is not None]
         observed = [part.observed for part in parts if part.observed is not None]
+        fused = [part.fused for part in parts if part.fused is not None]
         return SceneFeatures(torch.cat(bev) if bev else None, tuple(map(torch.cat, zip(*levels))) if levels else None,
-                             Calibration.cat(rigs) if rigs else None, torch.cat(observed) if observed else None)
+                             Calibration.cat(rigs) if rigs else None, torch.cat(observed) if observed else None,
+                             torch.cat(fused) if fused else None)
 
     def take(self, rows: Sequence[int]) -> SceneFeatures:
         """The frames at these positions."""
@@ -88,7 +99,8 @@ class SceneFeatures:
             None if self.bev is None else take_rows(self.bev, rows),
             None if self.levels is None else tuple(take_rows(level, rows) for level in self.levels),
             None if self.calibration is None else self.calibration.select(list(rows)),
-            None if self.observed is None else take_rows(self.observed, rows))
+            None if self.observed is None else take_rows(self.observed, rows),
+            None if self.fused is None else take_rows(self.fused, rows))
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,14 @@ class SceneHead:
         needs_levels: whether it reads image features beside those of the BEV.
         read_levels: positions of the image levels that it reads; None is all.
         bev_channels: C of the BEV features that it reads; None where it reads none.
+        matched_classes: K of a head that matches boxes, whose truth must be sound: finite boxes with sizes, labels below K.
+            None is any truth.
     """
 
     needs_levels: bool = False
     read_levels: Sequence[int] | None = None
     bev_channels: int | None = None
+    matched_classes: int | None = None
 
     def forward(self, features: SceneFeatures, readout: Readout, truth: SceneTruth | None) -> Any:
         """Outputs for B frames.

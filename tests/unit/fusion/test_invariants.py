@@ -182,6 +182,13 @@ def test_errors_name_what_is_wrong():
         build(strides=(8, 16))(bev, feats, calibration)
     with pytest.raises(ValueError, match='needs the Calibration'):
         build()(bev, feats, None)
+    for none, said in ((calibration.select([]), '0 frames of 3'), (calibration.take_cameras(torch.arange(0)), '2 frames of 0')):
+        for kind in ('futr', 'plus', 'fast', 'bevformer', 'petr'):
+            with pytest.raises(ValueError, match=f'at least one frame and one camera, got {said} cameras'):
+                build(kind)(*inputs(none), none)
+    for kind, part in (('plus', 'tokens'), ('plus', 'sample'), ('bevformer', 'self_attention'), ('petr', 'embedding')):
+        with pytest.raises(ValueError, match=rf"model.fusion_layer.{part}: no setting 'wdith'"):
+            build(kind, **{part: dict(wdith=3)})
     for wrong in (4, 16, 32):
         with pytest.raises(ValueError, match=f'stride {wrong}.*fusion_layer.strides'):
             build(strides=(wrong,))(bev, feats, calibration)

@@ -17,6 +17,7 @@ from unit.queries import scenes
 from unit.queries.scenes import Frames, Watch, build_small, collated, pose_of, streamed
 
 from projects.memfusion import register  # noqa: F401 - fills the registries
+from projects.memfusion.fusion import FastBEVFusion
 from projects.memfusion.queries import QueryHead
 from projects.memfusion.visualization import QueryRecorder
 
@@ -102,6 +103,22 @@ def test_what_a_frame_without_points_has_in_its_bev_says_nothing(model):
     same(streamed(model, deaf), plain, 'another BEV')
     assert (streamed(model, Frames().of('a', 1))[0] - plain[0]).abs().max() > TOLERANCE
     hook.remove()
+
+
+def test_a_bev_that_cameras_wrote_counts_where_there_are_no_points(model):
+    """Behind a fusion layer the BEV says something if either sensor wrote it."""
+    if not (model.with_points and model.with_img_backbone):
+        pytest.skip('a detector without cameras, or without LiDAR')
+    fused = copy.copy(model)  # shares the modules, but for the fusion layer that it has beside
+    fused._modules = dict(model._modules)
+    torch.manual_seed(3)
+    fused.fusion_layer = FastBEVFusion(96, 64, model.grid.point_cloud_range, model.grid.bev_shape, (8,)).eval()
+    torch.nn.init.normal_(fused.fusion_layer.output.weight, std=0.3)
+    for cameras, says in ((Frames(lidar=False), True), (Frames(lidar=False, masked=(0, 1, 2)), False)):
+        plain = streamed(fused, cameras.of('a', 1))[0]
+        with fused.pts_neck.register_forward_hook(lambda module, args, out: [level + 3.0 for level in out]):
+            apart = (streamed(fused, cameras.of('a', 1))[0] - plain).abs().max()
+        assert (apart > TOLERANCE) == says
 
 
 def test_scenes_of_other_image_sizes_meet_in_a_batch(model, monkeypatch):

@@ -14,7 +14,7 @@ from projects.convert.petrv2 import convert
 from projects.geometry.homography import flip_homography, resize_homography
 from projects.geometry.rigid import compose
 from projects.memfusion.queries.by_parts import by_parts
-from projects.memfusion.queries.petrv2_embedding import ImageEmbedding
+from projects.memfusion.queries.petrv2_embedding import EmbeddingSettings, ImageEmbedding
 from projects.memfusion.queries.petrv2_head import QUIRKS, PETRv2
 from projects.memfusion.structures import Calibration, History, PastFrame, Readout, SceneFeatures, SceneTruth
 
@@ -112,7 +112,8 @@ def test_every_quirk_changes_what_is_found(name):
 def test_points_lie_where_the_rig_says_cells_look():
     """Against unprojecting each cell's centre, or with two quirks its corner, half a pixel aside."""
     for quirks, offset, shift in ((frozenset(), 0.5, 0.0), (frozenset(['corner_cells', 'matrix_pixels']), 0.0, 0.5)):
-        embedding = ImageEmbedding(8, dict(num=3, start_m=2.0), (-24, -20, -10, 24, 28, 10), quirks=quirks)
+        embedding = ImageEmbedding(
+            8, EmbeddingSettings(dict(num=3, start_m=2.0), (-24, -20, -10, 24, 28, 10)), quirks)
         seen = rig()
         shares = embedding.shares(*embedding.lines(seen.views(), SIZE)).unflatten(2, SIZE)
         metres = shares * torch.tensor([48.0, 48.0, 20.0]) + torch.tensor([-24.0, -20.0, -10.0])
@@ -128,8 +129,8 @@ def test_embeddings_are_those_of_the_published_order(multiview, training):
     """Mixed sizes, a missing camera; by parts, with gradients made again in the backward pass."""
     torch.manual_seed(0)
     plain = PlainEmbedding(16, 4, (-24, -24, -10, 24, 24, 10), multiview=multiview)
-    ours = ImageEmbedding(16, dict(num=4), (-24, -24, -10, 24, 24, 10), multiview,
-                          quirks=frozenset(['corner_cells', 'matrix_pixels', 'counted_views']))
+    ours = ImageEmbedding(16, EmbeddingSettings(dict(num=4), (-24, -24, -10, 24, 24, 10), multiview),
+                          frozenset(['corner_cells', 'matrix_pixels', 'counted_views']))
     weights = convert({f'pts_bbox_head.{name}': value for name, value in plain.state_dict().items()})
     ours.load_state_dict({name.removeprefix('pts_bbox_head.embedding.'): value for name, value in weights.items()})
     ours.train(training)
@@ -312,9 +313,9 @@ def test_half_precision():
 
 # -- what does not go together ----------------------------------------------------------------------------------------
 @pytest.mark.parametrize('settings, message', [
-    (dict(images=dict(channel=8)), r"images has \['channel'\]"), (dict(images=dict(num_frames=0)), 'num_frames must'),
-    (dict(transformer=dict(width=3)), r"transformer has \['width'\]"),
-    (dict(images=dict(depths=dict(number=3))), r"depths has \['number'\]"),
+    (dict(images=dict(channel=8)), "images: no setting 'channel'"), (dict(images=dict(num_frames=0)), 'num_frames must'),
+    (dict(transformer=dict(width=3)), "transformer: no setting 'width'"),
+    (dict(images=dict(depths=dict(number=3))), "depths: no setting 'number'"),
     (dict(images=dict(position_range=(1, 1, 1, 0, 0, 0))), 'position_range must be'),
     (dict(published_quirks=('corners',)), r"has \['corners'\]"),
 ])

@@ -13,7 +13,7 @@ import torch
 from mmdet3d.registry import TASK_UTILS
 from torch import Tensor
 
-from .settings import read_settings
+from projects.common.settings import read_settings
 
 
 @dataclass(frozen=True)

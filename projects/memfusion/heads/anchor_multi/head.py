@@ -16,6 +16,7 @@ from mmengine.model import BaseModule, ModuleList
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from projects.common.settings import read_settings
 from projects.geometry import pad_rows
 
 from .anchors import read_anchors
@@ -23,7 +24,6 @@ from .coder import YAW, DirectionBins, ResidualBoxCoder
 from .groups import AnchorGroupHead, BranchSettings, GroupOutput
 from .losses import LossWeights, MultiHeadLoss
 from .postprocessing import BoxSelection
-from .settings import read_settings
 from .targets import AnchorTargets, anchor_targets
 
 

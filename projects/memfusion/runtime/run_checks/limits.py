@@ -123,6 +123,7 @@ SETTINGS = (
     Setting('model.test_cfg.stride', int, SIZE),
     Setting('model.train_cfg.loss_frames', str), Setting('model.train_cfg.grad_frames', Whole, SIZE),
     Setting('model.train_cfg.frozen', Sequence[str]),
+    Setting('model.pts_bbox_head.inputs.num_frames', int, COUNT),  # 0 is LiDAR alone
 )
 _ALL = re.compile('|'.join(f'({setting.pattern()})' for setting in SETTINGS))
 
