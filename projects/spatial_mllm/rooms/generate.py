@@ -23,6 +23,8 @@ from projects.spatial_mllm.rooms.tables import room_rows, write_tables
 
 _AT_ONCE = 8
 """Rooms that a process is given at a time."""
+_IDS = 10_000_000
+"""Set aside for the questions of a split, so that no two splits share an id."""
 
 
 def make_room(settings: RoomSettings, split: str, index: int) -> tuple[Scene, list[Question], list[Question]]:
@@ -62,8 +64,8 @@ def generate(root: Path, settings: RoomSettings, workers: int = 1, force: bool =
     for number, _ in enumerate(_made(todo, workers), total - len(todo) + 1):
         if progress is not None:
             progress(number, total)
-    for split, listed in names.items():
-        write_tables(root / split, folder.read_parts(listed))
+    for number, (split, listed) in enumerate(names.items()):
+        write_tables(root / split, folder.read_parts(listed), number * _IDS)
     folder.finish()
     return True
 
@@ -86,6 +88,6 @@ def _write_room(task: tuple[Path, RoomSettings, str, int]) -> None:
         if not cv2.imwrite(str(frames / f'{number:06d}.png'), frame[..., ::-1]):
             raise OSError(f'{frames}: a frame cannot be written')
     with open(frames.with_suffix('.npz'), 'wb') as file:
-        np.savez(file, cam_from_world=scene.cameras.cam_from_world, K=scene.cameras.intrinsics, depth=scene.depth,
-                 image_size=np.array(scene.frames.shape[1:3]))
+        np.savez(file, world_from_cam=scene.cameras.world_from_cam, intrinsics=scene.cameras.intrinsics, depth=scene.depth,
+                 image_hw=np.array(scene.frames.shape[1:3]))
     write_whole(OutputFolder(root, settings).part(scene.name), json.dumps(room_rows(scene, asked, situated)))

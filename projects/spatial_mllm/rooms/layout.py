@@ -42,7 +42,8 @@ class Pieces:
 
 @dataclass(frozen=True)
 class Cameras:
-    """T views: cam_from_world (T, 4, 4) float64, OpenCV's axes (x right, y down, z ahead); K (3, 3) of square pixels."""
+    """T views: cam_from_world (T, 4, 4) float64, OpenCV's axes (x right, y down, z ahead); intrinsics (3, 3) of square pixels,
+    integers at their centres."""
 
     cam_from_world: np.ndarray
     intrinsics: np.ndarray
@@ -99,7 +100,7 @@ def place_cameras(rng: np.random.Generator, settings: RoomSettings) -> Cameras:
     pitch = np.radians(rng.uniform(*_PITCH_DEG, size=count))
     height = rng.uniform(*_CAMERA_HEIGHT_M, size=count)
     focal = settings.image_size / 2 / np.tan(np.radians(settings.view_deg) / 2)
-    middle = settings.image_size / 2
+    middle = (settings.image_size - 1) / 2
     return Cameras(_looking(np.column_stack([spot, height]), yaw, pitch),
                    np.array([[focal, 0, middle], [0, focal, middle], [0, 0, 1]]))
 

@@ -65,7 +65,7 @@ def render(room: np.ndarray, boxes: Boxes, cameras: Cameras, height: int) -> tup
         frames (T, H, W, 3) uint8 RGB, depth (T, H, W) float32 metres along the camera's z, owner (T, H, W) int16: index of the
         piece, -1 for the room.
     """
-    axis = np.arange(height) + 0.5
+    axis = np.arange(height)
     pixels = np.stack([*np.meshgrid(axis, axis), np.ones((height, height))], axis=-1).reshape(-1, 3)
     local = pixels @ np.linalg.inv(cameras.intrinsics).T
     world_from_cam = cameras.world_from_cam

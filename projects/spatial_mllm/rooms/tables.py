@@ -39,18 +39,23 @@ def _vsibench_row(name: str, question: Question) -> dict[str, Any]:
                 ground_truth=question.answer if options is None else question.letter, answer=question.answer)
 
 
-def write_tables(folder: Path, rooms: Iterable[dict[str, Any]]) -> int:
+def write_tables(folder: Path, rooms: Iterable[dict[str, Any]], first_id: int = 0) -> int:
     """Writes a split's four files, room by room.
 
     - `vsibench.jsonl`: VSI-Bench's rows, and `answer`, the right option's text.
     - `sqa3d_questions.json`, `sqa3d_annotations.json`: SQA3D's two files. `rotation` turns +y into the direction of view.
     - `sft.jsonl`: conversations over `video`, of both kinds of questions.
 
+    Args:
+        folder: of the split.
+        rooms: rows of each.
+        first_id: from which questions count, of either kind.
+
     Returns:
         How many questions there are.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    number, situated_number, questions, annotations = 0, 0, [], []
+    number, situated_number, questions, annotations = first_id, first_id, [], []
     with open(folder / 'vsibench.jsonl', 'w') as vsibench, open(folder / 'sft.jsonl', 'w') as tuning:
         for room in rooms:
             for row in room['vsibench']:
@@ -69,7 +74,7 @@ def write_tables(folder: Path, rooms: Iterable[dict[str, Any]]) -> int:
                 situated_number += 1
     (folder / 'sqa3d_questions.json').write_text(json.dumps(dict(questions=questions)))
     (folder / 'sqa3d_annotations.json').write_text(json.dumps(dict(annotations=annotations)))
-    return number + situated_number
+    return number + situated_number - 2 * first_id
 
 
 def _conversation(name: str, scene: str, kind: str, answer: str, prompt: str) -> dict[str, Any]:

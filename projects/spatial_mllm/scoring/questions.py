@@ -59,6 +59,11 @@ def read_sqa3d_questions(questions: str | Path, annotations: str | Path) -> dict
     if missing:
         raise RefusedFileError(f'{annotations}: no annotation for {len(missing)} of {len(of_question)} questions of '
                                f'{questions}, first question_id {missing[0]}: are both of one split?')
+    for name, one in of_question.items():
+        scene, other = one.get('scene_id'), of_annotation[name].get('scene_id')
+        if scene is not None and other is not None and scene != other:
+            raise RefusedFileError(f'{annotations}: question_id {name} is about {other!r}, in {questions} about {scene!r}: are '
+                                   'both of one split?')
     return {name: {**of_annotation[name], **one} for name, one in of_question.items()}
 
 

@@ -21,7 +21,7 @@ from projects.spatial_mllm.score import score_file
 def slow_depth(scene, frame, row, column):
     """One pixel in float64, one box after another."""
     pose, k = scene.cameras.world_from_cam[frame], scene.cameras.intrinsics
-    ray = pose[:3, :3] @ np.linalg.inv(k) @ [column + 0.5, row + 0.5, 1]
+    ray = pose[:3, :3] @ np.linalg.inv(k) @ [column, row, 1]
     found = {-1: min((side * limit - start) / step for limit, start, step in zip(scene.size[:2] / 2, pose[:2, 3], ray)
                      for side in (-1, 1) if (side * limit - start) / step > 0)}
     found[-1] = min(found[-1], ((scene.size[2] if ray[2] > 0 else 0) - pose[2, 3]) / ray[2])
@@ -56,7 +56,7 @@ def test_pixels_of_a_piece_unproject_into_its_box_from_every_frame():
     _, depth, owner = render(scene.size, furniture_boxes(scene.pieces, scene.category), scene.cameras, 28)
     for frame, pose in enumerate(scene.cameras.world_from_cam):
         row, column = np.nonzero(owner[frame] >= 0)
-        pixels = np.stack([column + 0.5, row + 0.5, np.ones(len(row))])
+        pixels = np.stack([column, row, np.ones(len(row))])
         points = (pose[:3, :3] @ (np.linalg.inv(scene.cameras.intrinsics) @ pixels * depth[frame, row, column])).T + pose[:3, 3]
         piece = owner[frame, row, column]
         away = points[:, :2] - scene.pieces.centre[piece]
@@ -159,7 +159,7 @@ def test_the_command_writes_both_formats_and_refuses_to_overwrite(tmp_path, caps
         if row['options']:
             assert row['options']['ABCD'.index(row['ground_truth'])] == f'{row["ground_truth"]}. {row["answer"]}'
     with np.load(out / 'rooms' / 'train_000000.npz') as beside:
-        assert beside['cam_from_world'].shape == (8, 4, 4) and beside['depth'].shape == (8, 28, 28)
+        assert beside['world_from_cam'].shape == (8, 4, 4) and beside['depth'].shape == (8, 28, 28)
 
     right = out / 'right.jsonl'
     right.write_text('\n'.join(json.dumps({**row, 'prediction': row['ground_truth']}) for row in rows))
