@@ -11,7 +11,7 @@ from sources import FILES, PROJECTS, REPO, TOOLS, imports_of, nodes_of, room, ro
 
 PACKAGE = PROJECTS / 'memfusion'
 STAGES = {'data', 'images', 'lidar', 'fusion', 'memory', 'heads', 'metrics', 'queries', 'forecasting', 'visualization'}
-PROGRAMS = {'calibration_doctor', 'studies', 'benchmarks', 'demos', 'convert'}
+PROGRAMS = {'calibration_doctor', 'studies', 'benchmarks', 'demos', 'convert', 'sample_frames'}
 # Whoever stands in a line imports from the lines above it alone, so neighbours never import each other. `visualization` is a
 # stage: it draws what the contracts hold. Hooks stand beside the detectors: both tie stages together, each at its own events.
 # `build` is a file: it makes our own types out of a registry's table.

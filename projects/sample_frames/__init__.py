@@ -1,0 +1,1 @@
+"""Sampling: which frames of videos and nuScenes scenes are used, from the command line."""
