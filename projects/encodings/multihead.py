@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .bound import AttentionEncoding
+from .build import build_encoding
 
 
 class CrossAttention(nn.Module):
@@ -29,22 +31,44 @@ class CrossAttention(nn.Module):
         self.value = nn.Linear(dim, dim)
         self.output = nn.Linear(dim, dim)
 
-    def forward(self, query: Tensor, context: Tensor, valid: Tensor | None = None, weight: Tensor | None = None) -> Tensor:
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Heads, and channels of each."""
+        return self.num_heads, self.query.out_features // self.num_heads
+
+    def forward(self, query: Tensor, context: Tensor, valid: Tensor | None = None, weight: Tensor | None = None,
+                encoding: AttentionEncoding | None = None) -> Tensor:
         """query (B, Q, D), context (B, T, D) -> (B, Q, D).
 
         Args:
             query, context: as above.
             valid: (B, T) bool, which context counts; a row without any attends to all of it, so mask its result.
             weight: (B, T), multiplies the values.
+            encoding: changes the heads; None leaves them.
         """
         value = self.value(context)
         if weight is not None:
             value = value * weight[..., None].to(value.dtype)
         mask = None if valid is None else (valid | ~valid.any(1, keepdim=True))[:, None, None]
-        heads = [part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-                 for part in (self.query(query), self.key(context), value)]
-        mixed = F.scaled_dot_product_attention(heads[0], heads[1], heads[2], attn_mask=mask)
+        queries, keys, values = (part.unflatten(-1, self.shape).transpose(1, 2)
+                                 for part in (self.query(query), self.key(context), value))
+        if encoding is not None:
+            queries, keys, values = encoding.queries(queries), encoding.keys(keys), encoding.values(values)
+            if encoding.bias is not None:
+                bias = encoding.bias.to(queries.dtype)
+                mask = bias if mask is None else bias.masked_fill(~mask, -torch.inf)
+        mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, scale=self.shape[1] ** -0.5)
+        mixed = mixed if encoding is None else encoding.outputs(mixed)
         return self.output(mixed.transpose(1, 2).flatten(2))
+
+
+def encoding_of(settings: Mapping[str, Any] | None, dim: int, num_heads: int, layer: int = 0) -> Any:
+    """What build_encoding makes of the settings, None of None; ValueError where it does not fit heads of this width."""
+    if settings is None:
+        return None
+    encoding = build_encoding(settings, layer)
+    encoding.check(num_heads, dim // num_heads)
+    return encoding
 
 
 class KeysValues(NamedTuple):

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from torch import Tensor, nn
 
-from projects.encodings.multihead import CrossAttention
+from projects.encodings.multihead import CrossAttention, encoding_of
+
+from .token_poses import cell_views
 
 
 class CellSelfAttention(nn.Module):
@@ -15,16 +20,24 @@ class CellSelfAttention(nn.Module):
     Args:
         dim: D.
         num_heads: heads; must divide D.
+        point_cloud_range: of the BEV, metres; needed for an encoding.
+        encoding: settings of build_encoding, where the cells lie in the attention; None is none.
     """
 
-    def __init__(self, dim: int, num_heads: int = 8) -> None:
+    def __init__(self, dim: int, num_heads: int = 8, point_cloud_range: Sequence[float] = (),
+                 encoding: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         self.attention = CrossAttention(dim, num_heads)
         self.norm = nn.LayerNorm(dim)
+        self.encoding, self.point_cloud_range = encoding_of(encoding, dim, num_heads), tuple(point_cloud_range)
 
-    def forward(self, query: Tensor) -> Tensor:
-        """(V, K, D) -> (V, K, D)."""
-        return self.norm(query + self.attention(query, query))
+    def forward(self, query: Tensor, cells_m: Tensor, bev_shape: Sequence[int]) -> Tensor:
+        """query (V, K, D) of the cells at cells_m (V, K, 2) of a BEV of bev_shape (H, W) -> (V, K, D)."""
+        bound = None
+        if self.encoding is not None:
+            views = cell_views(cells_m, self.point_cloud_range, bev_shape)
+            bound = self.encoding.bind(views, views, *self.attention.shape)
+        return self.norm(query + self.attention(query, query, encoding=bound))
 
 
 class CellFiLM(nn.Module):

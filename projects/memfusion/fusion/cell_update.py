@@ -49,7 +49,7 @@ class CellUpdate(nn.Module):
         features = flat if index is None else flat.gather(2, index)
         cells_m = self._positions(state.bev, cells)
         query = self.content(features.transpose(1, 2)) + self.position(normalised(cells_m, self.point_cloud_range))
-        query = query if self.self_attn is None else self.self_attn(query)
+        query = query if self.self_attn is None else self.self_attn(query, cells_m, state.bev.shape[-2:])
         reading = self.reader(query, cells_m, state)
         hidden = self.norm(query + reading.features.to(query.dtype))
         hidden = hidden + self.feed_forward(hidden)

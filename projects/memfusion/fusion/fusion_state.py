@@ -8,17 +8,20 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from projects.encodings import Views
 from projects.memfusion.structures import Calibration
 
 
 @dataclass(frozen=True)
 class CameraTokens:
     """Camera features on a coarse grid of T tokens: features (V, N, T, D), uv_px (V, N, T, 2) the mean network pixel of a
-    token's feature cells, valid (V, N, T) bool: whether its camera is there."""
+    token's feature cells, valid (V, N, T) bool: whether its camera is there, views: from where they look, for pose encodings;
+    None where nobody asks."""
 
     features: Tensor
     uv_px: Tensor
     valid: Tensor
+    views: Views | None = None
 
     def mean(self) -> Tensor:
         """(V, N, D), the mean of a camera's valid tokens; 0 where there is none."""

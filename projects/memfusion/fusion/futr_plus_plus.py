@@ -2,7 +2,7 @@
 
     calib_refine   optional: corrects the rig, weighs the cameras
     tokens         a coarse grid of features per camera
-    geometry       tells the tokens where they look
+    geometry       tells the tokens where they look; optional: they attend to each other
     film           the cameras modulate the BEV
     select         a few cells ask for more
     sample         these read the cameras; what they read is scattered back
@@ -28,9 +28,10 @@ from .film import FiLM
 from .fusion_layer import FusionLayer, FusionOutput, FusionTruth
 from .fusion_state import FusionState, check_kind
 from .pillar_sampling import PillarSampling
-from .token_attention import TokenAttention
+from .token_attention import CameraAttention, TokenAttention
 from .token_geometry import TokenGeometry
 from .token_grid import TokenGrid
+from .token_poses import token_views
 
 SAMPLE_KINDS = ('off', 'tokens', 'deformable')
 
@@ -42,13 +43,15 @@ class FuTrPlusPlus(FusionLayer):
 
     Args:
         bev_channels, img_channels, point_cloud_range, strides, levels: as in FusionLayer.
-        tokens: dict(grid=1 | 8 | 16 | (rows, columns), dim=D of all tokens and queries, level=which of the used levels). They
-            serve film and the reader 'tokens', and are not built where neither is on.
+        tokens: dict(grid=1 | 8 | 16 | (rows, columns), dim=D of all tokens and queries, level=which of the used levels,
+            self_attn=dict(num_heads=8, encoding=None)). They serve film and the reader 'tokens', and are not built where
+            neither is on; with self_attn those of all cameras attend to each other, see CameraAttention.
         geometry: dict(kind, ...), see TokenGeometry. It belongs to the tokens.
         film: dict(kind, ...), see FiLM.
         select: dict(kind, ...), see CellSelection. It serves the stage sample, and is not built where that is off.
         sample: dict(kind='off' | 'tokens' | 'deformable', ...), see TokenAttention and PillarSampling; self_attn=True lets the
-            active cells attend to each other before they read, film_back=True tells all cells what these found.
+            active cells attend to each other before they read, film_back=True tells all cells what these found. Camera poses in
+            the attentions: encoding=dict(type='PRoPE', ...) of the reader 'tokens', self_attn=dict(encoding=...).
         calib_refine: dict(kind, confidence, ...), see CalibRefine.
     """
 
@@ -71,19 +74,23 @@ class FuTrPlusPlus(FusionLayer):
         def part(name: str, kind: Callable[..., Any], given: Mapping[str, Any] | None, *known: Any) -> Any:
             return build_part(kind, given, f'model.fusion_layer.{name}', *known)
 
-        grid, dim, self.token_level = part('tokens', self._token_settings, tokens)
+        grid, dim, self.token_level, among = part('tokens', self._token_settings, tokens)
         reach, stride = self.point_cloud_range, self.strides[self.token_level]
         self.calib_refine = part(
             'calib_refine', CalibRefine, calib_refine, bev_channels, img_channels, stride, self.token_level, reach)
         self.film = part('film', FiLM, film, bev_channels, dim, reach)
-        reader, among, back = part('sample', self._build_reader, sample, dim)
+        reader, among_cells, back = part('sample', self._build_reader, sample, dim)
         has_tokens = self.film.kind != 'off' or isinstance(reader, TokenAttention)
         # Made in any case, so that wrong settings are told.
         token_grid, token_geometry = TokenGrid(img_channels, dim, stride, grid), part('geometry', TokenGeometry, geometry, dim)
         self.tokens = token_grid if has_tokens else None
         self.geometry = token_geometry if has_tokens else None
+        self.token_attn = None
+        if has_tokens and among is not None:
+            self.token_attn = part('tokens.self_attn', CameraAttention, among, dim)
+        self.posed = any(getattr(one, 'encoding', None) is not None for one in (self.token_attn, reader))
         self.select = None if reader is None else part('select', CellSelection, select, bev_channels, reach)
-        self.sample = None if reader is None else CellUpdate(bev_channels, dim, reach, reader, among, back)
+        self.sample = None if reader is None else CellUpdate(bev_channels, dim, reach, reader, among_cells, back)
         if self.sample is None and self.film.kind == 'off':
             raise ValueError('fusion_layer: film and sample are both off, so FuTrPlusPlus would do nothing')
 
@@ -100,6 +107,10 @@ class FuTrPlusPlus(FusionLayer):
         state = self.calib_refine(state)
         if self.tokens is not None and self.geometry is not None:
             tokens = self.geometry(self.tokens(maps[self.token_level], calibration), state.calibration)
+            if self.posed:
+                tokens = replace(tokens, views=token_views(state.calibration, self.tokens.grid, self.tokens.stride))
+            if self.token_attn is not None:
+                tokens = self.token_attn(tokens)
             state = self.film(replace(state, tokens=tokens))
         aux = dict(state.aux)
         if self.select is not None and self.sample is not None:
@@ -116,22 +127,32 @@ class FuTrPlusPlus(FusionLayer):
             losses.update(self.select.loss(aux, truth))
         return losses
 
-    def _token_settings(self, grid: int | Sequence[int] = 8, dim: int = 128,
-                        level: int = 0) -> tuple[int | Sequence[int], int, int]:
+    def _token_settings(self, grid: int | Sequence[int] = 8, dim: int = 128, level: int = 0, self_attn: Mapping[str, Any] | None
+                        = None) -> tuple[int | Sequence[int], int, int, Mapping[str, Any] | None]:
         if not 0 <= level < len(self.levels):
             raise ValueError(f'fusion_layer.tokens.level={level} is none of the {len(self.levels)} used levels')
-        return grid, dim, level
+        return grid, dim, level, self_attn
 
     def _build_reader(self, dim: int, kind: str = 'deformable', num_heads: int = 8, num_points: int = 8,
-                      heights_m: Sequence[float] = (-1.5, -0.5, 0.5, 1.5), radius_px: float = 64.0, self_attn: bool = False,
-                      film_back: bool = False) -> tuple[nn.Module | None, CellSelfAttention | None, CellFiLM | None]:
-        """What the stage sample is made of; num_points, heights_m and radius_px are those of 'deformable'."""
+                      heights_m: Sequence[float] = (-1.5, -0.5, 0.5, 1.5), radius_px: float = 64.0,
+                      self_attn: bool | Mapping[str, Any] = False, film_back: bool = False,
+                      encoding: Mapping[str, Any] | None = None,
+                      ) -> tuple[nn.Module | None, CellSelfAttention | None, CellFiLM | None]:
+        """What the stage sample is made of; num_points, heights_m, radius_px belong to 'deformable', encoding to 'tokens'."""
         check_kind('sample', kind, SAMPLE_KINDS)
+        if encoding is not None and kind != 'tokens':
+            raise ValueError(f"fusion_layer.sample.encoding is of cells that attend to tokens, but kind={kind!r}: set "
+                             "kind='tokens', or leave it out")
         if kind == 'off':
             return None, None, None
-        reader = TokenAttention(dim, num_heads) if kind == 'tokens' else PillarSampling(
+        reach = self.point_cloud_range
+        reader = TokenAttention(dim, num_heads, encoding, reach) if kind == 'tokens' else PillarSampling(
             dim, self.img_channels, self.strides, heights_m, num_heads, num_points, radius_px)
-        return (reader, CellSelfAttention(dim, num_heads) if self_attn else None,
+        among = None
+        if self_attn is not False:
+            settings = self_attn if isinstance(self_attn, Mapping) else {}
+            among = build_part(CellSelfAttention, settings, 'model.fusion_layer.sample.self_attn', dim, num_heads, reach)
+        return (reader, among,
                 CellFiLM(self.bev_channels, dim) if film_back else None)
 
     typed_parts = dict(tokens=_token_settings, geometry=TokenGeometry, film=FiLM, select=CellSelection, sample=_build_reader,

@@ -62,13 +62,14 @@ class LongTermPolicy:
 
 
 def consolidate_oldest(
-    memory: MemoryState, policy: LongTermPolicy, full: Sequence[int], positions_m: Tensor, cells: Tensor,
+    memory: MemoryState, policy: LongTermPolicy, full: Sequence[int], keys: Tensor, positions_m: Tensor, cells: Tensor,
     locality: Tensor | None
 ) -> MemoryState:
     """Consolidates the samples whose working memory is full; the others stay as they are.
 
     Args:
         full: positions of those samples in the batch.
+        keys: (B, F, CK, Hm, Wm), those of memory as the current frame sees them.
         positions_m: (B, F, Hm, Wm, 3) float64, global position of every stored cell.
         cells: (B, 2, F Hm Wm) float32, the same in the current frame, in memory cells along its axes.
         locality: weight of the distance between cells, in cells, in the similarity; None is none.
@@ -81,7 +82,7 @@ def consolidate_oldest(
     def flat(tensor: Tensor) -> Tensor:  # (B', F, C, Hm, Wm) -> (B', C, oldest Hm Wm)
         return tensor[:, :oldest].transpose(1, 2).flatten(2)
 
-    key, selection = flat(part.key), flat(part.selection)
+    key, selection = flat(take_rows(keys, full)), flat(part.selection)
     position = positions[:, :oldest].flatten(1, 3).transpose(1, 2)
     if locality is not None:
         key = torch.cat([key, take_rows(cells, full)[..., :key.shape[2]]], dim=1)  # the oldest slots come first

@@ -28,6 +28,7 @@ from projects.memfusion.structures import (
 )
 
 from .bev_network import MemoryQuery, union_logits
+from .key_position import KeyPosition
 from .long_term import LongTermPolicy, consolidate_oldest
 from .mask_choice import MaskChooser
 from .masks import MaskPolicy
@@ -71,12 +72,13 @@ class TemporalMemory(TemporalSlot):
         long_term: settings of LongTermPolicy; None is no long-term memory.
         ego_channels: append ego velocity, yaw rate and time gap to the features that the memory sees.
         motion_gate: settings of MotionGate; None is none.
-        key_position: add the distance between cells, in the current frame, to the similarity of keys (weight learned).
-            Without it memory is found by content alone, and a hidden object's empty cells cannot ask for it.
+        key_position: what of place the similarity of keys hears. True: the distance between cells, in the current frame (weight
+            learned). False: nothing; memory is found by content alone, and a hidden object's empty cells cannot ask for it. A
+            dict: settings of KeyPosition, which also knows the ego's poses.
         stored_cells: 'all', or 'observed': only cells that held a point when their frame was written may answer.
     """
 
-    typed_parts = dict(masks=MaskPolicy, long_term=LongTermPolicy, motion_gate=MotionGate)
+    typed_parts = dict(masks=MaskPolicy, long_term=LongTermPolicy, motion_gate=MotionGate, key_position=KeyPosition)
     """What is built of the settings that are parts of the config without a type."""
 
     def __init__(
@@ -96,7 +98,7 @@ class TemporalMemory(TemporalSlot):
         long_term: Mapping[str, Any] | None = None,
         ego_channels: bool = False,
         motion_gate: Mapping[str, Any] | None = None,
-        key_position: bool = True,
+        key_position: bool | Mapping[str, Any] = True,
         stored_cells: str = 'all',
         init_cfg: dict | None = None,
     ) -> None:
@@ -120,7 +122,9 @@ class TemporalMemory(TemporalSlot):
             'upscale': self.network.decoded_stride})
         self.loss_occ = build_from(MODELS, loss_occ)
         self.motion_gate = None if motion_gate is None else MotionGate(**motion_gate)
-        self.log_locality = nn.Parameter(torch.tensor(2.0)) if key_position else None
+        position = KeyPosition.of(key_position)
+        self.log_locality = nn.Parameter(torch.tensor(2.0)) if position.distance else None
+        self.ego_pose = position.build_ego(self.network.key_dim, align)
         self.max_mem_frames, self.mem_every, self.top_k = max_mem_frames, mem_every, top_k
 
     @property
@@ -154,6 +158,8 @@ class TemporalMemory(TemporalSlot):
             return memory
         batch, agents, hidden, height, width = memory.sensory.shape
         cur_from_prev = self.cur_from(memory.global_from_bev, frames)
+        if self.ego_pose is not None and self.long_term is not None:
+            memory = replace(memory, long_key=self.ego_pose(memory.long_key, cur_from_prev[:, None]))
         maps = warp_bev(torch.cat([memory.sensory.flatten(1, 2), memory.feature], dim=1), cur_from_prev, self.map_range)
         sensory, feature = maps.split([agents * hidden, memory.feature.shape[1]], dim=1)
         return replace(memory, sensory=sensory.reshape(batch, agents, hidden, height, width), feature=feature,
@@ -193,7 +199,7 @@ class TemporalMemory(TemporalSlot):
         def flat(tensor: Tensor) -> Tensor:  # (B, F, C, Hm, Wm) -> (B, C, filled Hm Wm)
             return tensor[:, -filled:].transpose(1, 2).flatten(2)
 
-        key, shrinkage = flat(memory.key), flat(memory.shrinkage)
+        key, shrinkage = flat(self._keys_from_now(memory, frames)), flat(memory.shrinkage)
         value = flat(memory.value.flatten(2, 3))
         valid = (memory.cell_valid & memory.slot_valid[..., None, None])[:, -filled:].flatten(1)
         if self.log_locality is not None:
@@ -206,6 +212,13 @@ class TemporalMemory(TemporalSlot):
             long_key = torch.cat([long_key, self._in_cells(position.transpose(1, 2), memory)], dim=1)
         return (torch.cat([long_key, key], dim=2), torch.cat([memory.long_shrinkage, shrinkage], dim=2),
                 torch.cat([memory.long_value.flatten(1, 2), value], dim=2), torch.cat([memory.long_valid, valid], dim=1))
+
+    def _keys_from_now(self, memory: MemoryState, frames: FrameBatch) -> Tensor:
+        """(B, F, CK, Hm, Wm): the stored keys as the current frame sees them; as they are where poses do not count."""
+        if self.ego_pose is None:
+            return memory.key
+        moved = self.ego_pose(memory.key.transpose(1, 2).flatten(2), self.cur_from(memory.slot_global_from_bev, frames))
+        return moved.unflatten(2, (memory.key.shape[1], *memory.key.shape[3:])).transpose(1, 2)
 
     def _filled(self, memory: MemoryState) -> int:
         """Slots that any of the scenes has filled, at least 1, as the host knows from how many frames were seen."""
@@ -332,7 +345,7 @@ class TemporalMemory(TemporalSlot):
                 if (age - 1) % self.mem_every == 0 and self.long_term.fills(-(-age // self.mem_every))]
         positions_m = self._global_positions(memory)
         here_m = transform_points(self._cur_from_global(frames), positions_m.flatten(1, 3))
-        return consolidate_oldest(memory, self.long_term, full, positions_m,
+        return consolidate_oldest(memory, self.long_term, full, self._keys_from_now(memory, frames), positions_m,
                                   self._in_cells(here_m[..., :2].transpose(1, 2), memory),
                                   None if self.log_locality is None else self.log_locality.exp())
 

@@ -69,6 +69,10 @@ class BoxCode:
         yaw = self._turned(torch.atan2(code[..., 6], code[..., 7]))
         return torch.cat([torch.stack([x, y, z - height / 2, length, width, height, yaw], dim=-1), code[..., 8:10]], dim=-1)
 
+    def poses(self, code: Tensor) -> tuple[Tensor, Tensor]:
+        """(..., 10) -> gravity centres (..., 3), metres, and headings (...), radians counter-clockwise from +x."""
+        return code[..., self.centre_columns], self._turned(torch.atan2(code[..., 6], code[..., 7]))
+
     def _turned(self, yaw: Tensor) -> Tensor:
         """From one convention of headings to the other; its own inverse."""
         return yaw if self.heading == 'ccw' else -yaw - math.pi / 2

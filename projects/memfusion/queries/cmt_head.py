@@ -6,7 +6,7 @@ lies is told by embeddings that queries share: the sine of the ground position, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +19,7 @@ from projects.encodings.rig_cache import RigCache
 from projects.memfusion.structures import Calibration, Readout, SceneFeatures, TokenPlaces
 
 from .bev_embedding import BEVEmbedding
+from .cross_poses import QueryPoses, key_views
 from .decoder import DecoderSettings, Tokens
 from .denoising import NoisyQueries
 from .image_tokens import flat_tokens, shown_cells
@@ -145,13 +146,23 @@ class CMTHead(QueryHead):
             references = torch.cat([noisy.points, references], dim=1)
         positions = self.query_positions(references, rig, shown)
         allowed = None if noisy is None else noisy.allowed(self.reference_points.weight.shape[0])
-        decoded = self.decoder(torch.zeros_like(positions), positions, self.tokens(features, readout, rig, shown), allowed)
+        tokens = self.tokens(features, readout, rig, shown)
+        decoded = self.decoder(torch.zeros_like(positions), positions, tokens, allowed,
+                               poses=lambda: self._poses(tokens, rig, references))
         last = None if torch.is_grad_enabled() else [self.task_heads.num_layers - 1]
         numbers = self.task_heads(decoded if last is None else decoded[last], last)
+        return Decoded(numbers['cls_logits'], self._codes(numbers, references))
+
+    def _codes(self, numbers: Mapping[str, Tensor], references: Tensor) -> Tensor:
         offsets = torch.cat([numbers['center'], numbers['height']], dim=-1)
         centres_m = in_metres(refined(offsets, references), self.point_cloud_range)
-        codes = torch.cat([centres_m, numbers['dim'], numbers['rot'], numbers['vel']], dim=-1)
-        return Decoded(numbers['cls_logits'], codes)
+        return torch.cat([centres_m, numbers['dim'], numbers['rot'], numbers['vel']], dim=-1)
+
+    def _poses(self, tokens: Tokens, rig: Calibration | None, references: Tensor) -> QueryPoses:
+        keys = key_views(tokens.places, [] if rig is None else [rig], [references.new_zeros(len(references))],
+                         self.point_cloud_range, references)
+        return QueryPoses(keys, in_metres(references, self.point_cloud_range), lambda layer, queries: self.code.poses(
+            self._codes(self.task_heads(queries[None], [layer]), references)[0]))
 
     def query_positions(self, references: Tensor, rig: Calibration | None, shown: Shown = ALL_SHOWN) -> Tensor:
         """(B, Q, 3) in parts of the range -> (B, Q, E)."""

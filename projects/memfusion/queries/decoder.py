@@ -5,8 +5,9 @@ A layer is self-attention, norm, cross-attention, norm, feed-forward, norm (DETR
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,8 @@ from torch.utils.checkpoint import checkpoint
 
 from projects.encodings.multihead import AttentionEncoding, MultiheadAttention
 from projects.memfusion.structures import Looks, TokenPlaces
+
+from .cross_poses import CrossPoses, QueryPoses
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,8 @@ class DecoderLayer(nn.Module):
 
 @dataclass(frozen=True)
 class DecoderSettings:
-    """What `pts_bbox_head.transformer` says of a QueryDecoder; `dim` is E.
+    """What `pts_bbox_head.transformer` says of a QueryDecoder; `dim` is E, `encoding` settings of build_encoding, poses of
+    queries, cameras and BEV cells in the cross-attention.
 
     Raises:
         ValueError: where the heads do not share E out evenly, or there is no layer.
@@ -134,6 +138,7 @@ class DecoderSettings:
     ffn_dim: int = 2048
     dropout: float = 0.1
     with_cp: bool = False
+    encoding: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if self.num_layers < 1:
@@ -143,7 +148,8 @@ class DecoderSettings:
 
     def build(self) -> QueryDecoder:
         """The decoder."""
-        return QueryDecoder(self.num_layers, self.dim, self.num_heads, self.ffn_dim, self.dropout, with_cp=self.with_cp)
+        return QueryDecoder(self.num_layers, self.dim, self.num_heads, self.ffn_dim, self.dropout, with_cp=self.with_cp,
+                            encoding=self.encoding)
 
 
 class QueryDecoder(nn.Module):
@@ -154,23 +160,29 @@ class QueryDecoder(nn.Module):
         dim, num_heads, ffn_dim, dropout: as in DecoderLayer.
         post_norm: whether a norm of the decoder's own goes over every layer's output, apart from what the next layer reads.
         with_cp: whether training computes a layer's inside again instead of keeping it.
+        encoding: settings of build_encoding, poses of queries and tokens in the cross-attention; None is none.
     """
 
     def __init__(self, num_layers: int, dim: int, num_heads: int = 8, ffn_dim: int = 2048, dropout: float = 0.1,
-                 post_norm: bool = True, with_cp: bool = False) -> None:
+                 post_norm: bool = True, with_cp: bool = False, encoding: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         self.layers = nn.ModuleList(DecoderLayer(dim, num_heads, ffn_dim, dropout) for _ in range(num_layers))
         self.post_norm = nn.LayerNorm(dim) if post_norm else nn.Identity()
         self.with_cp = with_cp
+        self.cross_poses = None if encoding is None else CrossPoses(encoding, num_layers, dim, num_heads)
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
 
     def forward(self, queries: Tensor, positions: Tensor, tokens: Tokens, allowed: Tensor | None = None,
-                memory: Tokens | None = None, encoding: AttentionEncoding | None = None) -> Tensor:
-        """(B, Q, E) -> (L, B, Q, E); arguments as in DecoderLayer."""
-        outputs = []
-        for layer in self.layers:
+                memory: Tokens | None = None, poses: Callable[[], QueryPoses] | None = None) -> Tensor:
+        """(B, Q, E) -> (L, B, Q, E); arguments as in DecoderLayer, and poses of queries and tokens, asked for where there is an
+        encoding."""
+        outputs: list[Tensor] = []
+        encoding, known = None, poses() if poses is not None and self.cross_poses is not None else None
+        for number, layer in enumerate(self.layers):
+            if known is not None and self.cross_poses is not None:
+                encoding = self.cross_poses(number, known, encoding, outputs[-1] if outputs else None)
             if self.with_cp and self.training and torch.is_grad_enabled():
                 queries = checkpoint(layer, queries, positions, tokens, allowed, memory, encoding, use_reentrant=False)
             else:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from projects.common.settings import read_settings
@@ -28,6 +29,8 @@ from projects.memfusion.structures import Calibration
 from .by_parts import by_parts
 from .image_tokens import shown_cells
 from .petrv2_sine import ImageSine
+
+GEOMETRIES = ('frustum', 'ray', 'none')
 
 
 @dataclass(frozen=True)
@@ -48,14 +51,19 @@ class EmbeddingSettings:
         position_range: x, y, z low and then high, metres, what the points are shares of.
         multiview: whether the sine tells frames apart, not only rows and columns.
         gate: whether the features weigh the embedding.
+        geometry: what of the camera is embedded. 'frustum', points along each cell's ray; 'ray', where it starts and its
+            direction; 'none', nothing, for encodings by which the attention knows cameras.
     """
 
     depths: Mapping[str, Any] | None = None
     position_range: Sequence[float] = (-61.2, -61.2, -10.0, 61.2, 61.2, 10.0)
     multiview: bool = True
     gate: bool = True
+    geometry: str = 'frustum'
 
     def __post_init__(self) -> None:
+        if self.geometry not in GEOMETRIES:
+            raise ValueError(f'geometry must be one of {", ".join(GEOMETRIES)}, got {self.geometry!r}')
         if len(self.position_range) != 6 or any(a >= b for a, b in zip(self.position_range, self.position_range[3:])):
             raise ValueError(f'position_range must be x, y, z low and then high, got {list(self.position_range)}')
         self.depths_m()
@@ -87,8 +95,10 @@ class ImageEmbedding(nn.Module):
         self.register_buffer('low', torch.tensor(low, dtype=torch.float32), persistent=False)
         self.register_buffer('span', torch.tensor(high) - torch.tensor(low), persistent=False)
         self.offset, self.shift_px = 0.0 if 'corner_cells' in quirks else 0.5, 0.5 if 'matrix_pixels' in quirks else 0.0
-        self.frustum = FrustumEncoder(len(depths_m), dim)
-        self.gate = FeatureGate(dim) if settings.gate else None
+        self.geometry = settings.geometry
+        if self.geometry != 'none':
+            self.frustum = FrustumEncoder(len(depths_m) if self.geometry == 'frustum' else 2, dim)
+        self.gate = FeatureGate(dim) if settings.gate and self.geometry != 'none' else None
         self.sine = ImageSine(dim, settings.multiview, 'counted_views' in quirks)
         self._looks: list[RigCache] = []
 
@@ -108,6 +118,9 @@ class ImageEmbedding(nn.Module):
         sines = self.sine(shown, [len(rig.cam_names) for rig in rigs], level_shape)
         embeddings = []
         for age, (feature, rig, sine) in enumerate(zip(features, rigs, sines)):
+            if self.geometry == 'none':
+                embeddings.append(sine.expand_as(feature))
+                continue
             embedding = self.gated(self.looks(rig, level_shape, age), feature)
             own = self.gate is not None and not torch.is_grad_enabled()  # nobody else holds it
             embeddings.append(embedding.add_(sine) if own else embedding + sine)
@@ -159,4 +172,7 @@ class ImageEmbedding(nn.Module):
 
     def _encode_views(self, start: Tensor, slope: Tensor) -> Tensor:
         """(V, 1, 3) and (V, P, 3) -> (V, P, E)."""
+        if self.geometry == 'ray':
+            direction = F.normalize(slope * self.span, dim=-1)
+            return self.frustum(torch.stack([start.expand_as(direction), direction], dim=-2))
         return self.frustum(inverse_sigmoid(self.shares(start, slope)))

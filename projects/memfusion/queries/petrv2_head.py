@@ -22,6 +22,7 @@ from projects.memfusion.structures import Calibration, PastFrame, Readout, Scene
 
 from .bev_tokens import BEVTokens, BEVTokenSettings
 from .branches import classification_branch, regression_branch
+from .cross_poses import QueryPoses, key_views
 from .decoder import DecoderSettings, Tokens
 from .denoising import NoisyQueries
 from .image_tokens import flat_tokens, level_at
@@ -129,9 +130,20 @@ class PETRv2(QueryHead):
             allowed = noisy.allowed(points.shape[1])
             points = torch.cat([noisy.points, points], dim=1)
         asking = self.query_positions(points)
-        queries = self.decoder(torch.zeros_like(asking), asking, tokens, allowed)
+        gap_s = self.gap_s(features, past)
+        queries = self.decoder(torch.zeros_like(asking), asking, tokens, allowed,
+                               poses=lambda: self._poses(tokens, features, past, points, gap_s))
         logits = torch.stack([branch(layer) for branch, layer in zip(self.cls_branches, queries)])
-        return Decoded(logits, self._codes(queries, points, self.gap_s(features, past)))
+        raw = torch.stack([branch(layer) for branch, layer in zip(self.reg_branches, queries)])
+        return Decoded(logits, self._codes(raw, points, gap_s))
+
+    def _poses(self, tokens: Tokens, features: SceneFeatures, past: Sequence[PastFrame], points: Tensor,
+               gap_s: Tensor | None) -> QueryPoses:
+        rigs = [rig for rig in (features.calibration, *(frame.calibration for frame in past)) if rig is not None]
+        ages_s = [points.new_zeros(len(points)), *(frame.age_s.float() for frame in past)]
+        keys = key_views(tokens.places, rigs, ages_s, self.point_cloud_range, points)
+        return QueryPoses(keys, in_metres(points, self.point_cloud_range), lambda layer, queries: self.code.poses(
+            self._codes(self.reg_branches[layer](queries), points, gap_s)))
 
     def query_positions(self, points: Tensor) -> Tensor:
         """(B, Q, 3) in 0..1 -> (B, Q, E)."""
@@ -159,9 +171,9 @@ class PETRv2(QueryHead):
             gap_s = torch.where((now - then).isfinite(), now - then, age_s)
         return torch.where((gap_s > 0) & (age_s > 0), gap_s, self.images.nominal_gap_s).float()
 
-    def _codes(self, queries: Tensor, points: Tensor, gap_s: Tensor | None) -> Tensor:
-        """(L, B, Q, E) -> (L, B, Q, 10)."""
-        raw = torch.stack([branch(layer) for branch, layer in zip(self.reg_branches, queries)]).float()
+    def _codes(self, raw: Tensor, points: Tensor, gap_s: Tensor | None) -> Tensor:
+        """What the branches say (..., B, Q, 10) -> the same as codes."""
+        raw = raw.float()
         x, y, z = self.code.centre_columns
         centres = refined(torch.cat([raw[..., x:y + 1], raw[..., z:z + 1]], dim=-1), points)
         centres = in_metres(centres, self.point_cloud_range)

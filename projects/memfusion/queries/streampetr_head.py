@@ -20,6 +20,7 @@ from .bev_tokens import BEVTokens, BEVTokenSettings
 from .branches import classification_branch, regression_branch
 from .conditioned_norm import ConditionedNorm
 from .cone_tokens import ConeSettings, ConeTokens
+from .cross_poses import QueryPoses, key_views
 from .decoder import DecoderSettings, Tokens
 from .denoising import NoisyQueries
 from .image_tokens import level_at
@@ -136,12 +137,20 @@ class StreamPETR(QueryHead):
             rest = old_content[:, first:]
             memory, there = Tokens(rest + old_positions[:, first:], rest), kept.there
         num_memory = 0 if memory is None else memory.keys.shape[1]
-        decoded = self.decoder(content, positions, tokens, self._allowed(noisy, there, num_memory), memory)
+        decoded = self.decoder(content, positions, tokens, self._allowed(noisy, there, num_memory), memory,
+                               poses=lambda: self._poses(tokens, features, references))
         logits, codes = self.found(decoded, references)
         if there is not None:
             there = torch.nn.functional.pad(there[:, :self.num_propagated], (self.num_query, 0), value=True)
         offered = self._offered(decoded, logits, codes, there, start_m if 'pseudo_points' in self.quirks else None)
         return Decoded(logits, codes, there, offered)
+
+    def _poses(self, tokens: Tokens, features: SceneFeatures, references: Tensor) -> QueryPoses:
+        rig = features.calibration
+        keys = key_views(tokens.places, [] if rig is None else [rig], [references.new_zeros(len(references))],
+                         self.point_cloud_range, references)
+        return QueryPoses(keys, in_metres(references, self.point_cloud_range), lambda layer, queries: self.code.poses(
+            self._codes(self.regress(queries), references)))
 
     # -- what the queries attend to -----------------------------------------------------------------------------------
     def tokens(self, features: SceneFeatures, readout: Readout) -> list[Tokens]:

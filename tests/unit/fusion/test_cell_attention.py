@@ -21,7 +21,7 @@ def test_cells_attend_to_each_other_as_written_out():
             mixed = torch.cat([((k[:, part] @ q[cell, part]) / 2).softmax(0) @ value[:, part]
                                for part in (slice(0, 4), slice(4, 8))])
             wanted[v, cell] = layer.norm(query[v, cell] + attention.output(mixed))
-    torch.testing.assert_close(layer(query), wanted, atol=1e-5, rtol=0)
+    torch.testing.assert_close(layer(query, torch.zeros(2, 5, 2), (4, 4)), wanted, atol=1e-5, rtol=0)
 
 
 def test_film_back_is_one_scale_and_shift_on_top_of_the_cells_update():

@@ -123,6 +123,25 @@ def test_points_lie_where_the_rig_says_cells_look():
             assert torch.allclose(metres[:, :, 2, 5, i], wanted, atol=1e-4)
 
 
+def test_rays_are_embedded_by_start_and_direction_and_none_by_nothing():
+    embedding = ImageEmbedding(8, EmbeddingSettings(None, (-24, -20, -10, 24, 28, 10), gate=False, geometry='ray'))
+    given = []
+    embedding.frustum.register_forward_hook(lambda layer, args, out: given.append(args[0]))
+    seen = rig()
+    embedding.looks(seen, SIZE)
+    numbers = torch.cat(given).unflatten(0, (2, CAMERAS))  # (B, N, P, 2, 3)
+    origins, directions = seen.rays(SIZE, normalise=True)
+    shares = (origins - torch.tensor([-24.0, -20, -10])) / torch.tensor([48.0, 48, 20])
+    assert torch.allclose(numbers[..., 0, :], shares[:, :, None].expand_as(numbers[..., 0, :]), atol=1e-5)
+    assert torch.allclose(numbers[..., 1, :], directions.flatten(2, 3), atol=1e-5)
+    blind, ray = head(images=dict(geometry='none')), head(images=dict(geometry='ray'))
+    for model, told in ((blind, False), (ray, True)):
+        changed = apart(run(model, *scene()), run(model, *scene(now=rig(seed=5, **stamps(1.0)))))
+        assert (changed > 1e-4) == told
+    with pytest.raises(ValueError, match="images.*geometry must be one of frustum, ray, none, got 'cone'"):
+        head(images=dict(geometry='cone'))
+
+
 @pytest.mark.parametrize('multiview', [True, False])
 @pytest.mark.parametrize('training', [False, True])
 def test_embeddings_are_those_of_the_published_order(multiview, training):
