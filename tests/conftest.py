@@ -144,7 +144,8 @@ def make_frame():
             global_from_lidar=pose, bev_aug=np.eye(4), is_keyframe=True, frame_valid=valid,
             box_type_3d=LiDARInstance3DBoxes))
         sample.gt_instances_3d = InstanceData(
-            bboxes_3d=LiDARInstance3DBoxes(boxes, box_dim=9), labels_3d=torch.randint(0, 10, (8,), generator=g))
+            bboxes_3d=LiDARInstance3DBoxes(boxes, box_dim=9), labels_3d=torch.randint(0, 10, (8,), generator=g),
+            num_points=torch.arange(8) % 2)
         return {'inputs': {'points': cloud if valid else cloud[:0]}, 'data_samples': sample}
 
     return make

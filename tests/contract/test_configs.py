@@ -126,7 +126,8 @@ def packed_frame(index, cameras, aligned):
         is_scene_end=False, timestamp_s=1.5e9 + 0.5 * index, global_from_lidar=pose, bev_aug=np.eye(4), is_keyframe=True,
         frame_valid=True, clip_aligned=aligned, box_type_3d=LiDARInstance3DBoxes))
     boxes = torch.tensor([[8.0 - 2 * index, 4, -1.5, 4.6, 1.9, 1.7, 0.3, 4, 0]])
-    sample.gt_instances_3d = InstanceData(bboxes_3d=LiDARInstance3DBoxes(boxes, box_dim=9), labels_3d=torch.tensor([0]))
+    sample.gt_instances_3d = InstanceData(bboxes_3d=LiDARInstance3DBoxes(boxes, box_dim=9), labels_3d=torch.tensor([0]),
+                                          num_points=torch.tensor([index]))
     inputs = dict(points=torch.rand(300, 5, generator=generator) * torch.tensor([50.0, 50, 4, 255, 0.5])
                   - torch.tensor([25.0, 25, 3, 0, 0]))
     if cameras:

@@ -49,6 +49,7 @@ from .encoded_clip import EncodedClip, EncodedImages
 from .grid_config import fill_grid
 from .modes import evaluating, freeze, keep_frozen_in_eval
 from .recollection import Recollection
+from .seen_scores import SeenScores
 from .session import Session, TestMode, check_clip
 from .slot_checks import check_steps, check_task_heads
 from .targets import center_heatmaps
@@ -82,7 +83,8 @@ class TemporalFusionDetector(ClipEncoder):
             last `grad_frames` frames of a clip (None is all). The frames before them are context: encoded in eval mode
             without gradient, and what they leave in memory is detached; their own losses train what comes after the
             encoder. Modules whose names start with one of `frozen` are not trained and stay in eval mode.
-        test_cfg: dict(pts=..., mode='streaming' | 'window', seq_len=8, stride=1), see TestMode.
+        test_cfg: dict(pts=..., mode='streaming' | 'window', seq_len=8, stride=1), see TestMode, and dict(hidden_boxes='keep' |
+            'drop' | 'downweight', seen_from=None | 'head' | 'points'), see SeenScores.
         data_preprocessor: dict(type='ClipDataPreprocessor', ...).
 
     `session` is what test frames leave for the next ones, by scene token; SessionResetHook clears it.
@@ -136,6 +138,8 @@ class TemporalFusionDetector(ClipEncoder):
         if self.grad_frames is not None and self.grad_frames < 1:
             raise ValueError(f'model.train_cfg.grad_frames must be at least 1, or None for all, got {self.grad_frames}')
         self.test_mode = TestMode(**{k: test_cfg[k] for k in ('mode', 'seq_len', 'stride') if k in test_cfg})
+        self.seen_scores = SeenScores.of_config(test_cfg, bool(getattr(self.pts_bbox_head, 'seen_weight', 0))
+                                                if self.with_pts_bbox else False)
         if self._loader_aligned and self.test_mode.mode == 'streaming':
             raise ValueError("model.temporal.align='loader' moves the frames of a clip into the last one's coordinates, "
                              "which streaming does not have: set model.test_cfg.mode=window, or temporal.align=network")
@@ -309,10 +313,16 @@ class TemporalFusionDetector(ClipEncoder):
         self, batch_inputs_dict: dict[str, Any], batch_data_samples: list[Det3DDataSample]
     ) -> list[Det3DDataSample]:
         """The last frame of each of B clips; what came before is in the clip, in `session`, or both, by `test_cfg.mode`."""
-        return self.predict_on_clip(self.encode(batch_inputs_dict), batch_data_samples)
+        return self.predict_on_clip(self.encode(batch_inputs_dict), batch_data_samples, _last_points(batch_inputs_dict))
 
-    def predict_on_clip(self, clip: EncodedClip, samples: list[Det3DDataSample]) -> list[Det3DDataSample]:
-        """Predicts the last frame of B encoded clips; `samples` are their B x T frames, clip-major."""
+    def predict_on_clip(self, clip: EncodedClip, samples: list[Det3DDataSample],
+                        points: Sequence[Tensor] | None = None) -> list[Det3DDataSample]:
+        """Predicts the last frame of B encoded clips.
+
+        Args:
+            samples: their B x T frames, clip-major.
+            points: B x (P, D) of the last frames, for `test_cfg.seen_from='points'`.
+        """
         length = clip.length
         lasts = samples[length - 1::length]
         features, readout, outputs = clip.at(length - 1, self._wants_levels), Readout(), None
@@ -331,6 +341,7 @@ class TemporalFusionDetector(ClipEncoder):
                 head.predict(ends.levels, [samples[row] for row in ends.rows], ends.calibration)
         results = self._found(features, readout, outputs, lasts)
         results = [result if row[-1] else result[:0] for result, row in zip(results, clip.valid)]
+        results = self.seen_scores.apply(results, points)
         return self.add_pred_to_datasample(lasts, results)
 
     def _found(self, features: SceneFeatures, readout: Readout, outputs: HeadOutputs | None,
@@ -361,3 +372,13 @@ class TemporalFusionDetector(ClipEncoder):
                 f"model.temporal.align={self.temporal.alignment!r}, but the data set's frames are "
                 f"{'' if True in aligned else 'not '}moved into the clip's last frame: set align='loader' in both "
                 "model.temporal and the dataset, or in neither")
+
+
+def _last_points(inputs: dict[str, Any]) -> list[Tensor] | None:
+    """The points of the last frames of B clips; none of one that is not there. None where frames have no points."""
+    points, (batch, length) = inputs.get('points'), inputs['clip_shape']
+    if points is None:
+        return None
+    place = {row: i for i, row in enumerate(row for row, valid in enumerate(inputs['frame_valid']) if valid)}
+    ends = [place.get(b * length + length - 1) for b in range(batch)]
+    return [points[0][:0] if at is None else points[at] for at in ends]

@@ -60,12 +60,14 @@ class CenterTargets:
         codes: (B, T, M, 10) offset in the cell, z of the centre, size, sin and cos of yaw, velocity; 0 in empty slots.
         cells: (B, T, M) int64, row * W + column; 0 in empty slots.
         filled: (B, T, M) bool.
+        boxes: (B, T, M) int64, which of the n boxes lies in the slot; anything in empty slots.
     """
 
     heatmap: Tensor
     codes: Tensor
     cells: Tensor
     filled: Tensor
+    boxes: Tensor
 
 
 @torch.no_grad()
@@ -97,12 +99,13 @@ def center_targets(boxes: Tensor, labels: Tensor, classes_of: Sequence[int], gri
     shape = (batch, len(classes_of), grid.max_objs)
     if not count:
         return CenterTargets(boxes.new_zeros(batch, num_classes, height, width), boxes.new_zeros(*shape, 10),
-                             labels.new_zeros(shape), used)
+                             labels.new_zeros(shape), used, labels.new_zeros(shape))
     filled = used & inside.gather(1, source).view(shape)
     codes = _codes(boxes, center, cell, grid).gather(1, source[..., None].expand(-1, -1, 10)).view(*shape, 10)
     cells = (cell[..., 1].long() * width + cell[..., 0]).gather(1, source).view(shape)
     return CenterTargets(_heatmap(labels, size, cell, inside, first, classes_of, grid),
-                         torch.where(filled[..., None], codes, 0.0), cells.masked_fill(~filled, 0), filled)
+                         torch.where(filled[..., None], codes, 0.0), cells.masked_fill(~filled, 0), filled,
+                         order.gather(1, source).view(shape))
 
 
 def _heatmap(labels: Tensor, size: Tensor, cell: Tensor, inside: Tensor, first: Tensor, classes_of: Sequence[int],

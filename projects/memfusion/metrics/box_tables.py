@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from .hidden_strata import HiddenFacts
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -24,6 +28,7 @@ class TruthTable:
         centre_m: (n, 3) box centre, global frame.
         num_lidar_pts, num_radar_pts: (n,) points in the box in this keyframe.
         seen: (n,) whether the instance held a LiDAR point in an earlier keyframe, not long ago (`build_tables.seen_before`).
+        hidden: when they were seen last, how they and the ego move; None where nobody asks.
     """
 
     frame: Ints
@@ -34,6 +39,7 @@ class TruthTable:
     num_lidar_pts: Ints
     num_radar_pts: Ints
     seen: Bools
+    hidden: HiddenFacts | None = None
 
     @property
     def has_points(self) -> Bools:
@@ -60,9 +66,11 @@ class PredictionTable:
         label: (m,) index in the classes.
         centre_m: (m, 3) box centre, global frame.
         score: (m,) finite.
+        seen: (m,) in 0..1, how sure it is that the box is seen now; None where the detector does not say.
     """
 
     frame: Ints
     label: Ints
     centre_m: Floats
     score: Floats
+    seen: Floats | None = None

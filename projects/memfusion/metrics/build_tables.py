@@ -16,7 +16,10 @@ from nuscenes.utils.data_classes import Box
 from nuscenes.utils.geometry_utils import points_in_box
 from pyquaternion import Quaternion
 
+from projects.memfusion.structures.box_scores import SEEN
+
 from .box_tables import Bools, Floats, Ints, PredictionTable, TruthTable
+from .hidden_strata import HiddenFacts, ego_motion, last_seen
 
 _REMEDY = 'make the info file again with `python tools/create_data.py nuscenes --root-path DIR --version VERSION`'
 _INFO_KEYS = {'token', 'scene_token', 'frame_index', 'ego2global', 'global_from_lidar', 'lidar_points', 'instances'}
@@ -76,18 +79,11 @@ def seen_before(infos: Sequence[Mapping[str, Any]], seen_s: float) -> list[Bools
         infos: of whole scenes, in any order.
         seen_s: seconds; a keyframe at t looks at those with a LiDAR stamp in [t - seen_s, t), to the microsecond.
     """
-    window_us = round(seen_s * 1e6)
-    stamps_us = [round(info['lidar_points']['timestamp'] * 1e6) for info in infos]
-    last_us: dict[tuple[str, str], int] = {}
-    seen = [np.zeros(len(info['instances']), dtype=bool) for info in infos]
-    for position in sorted(range(len(infos)), key=stamps_us.__getitem__):
-        info, now_us = infos[position], stamps_us[position]
-        for row, instance in enumerate(info['instances']):
-            name = info['scene_token'], instance['instance_token']
-            seen[position][row] = name in last_us and now_us - last_us[name] <= window_us
-            if instance['num_lidar_pts'] > 0:
-                last_us[name] = now_us
-    return seen
+    return [_within(gap_us, seen_s) for gap_us, _ in last_seen(infos)]
+
+
+def _within(gap_us: Ints, seen_s: float) -> Bools:
+    return (gap_us >= 0) & (gap_us <= round(seen_s * 1e6))
 
 
 def build_truth(
@@ -112,8 +108,9 @@ def build_truth(
     label_of = {categories[name]: label for label, name in enumerate(classes)}
     tracks: dict[tuple[str, str], int] = {}
     rows: list[tuple[int, ...]] = []
+    motions: list[tuple[float, ...]] = []
     centres: list[Floats] = [np.zeros((0, 3))]
-    for position, (info, seen) in enumerate(zip(infos, seen_before(infos, seen_s), strict=True)):
+    for position, (info, gaps, ego) in enumerate(zip(infos, last_seen(infos), ego_motion(infos), strict=True)):
         chosen = [row for row, instance in enumerate(info['instances']) if instance['bbox_label_3d'] in label_of]
         instances = [info['instances'][row] for row in chosen]
         label = np.array([label_of[instance['bbox_label_3d']] for instance in instances], dtype=np.int64)
@@ -126,10 +123,13 @@ def build_truth(
         for index in np.flatnonzero(keep):
             instance = instances[index]
             track = tracks.setdefault((info['scene_token'], instance['instance_token']), len(tracks))
+            gap_us, gap_frames = (int(gap[chosen[index]]) for gap in gaps)
             rows.append((position, info['frame_index'], track, label[index], instance['num_lidar_pts'],
-                         instance['num_radar_pts'], seen[chosen[index]]))
-    frame, frame_index, track, label, lidar, radar, was_seen = np.array(rows, dtype=np.int64).reshape(-1, 7).T
-    return TruthTable(frame, frame_index, track, label, np.concatenate(centres), lidar, radar, was_seen.astype(bool))
+                         instance['num_radar_pts'], gap_us, gap_frames))
+            motions.append((float(np.linalg.norm(instance.get('velocity', np.nan))), *ego))
+    frame, frame_index, track, label, lidar, radar, gap_us, gap_frames = np.array(rows, dtype=np.int64).reshape(-1, 8).T
+    facts = HiddenFacts(gap_us, gap_frames, *np.array(motions, dtype=np.float64).reshape(-1, 3).T)
+    return TruthTable(frame, frame_index, track, label, np.concatenate(centres), lidar, radar, _within(gap_us, seen_s), facts)
 
 
 def build_predictions(
@@ -147,7 +147,8 @@ def build_predictions(
             are none of the classes'.
     """
     frames, labels, scores = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0)]
-    centres = [np.zeros((0, 3))]
+    centres, seen = [np.zeros((0, 3))], [np.zeros(0)]
+    tells = all(SEEN in predicted for predicted in predictions)
     for position, (info, predicted) in enumerate(zip(infos, predictions, strict=True)):
         centre_m, label, score = _arrays(info['token'], predicted, len(official.range_m))
         centre_m = _move(info['lidar_points']['lidar2ego'], centre_m)
@@ -158,7 +159,9 @@ def build_predictions(
         labels.append(label[keep])
         scores.append(score[keep])
         centres.append(centre_m[keep])
-    return PredictionTable(np.concatenate(frames), np.concatenate(labels), np.concatenate(centres), np.concatenate(scores))
+        seen += [predicted[SEEN].cpu().numpy().astype(np.float64)[keep]] if tells else []
+    return PredictionTable(np.concatenate(frames), np.concatenate(labels), np.concatenate(centres), np.concatenate(scores),
+                           np.concatenate(seen) if tells else None)
 
 
 def _arrays(token: str, predicted: Mapping[str, Any], num_classes: int) -> tuple[Floats, Ints, Floats]:

@@ -10,14 +10,19 @@ from mmdet3d.registry import METRICS
 from mmengine.logging import MMLogger
 from nuscenes.utils.data_classes import Box
 
+from projects.memfusion.structures.box_scores import check_hidden_boxes
+
 from .bicycle_racks import load_bicycle_racks
-from .box_tables import Bools, TruthTable
+from .box_results import PREDICTIONS, keep_best
+from .box_tables import Bools, Floats, Ints, TruthTable
 from .build_tables import OfficialFilter, build_predictions, build_truth, check_infos
+from .hidden_strata import hidden_strata
 from .matching import candidate_pairs, match
 from .mean_ap_seen import average_precisions, mean_over
-from .memory_recall import detected_truth, flicker, recalls, score_threshold
-from .nuscenes_metric import PREDICTIONS, OrderedBoxMetric, keep_best, load_infos
+from .memory_recall import detected_truth, flicker, recalls, recalls_in, score_threshold
+from .nuscenes_metric import OrderedBoxMetric, load_infos
 from .truth_checks import has_truth
+from .visibility import visibility, visibility_lines
 
 _MAX_BOXES = 500  # of a sample, as in the official score
 _FARTHEST_M = 4.0  # the widest of the official centre distances
@@ -31,6 +36,7 @@ def evaluate_memory(
     *,
     match_m: float = 2.0,
     seen_s: float = 2.0,
+    long_s: float = 6.0,
     false_positives_per_frame: float = 1.0,
     range_m: float | None = None,
     min_truth: int = 0,
@@ -46,6 +52,7 @@ def evaluate_memory(
         categories: `metainfo['categories']` of the info file: its labels are in another order than the model's.
         match_m: for recall and flicker, a prediction finds truth nearer than this on the ground, in metres.
         seen_s: how long ago an object may have been seen, in seconds.
+        long_s: the same for the stratum of objects that were seen longer ago than `seen_s`.
         false_positives_per_frame: sets the score threshold of recall and flicker.
         range_m: boxes count nearer than this to the ego, in metres, never beyond their class's official range.
         min_truth: a class is in the means of AP if it has this many boxes with points.
@@ -53,7 +60,8 @@ def evaluate_memory(
 
     Returns:
         `mAP_seen` and `AP_seen_{class}`; `mAP`, the official score on the same range and classes; `score_threshold`;
-        `recall_{stratum}`, `num_{stratum}`; `flicker`, `num_flicker`; `num_frames`. What is undefined is left out.
+        `recall_{stratum}`, `num_{stratum}`; `flicker`, `num_flicker`; `num_frames`; where predictions have `seen_3d`, its
+        calibration (`visibility`). What is undefined is left out.
 
     Raises:
         ValueError: naming what is wrong with the infos, the predictions or the classes.
@@ -65,17 +73,17 @@ def evaluate_memory(
     truth = build_truth(infos, classes, categories, seen_s, official)
     predicted = build_predictions(infos, [keep_best(one, _MAX_BOXES) for one in predictions], official)
     pairs = candidate_pairs(truth, predicted, max(_FARTHEST_M, match_m))
-
     expected = truth.has_points_or_seen
     per_class = average_precisions(truth, predicted, pairs, expected, ~expected, len(classes))
     plain = average_precisions(truth, predicted, pairs, truth.has_points, np.zeros_like(expected), len(classes))
     chosen = np.bincount(truth.label[truth.has_points], minlength=len(classes)) >= min_truth
     values = dict(mAP_seen=mean_over(per_class, classes, chosen), mAP=mean_over(plain, classes, chosen))
     values |= {f'AP_seen_{name}': float(per_class[label]) for label, name in enumerate(classes)}
-
     found = match(pairs, match_m, truth.has_lidar_or_seen, ~truth.has_lidar_or_seen)
     threshold = score_threshold(predicted.score, found < 0, len(infos), false_positives_per_frame)
-    values |= _at_threshold(truth, detected_truth(found, predicted.score, threshold, len(truth.frame)))
+    detected = detected_truth(found, predicted.score, threshold, len(truth.frame))
+    values |= _at_threshold(truth, detected) | recalls_in(hidden_strata(truth, seen_s, long_s), detected)
+    values |= _calibration(truth, predicted.seen, found)
     if np.isfinite(threshold):
         values['score_threshold'] = threshold
     return values | dict(num_frames=len(infos))
@@ -86,6 +94,12 @@ def _at_threshold(truth: TruthTable, detected: Bools) -> dict[str, float]:
     considered, lost = flicker(truth, detected)
     values = recalls(truth, detected) | dict(num_flicker=considered)
     return values | dict(flicker=lost / considered) if considered else values
+
+
+def _calibration(truth: TruthTable, seen: Floats | None, found: Ints) -> dict[str, float]:
+    """How well predictions that found a truth box know whether it is seen now; nothing where they do not say."""
+    matched = found >= 0
+    return {} if seen is None else visibility(seen[matched], truth.num_lidar_pts[found[matched]] > 0)
 
 
 @METRICS.register_module()
@@ -101,12 +115,14 @@ class MemoryMetric(OrderedBoxMetric):
             count, other than in the official score.
         match_m: as `evaluate_memory`.
         seen_s: as `evaluate_memory`.
+        long_s: as `evaluate_memory`.
         false_positives_per_frame: as `evaluate_memory`.
         range_m: as `evaluate_memory`.
         min_truth: as `evaluate_memory`.
         prefix: of the metric names.
         collect_device: where ranks exchange results: 'cpu' or 'gpu'; both exchange pickled objects.
         backend_args: of the info file's storage.
+        hidden_boxes: ranks the boxes anew for these scores, 'keep', 'drop' or 'downweight'; None: as the detector did.
     """
 
     max_boxes = _MAX_BOXES
@@ -117,18 +133,23 @@ class MemoryMetric(OrderedBoxMetric):
         data_root: str | None = None,
         match_m: float = 2.0,
         seen_s: float = 2.0,
+        long_s: float = 6.0,
         false_positives_per_frame: float = 1.0,
         range_m: float | None = None,
         min_truth: int = 0,
         prefix: str = 'memory',
         collect_device: str = 'cpu',
         backend_args: dict | None = None,
+        hidden_boxes: str | None = None,
     ) -> None:
+        if hidden_boxes is not None:
+            check_hidden_boxes(hidden_boxes, 'test_evaluator.hidden_boxes')
+        if not long_s > seen_s:
+            raise ValueError(f'test_evaluator.long_s must be above seen_s={seen_s:g} s, got {long_s:g}')
         super().__init__(collect_device=collect_device, prefix=prefix)
-        self.ann_file = ann_file
-        self.data_root = data_root
+        self.ann_file, self.data_root, self.hidden_boxes = ann_file, data_root, hidden_boxes
         self.options: dict[str, Any] = dict(
-            match_m=match_m, seen_s=seen_s, false_positives_per_frame=false_positives_per_frame, range_m=range_m,
+            match_m=match_m, seen_s=seen_s, long_s=long_s, false_positives_per_frame=false_positives_per_frame, range_m=range_m,
             min_truth=min_truth)
         self.backend_args = backend_args
 
@@ -174,6 +195,10 @@ def format_memory_table(values: Mapping[str, float]) -> str:
     for row in ('all', '0pts', '1-5pts', '6-20pts', 'over20pts'):
         names = ('all', 'seen', 'not_seen') if row == 'all' else (row, f'{row}_seen', f'{row}_not_seen')
         lines.append(f'{row:<18}' + ''.join(map(cell, names)))
+    hidden = [name.removeprefix('num_') for name in values if name.startswith('num_0pts_seen_')]
+    lines.append('without points, seen before:')
+    lines += [f'  {name.removeprefix("0pts_seen_"):<16}{cell(name)}' for name in hidden if values[f'num_{name}']]
+    lines += visibility_lines(values)
     flickers = f'{values["flicker"]:.4f}' if 'flicker' in values else '-'
     threshold = f'{values["score_threshold"]:.4f}' if 'score_threshold' in values else '-'
     lines.append(f'score threshold: {threshold}  flicker: {flickers} of {values["num_flicker"]}')

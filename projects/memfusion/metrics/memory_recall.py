@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -67,8 +68,13 @@ def recalls(truth: TruthTable, detected: Bools) -> dict[str, float]:
         truth: n rows.
         detected: (n,) which were found.
     """
+    return recalls_in(strata(truth), detected)
+
+
+def recalls_in(masks: Mapping[str, Bools], detected: Bools) -> dict[str, float]:
+    """As `recalls`, in other strata: `{name: (n,)}`."""
     values: dict[str, float] = {}
-    for name, inside in strata(truth).items():
+    for name, inside in masks.items():
         values[f'num_{name}'] = int(inside.sum())
         if inside.any():
             values[f'recall_{name}'] = float(detected[inside].mean())

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from mmdet3d.evaluation.metrics import NuScenesMetric
 from mmdet3d.registry import METRICS
 from mmdet3d.structures import LiDARInstance3DBoxes
@@ -25,13 +24,14 @@ from nuscenes.eval.detection.constants import TP_METRICS
 from nuscenes.eval.detection.data_classes import DetectionBox, DetectionConfig, DetectionMetrics
 
 from projects.common.safe_pickle import DamagedFileError, UnsafeFileError, loads_pickle
+from projects.memfusion.structures.box_scores import check_hidden_boxes, rated
 
+from .box_results import PREDICTIONS, add_box_scores, keep_best
 from .official_eval import InfoFileEval, describe_set, name_lidars, of_classes
 from .prediction_checks import check_predictions
 from .sample_fields import describe
 from .truth_checks import check_truth
 
-PREDICTIONS = 'pred_instances_3d'
 _ERROR_COLUMNS = dict(ATE='trans_err', ASE='scale_err', AOE='orient_err', AVE='vel_err', AAE='attr_err')
 
 
@@ -94,6 +94,8 @@ class OrderedBoxMetric(OrderedMetric):
     """Whether predicted boxes must have a velocity."""
     sample_tokens: Sequence[str] | None = None
     """Of the samples of the evaluator's own info file, where it has one."""
+    hidden_boxes: str | None = None
+    """How boxes that are hidden now are ranked, one of HIDDEN_BOXES; None: as they were predicted."""
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Keeps each sample's best boxes on the CPU.
@@ -114,7 +116,7 @@ class OrderedBoxMetric(OrderedMetric):
                 raise ValueError(f'{type(self).__name__} takes boxes in the LiDAR frame, got {type(boxes).__name__}; '
                                  "use mmdet3d's NuScenesMetric for those")
             self._check_sample(sample)
-            kept = keep_best(predicted, self.max_boxes)
+            kept = keep_best(rated(predicted, self.hidden_boxes, describe(sample)), self.max_boxes)
             check_predictions(kept, describe(sample), classes, with_velocity=self.with_velocity)
             self.results.append({PREDICTIONS: kept, 'sample_idx': int(sample['sample_idx'])})
 
@@ -157,9 +159,12 @@ class OrderedNuScenesMetric(OrderedBoxMetric, NuScenesMetric):
         eval_version: configuration of the evaluator.
         collect_device: where ranks exchange results: 'cpu' or 'gpu'; both exchange pickled objects.
         backend_args: of the info file's storage.
+        hidden_boxes: ranks the boxes anew for this score, 'keep', 'drop' or 'downweight' (docs/metrics.md); None: as the
+            detector ranked them. The submission then holds `exists_score` and `seen_score` beside the devkit's fields, and
+            so it does wherever the detector tells them apart.
 
     Raises:
-        ValueError: naming the key, if `format_only` comes without `jsonfile_prefix`.
+        ValueError: naming the key, if `format_only` comes without `jsonfile_prefix`, or for an unknown `hidden_boxes`.
     """
 
     with_velocity = True
@@ -176,7 +181,10 @@ class OrderedNuScenesMetric(OrderedBoxMetric, NuScenesMetric):
         eval_version: str = 'detection_cvpr_2019',
         collect_device: str = 'cpu',
         backend_args: dict | None = None,
+        hidden_boxes: str | None = None,
     ) -> None:
+        if hidden_boxes is not None:
+            check_hidden_boxes(hidden_boxes, 'test_evaluator.hidden_boxes')
         if format_only and not jsonfile_prefix:
             raise ValueError('test_evaluator.format_only=True needs test_evaluator.jsonfile_prefix=FOLDER: where the '
                              'submission is to be written')
@@ -185,7 +193,7 @@ class OrderedNuScenesMetric(OrderedBoxMetric, NuScenesMetric):
                 for name in ('use_camera', 'use_lidar', 'use_radar', 'use_map', 'use_external')}
         super().__init__(data_root, ann_file, metric, used, prefix, format_only, jsonfile_prefix, eval_version,
                          collect_device, backend_args)
-        self.max_boxes = self.eval_detection_configs.max_boxes_per_sample
+        self.max_boxes, self.hidden_boxes = self.eval_detection_configs.max_boxes_per_sample, hidden_boxes
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
         """Scores ordered results, or only writes and checks the submission.
@@ -202,6 +210,7 @@ class OrderedNuScenesMetric(OrderedBoxMetric, NuScenesMetric):
         with contextlib.redirect_stdout(io.StringIO()):  # the progress bar is still shown, its prints are not
             paths, temporary = self.format_results(results, self.dataset_meta['classes'], self.jsonfile_prefix)
         path = paths[PREDICTIONS]
+        add_box_scores(path, results, self.data_infos, self.dataset_meta['classes'])
         try:
             submission, _ = load_prediction(path, self.eval_detection_configs.max_boxes_per_sample, DetectionBox)
             if self.format_only:
@@ -273,15 +282,6 @@ class OrderedNuScenesMetric(OrderedBoxMetric, NuScenesMetric):
         named[f'{prefix}/NDS'] = named['NDS'] = summary['nd_score']
         named[f'{prefix}/mAP'] = named['mAP'] = summary['mean_ap']
         return named
-
-
-def keep_best(predicted: Mapping[str, Any], limit: int) -> dict[str, Any]:
-    """`bboxes_3d`, `scores_3d` and `labels_3d` on the CPU, the `limit` best; of equal scores the first."""
-    boxes, scores, labels = (predicted[name].to('cpu') for name in ('bboxes_3d', 'scores_3d', 'labels_3d'))
-    if len(scores) > limit:
-        best = torch.argsort(scores, descending=True, stable=True)[:limit]
-        boxes, scores, labels = boxes[best], scores[best], labels[best]
-    return dict(bboxes_3d=boxes, scores_3d=scores, labels_3d=labels)
 
 
 def order_results(parts: list[list[dict]], size: int) -> list[dict]:

@@ -14,6 +14,7 @@ from .style import (
     BACKGROUND,
     EGO,
     FAINT,
+    HIDDEN,
     MUTED,
     PREDICTION,
     TEXT,
@@ -92,6 +93,8 @@ def draw_bev(
 ) -> np.ndarray:
     """Points by height, truth (green), predictions (orange) with heading lines and class initials, rings every 10 m.
 
+    Predictions that say whether they are seen now are violet where they are not, and both scores stand beside them.
+
     Args:
         points: (P, 3+) in the LiDAR frame, or None.
         range_m: x_min, y_min, x_max, y_max, or a point_cloud_range.
@@ -115,10 +118,14 @@ def draw_bev(
     draw_ego(image, canvas)
     entries: list[tuple[str, Color | None]] = [(title, None)] if title else []
     seen: set[int] = set()
-    for boxes, color, name in ((truth, TRUTH, 'truth'), (predictions, PREDICTION, 'prediction')):
+    hidden = None
+    if predictions is not None and predictions.seen is not None:
+        hidden, predictions = predictions.keep(predictions.seen < 0.5), predictions.keep(predictions.seen >= 0.5)
+    for boxes, color, name in ((truth, TRUTH, 'truth'), (predictions, PREDICTION, 'prediction'),
+                               (hidden, HIDDEN, 'prediction, hidden now')):
         if boxes is not None:
             thickness = 2 if color == TRUTH else 1
-            draw_boxes(image, canvas, boxes, color, class_names, thickness, text_below=color == PREDICTION)
+            draw_boxes(image, canvas, boxes, color, class_names, thickness, text_below=color != TRUTH)
             inside = boxes.keep(canvas.contains(boxes.boxes[:, :2]))
             entries.append((f'{name} ({len(inside)})', color))
             seen.update([] if inside.labels is None else inside.labels.tolist())
@@ -159,6 +166,8 @@ def draw_boxes(image: np.ndarray, canvas: BEVCanvas, boxes: BoxSet, color: Color
             text = initials(int(boxes.labels[index]), class_names)
             if boxes.scores is not None:
                 text += f' {boxes.scores[index]:.2f}'[:5]
+            if boxes.seen is not None:
+                text += f'/{boxes.seen[index]:.1f}'
             left, right = corners[index, :, 0].min(), corners[index, :, 0].max()
             middle = round(float(corners[index, :, 1].mean()))
             # truth to the right, predictions to the left, so that they do not cover each other

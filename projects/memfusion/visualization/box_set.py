@@ -20,6 +20,7 @@ class BoxSet:
             (counter-clockwise, 0 along +x): mmdet3d's LiDARInstance3DBoxes, a tensor or an array.
         labels: (N,) class numbers, or None.
         scores: (N,) in 0..1, or None.
+        seen: (N,) in 0..1, how sure it is that the box is seen now, or None.
 
     Raises:
         ValueError: where the shapes do not go together.
@@ -28,6 +29,7 @@ class BoxSet:
     boxes: Any
     labels: Any = None
     scores: Any = None
+    seen: Any = None
 
     def __post_init__(self) -> None:
         self.boxes = _array(self.boxes).astype(np.float64)
@@ -37,7 +39,8 @@ class BoxSet:
             raise ValueError(f'boxes must be (N, 7 or more), got {self.boxes.shape}')
         self.labels = None if self.labels is None else _array(self.labels).astype(np.int64)
         self.scores = None if self.scores is None else _array(self.scores).astype(np.float64)
-        for name in ('labels', 'scores'):
+        self.seen = None if self.seen is None else _array(self.seen).astype(np.float64)
+        for name in ('labels', 'scores', 'seen'):
             values = getattr(self, name)
             if values is not None and values.shape != (len(self.boxes),):
                 raise ValueError(f'{name} must be ({len(self.boxes)},), one per box, got {values.shape}')
@@ -47,15 +50,15 @@ class BoxSet:
         """From mmdet3d's InstanceData (truth or predictions) or ann_info dict (gt_bboxes_3d, gt_labels_3d)."""
         if isinstance(instances, dict):
             return cls(instances['gt_bboxes_3d'], instances['gt_labels_3d'])
-        return cls(instances.bboxes_3d, instances.labels_3d, instances.get('scores_3d'))
+        return cls(instances.bboxes_3d, instances.labels_3d, instances.get('scores_3d'), instances.get('seen_3d'))
 
     def __len__(self) -> int:
         return len(self.boxes)
 
     def keep(self, mask: np.ndarray) -> BoxSet:
         """The boxes where `mask` (N,) bool is True."""
-        return BoxSet(self.boxes[mask], None if self.labels is None else self.labels[mask],
-                      None if self.scores is None else self.scores[mask])
+        rest = (None if values is None else values[mask] for values in (self.labels, self.scores, self.seen))
+        return BoxSet(self.boxes[mask], *rest)
 
     def above(self, score_thr: float) -> BoxSet:
         """The boxes that score at least `score_thr`; all of them where there are no scores."""

@@ -11,6 +11,8 @@ Color = tuple[int, int, int]
 BACKGROUND: Color = (16, 18, 24)
 TRUTH: Color = (70, 220, 90)
 PREDICTION: Color = (255, 140, 30)
+HIDDEN: Color = (200, 110, 255)
+"""Predictions that are more likely hidden than seen now."""
 TEXT: Color = (230, 232, 236)
 FAINT: Color = (70, 76, 90)
 MUTED: Color = (150, 156, 170)

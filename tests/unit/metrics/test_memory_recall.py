@@ -166,7 +166,7 @@ def test_flicker_by_hand():
 
 def info(scene, stamp_s, **points):
     instances = [dict(instance_token=name, num_lidar_pts=value) for name, value in points.items()]
-    return dict(scene_token=scene, lidar_points=dict(timestamp=stamp_s), instances=instances)
+    return dict(scene_token=scene, frame_index=round(2 * stamp_s), lidar_points=dict(timestamp=stamp_s), instances=instances)
 
 
 def test_seen_window_ends_at_exactly_two_seconds():

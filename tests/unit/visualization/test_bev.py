@@ -7,7 +7,7 @@ import pytest
 
 from projects.memfusion.visualization import BoxSet, draw_bev, draw_gate
 from projects.memfusion.visualization.bev import BEVCanvas
-from projects.memfusion.visualization.style import BACKGROUND, PREDICTION, TRUTH
+from projects.memfusion.visualization.style import BACKGROUND, HIDDEN, PREDICTION, TRUTH
 
 RANGE_M = (-10.0, -10.0, 10.0, 10.0)  # 10 pixels per metre at 200 px
 NO_POINTS = np.zeros((0, 3))
@@ -82,3 +82,11 @@ def test_gate_row_zero_is_at_y_min() -> None:
     assert brightness[25, 180] < 60 and brightness[175, 20] < 60 and brightness[25, 20] < 60
     in_bev = draw_bev(None, RANGE_M, gate=gate, size_px=200).astype(int).sum(axis=2)
     assert in_bev[175, 180] > in_bev[25, 20] + 150
+
+
+def test_predictions_that_are_hidden_now_have_a_colour_of_their_own() -> None:
+    boxes = BoxSet([[3.0, -4.0, 0, 4, 2, 1, 0.0], [-5.0, -7.0, 0, 4, 2, 1, 0.0]], [0, 0], [0.9, 0.9], [0.8, 0.2])
+    image = draw_bev(NO_POINTS, RANGE_M, predictions=boxes, class_names=['car'], size_px=200)
+    seen, hidden = (at(image, *place).astype(int).sum(axis=0) for place in ((3.0, -3.0), (-5.0, -6.0)))
+    assert seen[0] - seen[2] > 60 and PREDICTION[0] > PREDICTION[2]  # red over blue, lines are thin
+    assert hidden[2] - hidden[1] > 60 and HIDDEN[2] > HIDDEN[0]

@@ -1,5 +1,6 @@
 """Stage data: the pipeline's transforms; importing this package registers them in mmdet3d's TRANSFORMS."""
 
+from .box_points import CountBoxPoints
 from .calibration_noise import CalibrationNoise
 from .clip_alignment import AlignToClipEnd
 from .clip_augmentation import ClipBEVAugmentation
@@ -15,8 +16,8 @@ from .projected_labels import ProjectImageBoxes, ProjectLidarsegLabels
 from .sensor_faults import DropCameras, DropLidar
 
 __all__ = [
-    'AlignToClipEnd', 'CalibrationNoise', 'ClipBEVAugmentation', 'CropImages', 'DistortImagesPhotometric', 'DropCameras',
-    'DropLidar', 'FlipImages', 'LoadImageLabels', 'LoadLidarPoints', 'LoadLidarSweeps', 'LoadMultiViewImages', 'MaskImageGrid',
-    'PackClipFrame', 'ProjectImageBoxes', 'ProjectLidarsegLabels', 'ReplaceImages', 'ResizeImages', 'RotateImages',
-    'UndistortImages',
+    'AlignToClipEnd', 'CalibrationNoise', 'ClipBEVAugmentation', 'CountBoxPoints', 'CropImages', 'DistortImagesPhotometric',
+    'DropCameras', 'DropLidar', 'FlipImages', 'LoadImageLabels', 'LoadLidarPoints', 'LoadLidarSweeps', 'LoadMultiViewImages',
+    'MaskImageGrid', 'PackClipFrame', 'ProjectImageBoxes', 'ProjectLidarsegLabels', 'ReplaceImages', 'ResizeImages',
+    'RotateImages', 'UndistortImages',
 ]
