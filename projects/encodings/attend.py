@@ -31,14 +31,14 @@ def attention(q: Tensor, k: Tensor, v: Tensor, encoding: Encoding, views_q: View
     if mask is not None and mask.dtype != torch.bool:
         raise ValueError(f'attention: mask must be bool, True attends; got {mask.dtype}')
     bound = encoding.bind(views_q, views_k, q.shape[1], q.shape[3])
-    bias = bound.bias
+    bias = bound.bias(q.shape[2], k.shape[2], q.dtype)
     if is_causal and (mask is not None or bias is not None):
         lower = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
         mask, is_causal = lower if mask is None else mask & lower, False
     scale = q.shape[-1] ** -0.5
     q, k, v = bound.queries(q), bound.keys(k), bound.values(v)
     if bias is not None:
-        mask = (bias if mask is None else bias.masked_fill(~mask, -torch.inf)).to(q.dtype)
+        mask = bias if mask is None else bias.masked_fill(~mask, -torch.inf)
     read = F.scaled_dot_product_attention(q, k, v, mask, is_causal=is_causal, scale=scale)
     del q, k, v
     return bound.outputs(read)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
-from .poses import Frame
+from .frames import Frame
 from .views import Views
 
 
@@ -16,9 +17,8 @@ class AttentionEncoding(Protocol):
     Queries, keys and values may gain channels; outputs come back with d. The softmax scale is 1 / sqrt(d) nevertheless.
     """
 
-    @property
-    def bias(self) -> Tensor | None:
-        """(B or 1, heads, Q, S), added to the logits."""
+    def bias(self, queries: int, keys: int, dtype: torch.dtype) -> Tensor | None:
+        """(B or 1, heads, Q, S), added to the logits of so many queries and keys; None adds nothing."""
 
     def queries(self, heads: Tensor) -> Tensor:
         """Of the queries."""
@@ -72,7 +72,9 @@ class NoEncoding(nn.Module):
 class PlainHeads:
     """Leaves all heads as they are; the base of encodings that change some."""
 
-    bias: Tensor | None = None
+    def bias(self, queries: int, keys: int, dtype: torch.dtype) -> Tensor | None:
+        """Nothing is added to the logits."""
+        return None
 
     def queries(self, heads: Tensor) -> Tensor:
         """Of the queries."""

@@ -9,7 +9,9 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .alibi import PoseALiBi
 from .bound import Encoding, NoEncoding
+from .frustum_encoding import FrustumPE
 from .pose_encoding import PoseEncoding
 
 _FIELDS = dict(pairs='adjacent', ladder='octaves', mix='alternate', unit=True, scale=-1.0)
@@ -23,6 +25,8 @@ ENCODINGS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     'HW+P': (PoseEncoding, dict(layout='P1/2 H1/4 W1/4')),
     'THW+P': (PoseEncoding, dict(layout='P1/4 T1/4 H1/4 W1/4')),
     'VO-RoPE': (PoseEncoding, dict(layout='HW1/1', values=True, rotary=dict(base=10000.0))),
+    'FrustumPE': (FrustumPE, {}),
+    'PoseALiBi': (PoseALiBi, {}),
 }
 """Name -> what is built, and its settings unless the config says otherwise."""
 

@@ -134,7 +134,8 @@ class MultiheadAttention(nn.Module):
             some = keep.any(1)[:, None, None]
             kept = (keep[:, None, None] | ~some[..., None])
             mask = kept if mask is None else mask & kept
-        bias = _together(bias, None if encoding is None else encoding.bias)
+        if encoding is not None:
+            bias = _together(bias, encoding.bias(queries.shape[2], context.keys.shape[2], queries.dtype))
         if bias is not None:
             mask = (bias if mask is None else bias.masked_fill(~mask, -torch.inf)).to(queries.dtype)
         read = F.scaled_dot_product_attention(queries, context.keys.to(queries.dtype), context.values.to(queries.dtype), mask,
@@ -150,8 +151,8 @@ class MultiheadAttention(nn.Module):
         queries = self._heads(F.linear(query, self.in_proj_weight[:dim], self.in_proj_bias[:dim]))
         queries = queries if encoding is None else encoding.queries(queries)
         logits = (queries @ self.project(key, key, encoding).keys.transpose(-1, -2)).float() * self._scale
-        if encoding is not None and encoding.bias is not None:
-            logits = logits + encoding.bias
+        bias = None if encoding is None else encoding.bias(query.shape[1], key.shape[1], logits.dtype)
+        logits = logits if bias is None else logits + bias
         if keep is None:
             return logits.softmax(-1)
         kept = keep[:, None, None]

@@ -10,12 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from .bound import PlainHeads
+from .frames import Frame, make_frame, make_scale
 from .layouts import Block, HeadGroups, parse_layout
-from .poses import NORMS, Frame, matrices, size_of, world_from_first
-from .positions import TIME_MODES, angles_of, sorted_times
+from .poses import inverse_matrices, pose_matrices
+from .positions import TIME_MODES, turns_of
 from .quirks import parse_quirks
 from .rotary import Rotary
 from .transforms import transform
@@ -53,8 +54,8 @@ class PoseEncoding(nn.Module):
                  reference: str = 'first', rotary: Mapping[str, Any] | None = None,
                  published_quirks: bool | Sequence[str] = False) -> None:
         super().__init__()
-        for name, value, known in (('convention', convention, CONVENTIONS), ('trans_norm', trans_norm, NORMS),
-                                   ('time_mode', time_mode, TIME_MODES), ('reference', reference, REFERENCES)):
+        for name, value, known in (('convention', convention, CONVENTIONS), ('time_mode', time_mode, TIME_MODES),
+                                   ('reference', reference, REFERENCES)):
             if value not in known:
                 raise ValueError(f'encoding.{name} must be one of {", ".join(known)}, got {value!r}')
         if values and convention == 'eschernet':
@@ -63,10 +64,7 @@ class PoseEncoding(nn.Module):
         self.trans_norm, self.time_mode, self.reference = trans_norm, time_mode, reference
         self.rotary = Rotary(**(rotary or {}))
         self.quirks = parse_quirks(published_quirks, QUIRKS, 'encoding')
-        scale = (1.0 if trans_norm in ('median', 'max') else 1 / 25) if trans_scale is None else float(trans_scale)
-        if not scale > 0:
-            raise ValueError(f'encoding.trans_scale must be positive, got {trans_scale}')
-        self.trans_scale = nn.Parameter(torch.tensor(scale, dtype=torch.float64)) if trans_norm == 'learned' else scale
+        self.trans_scale = make_scale(trans_norm, trans_scale)
 
     def check(self, num_heads: int, head_dim: int) -> None:
         """ValueError where the layout does not fit such an attention."""
@@ -78,17 +76,7 @@ class PoseEncoding(nn.Module):
         Args:
             views_q, views_k: of queries and keys; None: the queries'.
         """
-        sides = (views_q,) if views_k is None or views_k is views_q else (views_k, views_q)
-        pose = views_q.cam_from_world
-        world_from_ref = (torch.eye(4, dtype=torch.float64, device=pose.device)[None] if self.reference == 'world'
-                          else world_from_first(*sides))
-        if isinstance(self.trans_scale, Tensor):
-            scale = self.trans_scale.double()
-        elif self.trans_norm == 'fixed':
-            scale = torch.full((1,), self.trans_scale, dtype=torch.float64, device=pose.device)
-        else:
-            scale = self.trans_scale / size_of(self.trans_norm, *sides)
-        return Frame(world_from_ref, scale, sorted_times(self.time_mode, *sides))
+        return make_frame(self.trans_norm, self.trans_scale, views_q, views_k, self.reference, self.time_mode)
 
     def bind(self, views_q: Views, views_k: Views | None, num_heads: int, head_dim: int,
              frame: Frame | None = None) -> BoundPoses:
@@ -104,21 +92,32 @@ class PoseEncoding(nn.Module):
         """
         blocks = parse_layout(self.layout, num_heads, head_dim, self.rotary)
         frame = self.frame(views_q, views_k) if frame is None else frame
-        side_q = self._side(views_q, frame, blocks, 'queries')
-        side_k = side_q if views_k is None or views_k is views_q else self._side(views_k, frame, blocks, 'keys')
+        if views_k is None or views_k is views_q:
+            side_q = side_k = self._side(views_q, frame, blocks, ('queries', 'keys'))
+        else:
+            side_q = self._side(views_q, frame, blocks, ('queries',))
+            side_k = self._side(views_k, frame, blocks, ('keys',))
         return BoundPoses(self, frame, blocks, side_q, side_k)
 
-    def _side(self, views: Views, frame: Frame, blocks: tuple[Block, ...], name: str) -> Side:
+    def _side(self, views: Views, frame: Frame, blocks: tuple[Block, ...], roles: tuple[str, ...]) -> Side:
         pose = inverse = None
+        forward, backward = ('queries', 'keys') if self.convention == 'gta' else ('keys', 'queries')
         if any(block.kind == 'P' for block in blocks):
-            pose, inverse = matrices(views, frame, self.intrinsics, self.quirks)
-        angles = angles_of(views, blocks, self.time_mode, frame.times, self.rotary.unit, name)
-        return Side(views, pose, inverse, None if angles is None else angles.cos(), None if angles is None else angles.sin())
+            pose = pose_matrices(views, frame, self.intrinsics, self.quirks) if forward in roles else None
+            inverse = inverse_matrices(views, frame, self.intrinsics, self.quirks) if backward in roles else None
+        turns = turns_of(views, blocks, self.time_mode, frame.times, self.rotary.unit, roles[0])
+        return Side(views, pose, inverse, *((None, None) if turns is None else turns))
 
 
 @dataclass(frozen=True, eq=False)
 class Side:
-    """Of queries or of keys: P and its inverse (B, N, 4, 4), cosines and sines of all pairs (B or 1, N or 1, T or 1, pairs)."""
+    """Of queries, of keys or of both.
+
+    Attributes:
+        views: whose.
+        pose, inverse: (B, N, 4, 4) float64 P and its inverse, as far as they are needed.
+        cos, sin: (B or 1, N or 1, T or 1, rotary channels) float64.
+    """
 
     views: Views
     pose: Tensor | None
@@ -135,7 +134,7 @@ class Side:
 
 
 @dataclass(frozen=True, eq=False)
-class BoundPoses:
+class BoundPoses(PlainHeads):
     """A PoseEncoding of certain views: what `MultiheadAttention` takes. Features (B, heads, tokens, d) in and out."""
 
     encoding: PoseEncoding
@@ -143,10 +142,6 @@ class BoundPoses:
     blocks: tuple[Block, ...]
     side_q: Side
     side_k: Side
-
-    @property
-    def bias(self) -> None:
-        """Nothing is added to the logits."""
 
     def queries(self, heads: Tensor) -> Tensor:
         """D^T q."""
@@ -170,7 +165,7 @@ class BoundPoses:
 
     def with_queries(self, views_q: Views) -> BoundPoses:
         """The same keys, in the same frame, for other queries: such that move from layer to layer, or read cached keys."""
-        return replace(self, side_q=self.encoding._side(views_q, self.frame, self.blocks, 'queries'))
+        return replace(self, side_q=self.encoding._side(views_q, self.frame, self.blocks, ('queries',)))
 
     @property
     def _eschernet(self) -> bool:

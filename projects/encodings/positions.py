@@ -1,4 +1,4 @@
-"""Encodings. In: times and patch places of views, rotary blocks. Out: the angle of every pair of channels of every token."""
+"""Encodings. In: times and patch places of views, rotary blocks. Out: what turns the channels of every token."""
 
 from __future__ import annotations
 
@@ -53,8 +53,11 @@ def time_positions(views: Views, mode: str, times: Tensor | None, name: str) -> 
     return number.gather(1, torch.searchsorted(times, time))
 
 
-def angles_of(views: Views, blocks: tuple[Block, ...], mode: str, times: Tensor | None, unit: bool, name: str) -> Tensor | None:
-    """(B or 1, N or 1, T or 1, pairs) float64 angles of the rotary blocks, in their order; None without any.
+def turns_of(views: Views, blocks: tuple[Block, ...], mode: str, times: Tensor | None, unit: bool,
+             name: str) -> tuple[Tensor, Tensor] | None:
+    """(B or 1, N or 1, T or 1, channels) float64 for all channels of the rotary blocks, in their order; None without any.
+
+    A channel times the first plus its partner times the second is the channel turned.
 
     Args:
         views: of one side.
@@ -82,6 +85,16 @@ def angles_of(views: Views, blocks: tuple[Block, ...], mode: str, times: Tensor 
                              'not say: give Views.grid as (rows, columns), or a tensor of y, x, rows, columns')
         y, x, rows, columns = places.unbind(-1)
         position[1], position[2] = (y / rows.clamp(min=1), x / columns.clamp(min=1)) if unit else (y, x)
-    frequencies = [step for block in blocks for step in block.frequencies]
     shape = torch.broadcast_shapes(*(value.shape for value in position.values()))
-    return torch.stack([position[axis].expand(shape) * step for axis, step in zip(axes, frequencies)], dim=-1)
+    cosines, sines = [], []
+    for block in blocks:
+        if block.axes:
+            angle = torch.stack([position[axis].expand(shape) * step for axis, step in zip(block.axes, block.frequencies)], -1)
+            cos, sin = angle.cos(), angle.sin()
+            cosines.append(_both(cos, cos, block.adjacent))
+            sines.append(_both(sin, -sin, block.adjacent))
+    return torch.cat(cosines, dim=-1), torch.cat(sines, dim=-1)
+
+
+def _both(first: Tensor, second: Tensor, adjacent: bool) -> Tensor:
+    return torch.stack([first, second], dim=-1).flatten(-2) if adjacent else torch.cat([first, second], dim=-1)

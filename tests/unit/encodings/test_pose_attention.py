@@ -111,10 +111,11 @@ def test_gradient_checkpointing():
         assert torch.allclose(ours, plain, atol=1e-10)
 
 
-@pytest.mark.parametrize('kind', ['none', *ORACLES])
+@pytest.mark.parametrize('kind', ['none', *ORACLES, 'PoseALiBi', 'factored', 'FrustumPE'])
 def test_nothing_waits_for_the_device(kind):
     """From a rig, references and cells to what is read, there and back; also where no values are (shapes alone)."""
-    encoding = build_encoding(dict(type=kind, **({} if kind == 'none' else dict(time_mode='index'))))
+    cfg = dict(factored=dict(type='PoseALiBi', form='factored'), FrustumPE=dict(type=kind, dim=HEADS * D, hidden=4))
+    encoding = build_encoding(cfg.get(kind, dict(type=kind))).double()
     calibration = Calibration.from_matrices(torch.tensor([[40.0, 0, 32], [0, 40, 20], [0, 0, 1]]).expand(1, 3, 3, 3),
                                             poses(1, 3).float(), torch.tensor([[[40, 64]] * 3]))
     rig, places = calibration.views(), draw(1, 18, 3)
@@ -126,7 +127,8 @@ def test_nothing_waits_for_the_device(kind):
             attention(q, k, v, encoding, query_views(places, places[..., 0]), tokens)
             attention(q, k, v, encoding, query_views(places, places[..., 0]), bev_views((-1.0,) * 3 + (1.0,) * 3, (3, 6)))
     assert counts.total == 0, counts
-    on_meta = Views(poses(1, 3).to('meta'), grid=(2, 3), time=torch.zeros(1, 3, device='meta'))
+    on_meta = Views(poses(1, 3).to('meta'), torch.zeros(1, 3, 3, 3, device='meta'), (40, 64), (2, 3),
+                    torch.zeros(1, 3, device='meta'))
     given = [part.detach().to('meta') for part in (q, k, v)]
     assert attention(*given, encoding.to('meta'), on_meta, on_meta).shape == q.shape
 

@@ -204,6 +204,6 @@ def test_times_by_index_and_by_seconds():
     given = angles('index', torch.tensor([[4, 0, 9]])).side_q.sin[0, :, 0, 0]
     assert torch.allclose(given, torch.tensor([4.0, 0, 9]).double().sin())
     assert torch.allclose(angles('index', None).side_q.cos[0, :, 0, 0], torch.arange(3).double().cos())
-    assert torch.equal(angles('zero', None).side_q.cos, torch.ones(1, 1, 1, 16, dtype=torch.float64).expand(1, 3, 1, 16))
+    assert torch.equal(angles('zero', None).side_q.cos, torch.ones(1, 3, 1, 32, dtype=torch.float64))
     with pytest.raises(ValueError, match="views of the queries have no time.*time_mode='zero'"):
         angles('seconds', None)
