@@ -54,8 +54,8 @@ class CrossAttention(nn.Module):
                                  for part in (self.query(query), self.key(context), value))
         if encoding is not None:
             queries, keys, values = encoding.queries(queries), encoding.keys(keys), encoding.values(values)
-            if encoding.bias is not None:
-                bias = encoding.bias.to(queries.dtype)
+            bias = encoding.bias(query.shape[1], context.shape[1], queries.dtype)
+            if bias is not None:
                 mask = bias if mask is None else bias.masked_fill(~mask, -torch.inf)
         mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, scale=self.shape[1] ** -0.5)
         mixed = mixed if encoding is None else encoding.outputs(mixed)

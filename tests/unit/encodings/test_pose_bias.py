@@ -12,7 +12,7 @@ from projects.encodings import Views, attention, build_encoding
 from projects.encodings.alibi import angles_between
 from projects.encodings.depths import make_depths
 from projects.encodings.frustum import frustum_points, inverse_sigmoid, normalised
-from projects.encodings.multihead import MultiheadAttention
+from projects.encodings.multihead import CrossAttention, MultiheadAttention
 from projects.encodings.view_sources import camera_views, unposed_views
 from projects.encodings.views import join_views
 from projects.memfusion.structures import Calibration
@@ -185,3 +185,14 @@ def test_views_and_heads_that_do_not_fit():
     for form in FORMS:
         with pytest.raises(ValueError, match='18 tokens, but their views are of 4 cameras'):
             attention(q, k, v, build_encoding(dict(type='PoseALiBi', form=form)), views(), views(count=4))
+
+
+@pytest.mark.parametrize('form', FORMS)
+def test_token_attention_of_the_fusions_takes_it(form):
+    module, encoding = CrossAttention(HEADS * D, HEADS).double(), build_encoding(dict(type='PoseALiBi', form=form))
+    seen, tokens, valid = views(), draw(2, 18, HEADS * D), draw(2, 18) > -1
+    bound = encoding.bind(seen, seen, HEADS, D)
+    q, k, v = (layer(tokens).unflatten(-1, (HEADS, D)).transpose(1, 2) for layer in (module.query, module.key, module.value))
+    mask = bias_of(form, seen, seen).masked_fill(~valid[:, None, None], -torch.inf)
+    expected = module.output(F.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2).flatten(2))
+    assert torch.allclose(module(tokens, tokens, valid, encoding=bound), expected, atol=1e-10)
