@@ -14,6 +14,8 @@ from projects.spatial_mllm.rooms.output_folder import OutputFolderError
 from projects.spatial_mllm.rooms.picture import draw_sheet
 from projects.spatial_mllm.rooms.settings import PATHS, PRESETS, SPLITS, RoomSettings, make_settings
 
+_CHANGES = ('rooms', 'num_frames', 'image_size', 'view_deg', 'path', 'areas_m2', 'rounds')
+
 
 def main(argv: list[str] | None = None) -> int:
     """Makes the rooms.
@@ -22,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
         0 when they are whole, 1 where the folder cannot be used, 2 for bad values, 130 when interrupted.
     """
     args = _parser().parse_args(argv)
-    changes = {name: getattr(args, name) for name in ('rooms', 'num_frames', 'image_size', 'view_deg', 'path', 'areas_m2')}
+    changes = {name: getattr(args, name) for name in _CHANGES}
     started = time.monotonic()
     try:
         settings = make_settings(args.preset, args.seed, **{name: tuple(value) if isinstance(value, list) else value
@@ -69,5 +71,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--view-deg', type=float, help='angle of view, at most 60 (default: 50)')
     parser.add_argument('--path', help=f'of the camera: {", ".join(PATHS)} (default: independent); walk tells directions')
     parser.add_argument('--areas-m2', type=float, nargs='+', help='floors, equally often (default: 16 20 25 30)')
+    parser.add_argument('--rounds', type=int, help='how often each type of question is asked of a room, at most (default: 2)')
     parser.add_argument('--sheets', type=int, default=0, metavar='N', help='draw the first N training rooms')
     return parser

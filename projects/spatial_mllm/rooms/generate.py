@@ -31,8 +31,8 @@ def make_room(settings: RoomSettings, split: str, index: int) -> tuple[Scene, li
     """A room of a split with its questions, of VSI-Bench's types and of SQA3D's kind; nothing is written."""
     scene = make_scene(settings, split, index)
     found = relations(scene)
-    return (scene, vsi_questions(generator(settings, split, index, 5), scene, found),
-            sqa_questions(generator(settings, split, index, 6), scene, found))
+    return (scene, vsi_questions(generator(settings, split, index, 5), scene, found, settings.rounds),
+            sqa_questions(generator(settings, split, index, 6), scene, found, settings.rounds))
 
 
 def generate(root: Path, settings: RoomSettings, workers: int = 1, force: bool = False,

@@ -57,11 +57,20 @@ class Question:
 Asker = Callable[[np.random.Generator, Scene, Relations], list[Question]]
 
 
-def vsi_questions(rng: np.random.Generator, scene: Scene, found: Relations) -> list[Question]:
-    """All questions of a room in VSI-Bench's form, in random order."""
+def vsi_questions(rng: np.random.Generator, scene: Scene, found: Relations, rounds: int = 1) -> list[Question]:
+    """All questions of a room in VSI-Bench's form, in random order; every type at most so many times, of other pieces."""
     askers: tuple[Asker, ...] = (_counting, _absolute_distance, _object_size, _room_size, _direction_easy, _direction_medium,
                                  _direction_hard, _relative_distance, _route, _appearance_order, _exist)
-    asked = [question for ask in askers for question in ask(rng, scene, found)]
+    return ask_all(rng, scene, found, askers, rounds)
+
+
+def ask_all(rng: np.random.Generator, scene: Scene, found: Relations, askers: tuple[Asker, ...], rounds: int) -> list[Question]:
+    """What each asker asks in each round, in random order. One round of an asker is left out where it asks something again."""
+    asked: list[Question] = []
+    for ask in askers * rounds:
+        known = {question.text for question in asked}
+        more = ask(rng, scene, found)
+        asked += more if known.isdisjoint(question.text for question in more) else []
     return [asked[place] for place in rng.permutation(len(asked))]
 
 

@@ -25,6 +25,7 @@ class RoomSettings:
             view of the one before it), 'walk' (a turn in small steps, from whose order a direction can be guessed).
         areas_m2: floor areas, equally often.
         camera_radius_m: how far from the room's middle a camera may stand.
+        rounds: how often each type of question is asked of a room, at most, of other pieces.
         min_pixel_share: of an image that an object must fill to be seen.
     """
 
@@ -37,6 +38,7 @@ class RoomSettings:
     path: str = 'independent'
     areas_m2: tuple[float, ...] = (16.0, 20.0, 25.0, 30.0)
     camera_radius_m: float = 0.25
+    rounds: int = 2
     min_pixel_share: float = 0.004
 
     def __post_init__(self) -> None:
@@ -47,6 +49,7 @@ class RoomSettings:
             f'view_deg must be in (20, {_MAX_VIEW_DEG:g}], got {self.view_deg}': not 20 < self.view_deg <= _MAX_VIEW_DEG,
             f'num_frames must be even and at least 4, got {self.num_frames}': self.num_frames < 4 or self.num_frames % 2 == 1,
             f'image_size must be at least 28, got {self.image_size}': self.image_size < 28,
+            f'rounds must be at least 1, got {self.rounds}': self.rounds < 1,
             f'areas_m2 must be at least 16, got {self.areas_m2}': not self.areas_m2 or min(self.areas_m2) < 16,
             f'rooms must be three counts that are not negative, got {self.rooms}': len(self.rooms) != 3 or min(self.rooms) < 0,
         }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from projects.spatial_mllm.rooms.questions import Question, pick
+from projects.spatial_mllm.rooms.questions import Question, ask_all, pick
 from projects.spatial_mllm.rooms.relations import Relations
 from projects.spatial_mllm.rooms.scene import Scene
 
@@ -18,15 +18,12 @@ _RATIO = 1.35
 _TURNS = {'left': 'left', 'right': 'right', 'behind': 'around'}
 
 
-def sqa_questions(rng: np.random.Generator, scene: Scene, found: Relations) -> list[Question]:
-    """All questions of a room in SQA3D's form, in random order. Types are the first words; `other` is 'Where is'."""
-    sides = _sides(scene, found)
-    asked = [*_where(rng, scene, found, sides), *_turning(rng, scene, found, sides), *_yes_or_no(rng, scene, found, sides),
-             *_one_of_two(rng, scene, found, sides), *_closer(rng, scene, found), *_in_sight(rng, scene, found)]
-    return [asked[place] for place in rng.permutation(len(asked))]
+def sqa_questions(rng: np.random.Generator, scene: Scene, found: Relations, rounds: int = 1) -> list[Question]:
+    """As `vsi_questions`, in SQA3D's form. Types are the first words; `other` is 'Where is'."""
+    return ask_all(rng, scene, found, (_where, _turning, _yes_or_no, _one_of_two, _closer, _in_sight), rounds)
 
 
-def _sides(scene: Scene, found: Relations) -> dict[str, np.ndarray]:
+def _sides(found: Relations) -> dict[str, np.ndarray]:
     """Side -> (S,) whether a piece is there. No frame that shows it shows anything of the first frame."""
     azimuth, far = found.azimuth, ~found.near_first
     return {'left': far & (azimuth > _SIDE_DEG[0]) & (azimuth < _SIDE_DEG[1]),
@@ -34,22 +31,23 @@ def _sides(scene: Scene, found: Relations) -> dict[str, np.ndarray]:
             'behind': far & (abs(azimuth) > _BEHIND_DEG)}
 
 
-def _where(rng: np.random.Generator, scene: Scene, found: Relations, sides: dict[str, np.ndarray]) -> list[Question]:
-    chosen = {side: pick(rng, there) for side, there in sides.items()}
+def _where(rng: np.random.Generator, scene: Scene, found: Relations) -> list[Question]:
+    chosen = {side: pick(rng, there) for side, there in _sides(found).items()}
     if None in chosen.values():
         return []
     return [_of_one('other', 'Where is the {} from here?', scene, found, one, side) for side, one in chosen.items() if one]
 
 
-def _turning(rng: np.random.Generator, scene: Scene, found: Relations, sides: dict[str, np.ndarray]) -> list[Question]:
-    chosen = {side: pick(rng, there) for side, there in sides.items()}
+def _turning(rng: np.random.Generator, scene: Scene, found: Relations) -> list[Question]:
+    chosen = {side: pick(rng, there) for side, there in _sides(found).items()}
     if None in chosen.values():
         return []
     return [_of_one('how', 'How should I turn to face the {}?', scene, found, one, _TURNS[side])
             for side, one in chosen.items() if one]
 
 
-def _yes_or_no(rng: np.random.Generator, scene: Scene, found: Relations, sides: dict[str, np.ndarray]) -> list[Question]:
+def _yes_or_no(rng: np.random.Generator, scene: Scene, found: Relations) -> list[Question]:
+    sides = _sides(found)
     side, other = rng.permutation(list(sides))[:2]
     yes, no = pick(rng, sides[side]), pick(rng, sides[other])
     if yes is None or no is None:
@@ -58,7 +56,8 @@ def _yes_or_no(rng: np.random.Generator, scene: Scene, found: Relations, sides: 
     return [_of_one('is', text, scene, found, yes, 'yes'), _of_one('is', text, scene, found, no, 'no')]
 
 
-def _one_of_two(rng: np.random.Generator, scene: Scene, found: Relations, sides: dict[str, np.ndarray]) -> list[Question]:
+def _one_of_two(rng: np.random.Generator, scene: Scene, found: Relations) -> list[Question]:
+    sides = _sides(found)
     side, other = rng.permutation(list(sides))[:2]
     pair = pick(rng, sides[side][:, None] & sides[other][None] & found.apart)
     if pair is None:
