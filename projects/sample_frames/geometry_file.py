@@ -14,6 +14,8 @@ import numpy as np
 from projects.geometry.frame_sampling import DepthMaps, Frustums, Video, Visible, WorldPoints
 
 ARRAYS = ('world_points', 'depth', 'conf', 'intrinsics', 'image_hw', 'world_from_cam', 'stamps_s', 'frames')
+_UNREAD = ('tokens',)
+"""Features of a geometry network, which the video language model reads from the same file."""
 SEES = ('points', 'depth', 'frustum')
 
 
@@ -59,7 +61,7 @@ def read_geometry(path: Path, see: SeeOptions) -> tuple[Video, np.ndarray | None
 def _read(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+            arrays = {name: archive[name] for name in archive.files if name not in _UNREAD}
     except (ValueError, zipfile.BadZipFile, AttributeError, EOFError) as error:  # npy, text, cut zip, pickles
         raise ValueError(f'{path} is not an npz file of plain arrays ({error}): write it with numpy.savez') from error
     if unknown := sorted(set(arrays) - set(ARRAYS)):

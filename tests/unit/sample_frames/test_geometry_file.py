@@ -26,7 +26,7 @@ def test_points_depth_and_frustums(write):
     assert isinstance(video.visible, DepthMaps)
     video, _ = read_geometry(write(**depth), SeeOptions('frustum', range_m=2.0))
     assert isinstance(video.visible, Frustums) and video.visible.voxel_m == 0.1
-    video, _ = read_geometry(write(world_points=None), SeeOptions())
+    video, _ = read_geometry(write(world_points=None, tokens=np.zeros((12, 6, 2))), SeeOptions())
     assert video.visible is None and video.world_from_cam is not None
 
 
