@@ -17,6 +17,7 @@ from pathlib import Path
 from projects.spatial_mllm.scoring.questions import join_questions, read_sqa3d_questions, read_vsibench_questions
 from projects.spatial_mllm.scoring.report import PROTOCOLS, Report, score
 from projects.spatial_mllm.scoring.rows import KEYS, RefusedFileError, Row, read_rows, refuse_other_benchmarks
+from projects.spatial_mllm.scoring.store import AnswerStore
 
 _SHOWN = 20
 """Bad rows that are printed; `--out` has all."""
@@ -49,7 +50,7 @@ def score_file(rows: Path, benchmark: str, protocol: str, questions: Path | None
     Raises:
         RefusedFileError: naming the file, where nothing of it can be scored.
     """
-    answers, problems = _read(rows)
+    answers, problems = _read_folder(rows, benchmark) if rows.is_dir() else read_rows(rows)
     refuse_other_benchmarks(answers, benchmark)
     if questions is not None:
         asked = _questions(benchmark, questions, annotations)
@@ -62,14 +63,14 @@ def score_file(rows: Path, benchmark: str, protocol: str, questions: Path | None
     return report
 
 
-def _read(path: Path) -> tuple[list[Row], list[str]]:
-    if not path.is_dir():
-        return read_rows(path)
-    files = sorted(path.glob('answers_*.jsonl'))
-    if not files:
-        raise RefusedFileError(f'{path}: holds no answers_*.jsonl')
-    read = [read_rows(file) for file in files]
-    return [row for rows, _ in read for row in rows], [problem for _, problems in read for problem in problems]
+def _read_folder(folder: Path, benchmark: str) -> tuple[list[Row], list[str]]:
+    """What an evaluation's processes finished, each question once."""
+    found = {name: AnswerStore(folder, key=key).finished() for name, key in KEYS.items()}
+    if not found[benchmark]:
+        other = next((name for name, rows in found.items() if rows), None)
+        raise RefusedFileError(f'{folder}: holds no finished answers to {benchmark} (answers_*.jsonl)' +
+                               (f', but answers to {other}' if other else ''))
+    return [Row(f'{folder}: {KEYS[benchmark]} {key}', row) for key, row in found[benchmark].items()], []
 
 
 def _questions(benchmark: str, questions: Path, annotations: Path | None) -> dict[str, dict]:

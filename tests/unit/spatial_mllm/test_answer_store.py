@@ -9,6 +9,7 @@ from mmdet3d.registry import METRICS
 from projects.common.build import build_from
 from projects.spatial_mllm.score import score_file
 from projects.spatial_mllm.scoring import metrics
+from projects.spatial_mllm.scoring.rows import RefusedFileError
 from projects.spatial_mllm.scoring.store import AnswerStore
 
 ROWS = [dict(id=n, question_type='object_counting', ground_truth='10', prediction=answer)
@@ -67,6 +68,11 @@ def test_metrics_score_as_the_command_does_and_go_on_where_they_stopped(tmp_path
     report = score_file(tmp_path / 'run', 'vsibench', 'official')
     assert found['vsibench/overall'] == report.scores['overall'] == pytest.approx((100 + 90 + 10) / 4)
     assert found['vsibench/num_rows'] == 4 and found['vsibench/num_problems'] == 0 and found['vsibench/num_flags'] == 1
+    AnswerStore(tmp_path / 'run', worker=1).add({**ROWS[1], 'prediction': '1'})  # the same question in another process
+    again = score_file(tmp_path / 'run', 'vsibench', 'official')
+    assert again.scores == report.scores and again.problems == []
+    with pytest.raises(RefusedFileError, match='no finished answers to sqa3d.*but answers to vsibench'):
+        score_file(tmp_path / 'run', 'sqa3d', 'em')
     alone = metrics.VSIBenchMetric(protocol='spatial_mllm')
     alone.process(None, [*ROWS, ROWS[0]])  # the sampler repeats a row to fill the last batch
     assert alone.evaluate(5)['vsibench/all_micro'] == pytest.approx(1.9 / 4)
