@@ -16,7 +16,7 @@ os.environ.setdefault('PYTHONWARNINGS', 'ignore')
 os.chdir(Path(__file__).resolve().parents[1])
 
 MODEL_PARTS = ['inference', 'fused', 'training', 'windows', 'scene_length', 'clips']
-PARTS = ['generation', 'infos', 'loading', 'clip_loading', 'memory_read', 'fusion', 'queries', *MODEL_PARTS]
+PARTS = ['generation', 'infos', 'loading', 'clip_loading', 'memory_read', 'fusion', 'queries', 'sampling', *MODEL_PARTS]
 
 
 def parse_args() -> argparse.Namespace:
@@ -44,6 +44,7 @@ def main() -> None:
     from projects.benchmarks import memory as benchmark_memory
     from projects.benchmarks import models as benchmark
     from projects.benchmarks import queries as benchmark_queries
+    from projects.benchmarks import sampling as benchmark_sampling
     from projects.memfusion import register  # noqa: F401
     from projects.memfusion.runtime.allocator import keep_large_blocks
 
@@ -62,6 +63,7 @@ def main() -> None:
         'memory_read': ('Memory read, CK 64, CV 256, 4096 queries', lambda: benchmark_memory.measure_reads(args.repeats)),
         'fusion': ('Camera fusion', lambda: benchmark_fusion.measure_fusion(args.repeats)),
         'queries': ('Query decoders', lambda: benchmark_queries.measure_queries(args.repeats)),
+        'sampling': ('Frame sampling', lambda: benchmark_sampling.measure_sampling(args.repeats)),
         'clip_loading': ('Loading of clips', lambda: benchmark_memory.measure_clip_loading(args.data_root, 3 * args.repeats)),
         'windows': ('Testing modes', lambda: benchmark_memory.measure_windows(args.data_root, args.repeats)),
         'scene_length': ('Temporal step over scene length', lambda: benchmark_memory.measure_scene_length(args.data_root)),
