@@ -23,6 +23,7 @@ warnings.filterwarnings('ignore', category=FutureWarning, module='spconv')
 from projects.common.safe_pickle import add_trust_option
 from projects.memfusion.runtime import (
     OptionsAction,
+    apply_checkpoint,
     apply_fuse,
     apply_tta,
     apply_visualization,
@@ -40,7 +41,7 @@ TASKS = ['mono_det', 'multi-view_det', 'lidar_det', 'lidar_seg', 'multi-modality
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('checkpoint', help='checkpoint file; a folder for language models')
     parser.add_argument('--work-dir', help='folder for logs and scores; default: work_dirs/CONFIG')
     parser.add_argument('--show', action='store_true', help='show predictions in a window')
     parser.add_argument('--show-dir', help='draw predictions into this folder')
@@ -65,7 +66,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     cfg = prepare_config(args.config, args.cfg_options)
     set_work_dir(cfg, args.config, args.work_dir)
-    cfg.load_from, cfg.resume = args.checkpoint, False
+    apply_checkpoint(cfg, args.checkpoint)
     if args.show or args.show_dir:
         apply_visualization(cfg, args.show, args.show_dir, args.score_thr, args.task, args.wait_time)
     if args.tta:

@@ -25,7 +25,9 @@ from projects.memfusion.structures.camera_frame import CameraFrame
 from projects.memfusion.structures.image_labels import ImageLabels
 
 REPO = Path(__file__).resolve().parents[2]
-LEAVES = sorted(str(p.relative_to(REPO)) for p in (REPO / 'configs').rglob('*.py') if '_base_' not in p.parts)
+ALL_LEAVES = sorted(str(p.relative_to(REPO)) for p in (REPO / 'configs').rglob('*.py') if '_base_' not in p.parts)
+LEAVES = [path for path in ALL_LEAVES if not path.startswith('configs/spatial_mllm/')]
+"""Of detectors. Those of the video language model need a checkpoint folder: tests/unit/spatial_mllm/test_training.py."""
 
 
 @functools.cache
@@ -150,15 +152,15 @@ def rig():
 
 def test_every_leaf_says_something_that_its_parent_does_not():
     silent = []
-    for path in LEAVES:
+    for path in ALL_LEAVES:
         base = re.search(r"^_base_ = '(.+)'$", (REPO / path).read_text(), re.MULTILINE)
         parent = base and (REPO / path).parent.joinpath(base[1]).resolve().relative_to(REPO)
-        if parent and str(parent) in LEAVES and load(path)[1] == load(str(parent))[1]:
+        if parent and str(parent) in ALL_LEAVES and load(path)[1] == load(str(parent))[1]:
             silent.append(f'{path} equals {parent}')
     assert silent == []
 
 
-@pytest.mark.parametrize('path', LEAVES)
+@pytest.mark.parametrize('path', ALL_LEAVES)
 def test_leaves_are_short_deltas(path):
     assert len((REPO / path).read_text().splitlines()) <= 40
 

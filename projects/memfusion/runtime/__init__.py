@@ -6,6 +6,7 @@ from .errors import UserError, run_cli
 from .launch import (
     apply_amp,
     apply_auto_scale_lr,
+    apply_checkpoint,
     apply_fuse,
     apply_seed,
     apply_tta,
@@ -21,8 +22,8 @@ from .run_checks import check_run
 from .runner import MemFusionRunner
 
 __all__ = [
-    'MemFusionRunner', 'OptionsAction', 'UserError', 'apply_amp', 'apply_auto_scale_lr', 'apply_fuse', 'apply_seed',
-    'apply_tta', 'apply_visualization', 'build_runner', 'check_architecture', 'check_run', 'init_registry',
+    'MemFusionRunner', 'OptionsAction', 'UserError', 'apply_amp', 'apply_auto_scale_lr', 'apply_checkpoint', 'apply_fuse',
+    'apply_seed', 'apply_tta', 'apply_visualization', 'build_runner', 'check_architecture', 'check_run', 'init_registry',
     'install_safe_loading', 'load_weights', 'naming_options', 'prepare_config', 'prepare_distributed', 'run_cli', 'safe_load',
     'set_work_dir',
 ]

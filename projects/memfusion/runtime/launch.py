@@ -184,6 +184,19 @@ def apply_tta(cfg: Config) -> None:
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
 
 
+def apply_checkpoint(cfg: Config, checkpoint: str) -> None:
+    """What to test: a checkpoint file, or for models that load one a folder (`model.checkpoint`).
+
+    Raises:
+        UserError: a folder for a model that takes none.
+    """
+    cfg.load_from, cfg.resume = checkpoint, False
+    if os.path.isdir(checkpoint):
+        if 'checkpoint' not in cfg.model:
+            raise UserError(f'{checkpoint}: is a folder, and this model takes a checkpoint file')
+        cfg.model.checkpoint, cfg.load_from = checkpoint, None
+
+
 def apply_fuse(cfg: Config) -> None:
     """`--fuse`: the model is fused for inference (runtime/fuse.py) when its weights are there and testing begins."""
     cfg.custom_hooks = [*(cfg.get('custom_hooks') or ()), dict(type='FuseHook')]

@@ -38,6 +38,7 @@ class SpatialMixin(Base):
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
+        self.loss_type = 'ForCausalLM'  # which the library reads from the class's name
         spatial = dict(getattr(config, 'spatial', None) or {})
         unknown = sorted(set(spatial) - {'pose', 'connector'})
         if unknown:
@@ -72,7 +73,7 @@ class SpatialMixin(Base):
                 pixel_values_videos: Tensor | None = None, video_grid_thw: Tensor | None = None,
                 pixel_values: Tensor | None = None, image_grid_thw: Tensor | None = None, video_tokens: Tensor | None = None,
                 scene: Scene | None = None, labels: Tensor | None = None, past_key_values: Any = None,
-                cache_position: Tensor | None = None, use_cache: bool | None = None, logits_to_keep: int = 0,
+                cache_position: Tensor | None = None, use_cache: bool = False, logits_to_keep: int = 0,
                 **kwargs: Any) -> CausalLMOutputWithPast:
         """Logits (B, n, vocabulary), and the loss where there are labels.
 

@@ -1,0 +1,75 @@
+"""Spatial: geometry sources. In: poses and depth of a data set, or a network's file. Out: geometry of the frames."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .source import (
+    GEOMETRY_SOURCES,
+    Geometry,
+    describe_cameras,
+    in_first_camera,
+    needs_file,
+    patch_means,
+    poses_of,
+    unproject,
+)
+
+
+@GEOMETRY_SOURCES.register_module()
+class PosedFrames:
+    """Cameras of the data set; the camera's token is its pose relative to the first frame's.
+
+    Args:
+        points: also tokens, the mean world point of each patch in the first camera's frame and how much of the patch has depth
+            (4 numbers), from depth maps, or from world points where a network gave them.
+        scale: what lengths in tokens are multiplied by.
+    """
+
+    def __init__(self, points: bool = False, scale: float = 1 / 3) -> None:
+        self.points, self.scale = points, scale
+        self.needs: tuple[str, ...] = ('world_from_cam', *(('intrinsics', 'depth') if points else ()))
+
+    def __call__(self, frames: Tensor, known: Any, grid_hw: tuple[int, int]) -> Geometry:
+        """See GeometrySource."""
+        poses = poses_of(needs_file(known, lambda file: file if file.world_from_cam is not None else None, 'world_from_cam'))
+        camera = describe_cameras(poses)
+        camera[:, [3, 7, 11]] *= self.scale
+        if not self.points:
+            return Geometry(poses, camera=camera)
+        depth = torch.from_numpy(needs_file(known, lambda file: file.depth, 'depth')).float()
+        seen = unproject(depth, poses)
+        there = (depth > 0) & depth.isfinite()
+        near = torch.where(there[..., None], in_first_camera(seen, poses) * self.scale, 0)
+        tokens = patch_means(near.float(), there.float(), grid_hw)
+        return Geometry(poses, tokens, camera, seen, there.float())
+
+
+@GEOMETRY_SOURCES.register_module()
+class PrecomputedGeometry:
+    """What a network (VGGT, Depth Anything 3, a SLAM system) left in the npz file beside the video (docs/spatial_mllm.md).
+
+    Args:
+        poses: whether its cameras are used.
+    """
+
+    def __init__(self, poses: bool = True) -> None:
+        self.poses = poses
+        self.needs: tuple[str, ...] = ('tokens', *(('world_from_cam',) if poses else ()))
+
+    def __call__(self, frames: Tensor, known: Any, grid_hw: tuple[int, int]) -> Geometry:
+        """See GeometrySource.
+
+        Raises:
+            ValueError: naming the file: its tokens are of another number of patches.
+        """
+        tokens = torch.from_numpy(needs_file(known, lambda file: file.tokens, 'tokens')).float()
+        if tokens.shape[1] != grid_hw[0] * grid_hw[1]:
+            raise ValueError(f'{known.name}: tokens of {tokens.shape[1]} patches a frame, the frames are seen in '
+                             f'{grid_hw[0]} x {grid_hw[1]}: make them from frames of the same size')
+        poses = poses_of(known) if self.poses else None
+        points, confidence = (None if part is None else torch.from_numpy(part) for part in (known.world_points, known.conf))
+        return Geometry(poses, tokens, None if poses is None else describe_cameras(poses), points, confidence)
