@@ -33,7 +33,7 @@ class VideoFile:
     """A video that OpenCV reads; only the frames that are asked for are decoded.
 
     Raises:
-        ValueError: it is no video, or has no frames, named by its path.
+        ValueError: it is no video, has no frames, or far fewer than its header says, named by its path.
     """
 
     names: Sequence[str] = ()
@@ -41,11 +41,15 @@ class VideoFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         capture = self._open()
-        self.num_frames, rate = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), float(capture.get(cv2.CAP_PROP_FPS))
-        decodes = capture.grab()
+        said, rate = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), float(capture.get(cv2.CAP_PROP_FPS))
+        capture.set(cv2.CAP_PROP_POS_FRAMES, max(said - 1, 0))
+        ends = said > 0 and capture.grab()
         capture.release()
-        if self.num_frames < 1 or not decodes:
+        self.num_frames = said if ends else self._count()
+        if self.num_frames < 1:
             raise ValueError(f'{path} is not a readable video: no frame of it can be decoded')
+        if self.num_frames < 0.99 * said - 3:  # headers are often a few frames off
+            raise ValueError(f'{path} is cut or damaged: its header says {said} frames, {self.num_frames} can be decoded')
         self.stamps_s = np.arange(self.num_frames) / rate if rate > 0 else None
 
     def _open(self) -> cv2.VideoCapture:
@@ -53,6 +57,14 @@ class VideoFile:
         if not capture.isOpened():
             raise ValueError(f'{self.path} is not a readable video: OpenCV cannot open it')
         return capture
+
+    def _count(self) -> int:
+        """Frames that can be decoded one after another."""
+        capture, number = self._open(), 0
+        while capture.grab():
+            number += 1
+        capture.release()
+        return number
 
     def read(self, frames: Sequence[int]) -> Images:
         """See Pixels; ValueError where a frame cannot be decoded: the file is cut, or its header counts frames it lacks."""

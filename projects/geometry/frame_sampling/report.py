@@ -19,12 +19,14 @@ def describe(video: Video, frames: np.ndarray, pool: np.ndarray) -> dict[str, An
         pool: (m,) frames that stand for the video: coverage is the share of the voxels seen by the pool and the choice.
 
     Returns:
-        returned: n. Where the video knows what frames see: coverage; redundancy, the share of what the chosen frames see that
-        another has seen already, 1 - union / sum; overlap (intersection over union) of neighbours (all that follow each other,
-        mean) and of pairs (mean, min). Where it has poses: pair_angle_deg and pair_baseline_m, mean and max. None where
-        there is no pair, or nothing is seen.
+        returned: n. Where the video has stamps: stamps_s. Where it knows what frames see: coverage; redundancy, the share of
+        what the chosen frames see that another has seen already, 1 - union / sum; overlap (intersection over union) of
+        neighbours (all that follow each other, mean) and of pairs (mean, min). Where it has poses: pair_angle_deg and
+        pair_baseline_m, mean and max. None where there is no pair, or nothing is seen.
     """
     found: dict[str, Any] = dict(returned=len(frames))
+    if video.stamps_s is not None:
+        found.update(stamps_s=video.stamps_s[frames].tolist())
     first, second = frames[0:len(frames) // 2 * 2:2], frames[1::2]
     if video.visible is not None:
         asked = np.union1d(pool, frames)

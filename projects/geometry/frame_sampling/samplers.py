@@ -18,11 +18,11 @@ class UniformSampler(FrameSampler):
 
     Args:
         form: 'pool128' (Spatial-MLLM), 'linspace' (lmms-eval) or 'round' (qwen-vl-utils).
-        num_frames, pool: as of FrameSampler.
+        num_frames, fill, pool: as of FrameSampler.
     """
 
-    def __init__(self, num_frames: int, form: str = 'linspace', pool: int = POOL) -> None:
-        super().__init__(num_frames, pool=pool)
+    def __init__(self, num_frames: int, form: str = 'linspace', fill: bool = False, pool: int = POOL) -> None:
+        super().__init__(num_frames, fill, pool)
         if form not in UNIFORM_FORMS:
             raise ValueError(f'form of uniform sampling must be one of {", ".join(UNIFORM_FORMS)}, got {form!r}')
         self.form = form
@@ -47,12 +47,8 @@ class SpaceAwareSampler(FrameSampler):
 class FarthestPoseSampler(FrameSampler):
     """k-centre over camera poses: from the medoid on, always the frame farthest from all chosen (our reading of `FPS`).
 
-    Args:
-        num_frames, pool, theta0_deg, scale_m: as of FrameSampler.
+    Args: as of FrameSampler; it never stops early.
     """
-
-    def __init__(self, num_frames: int, pool: int = POOL, theta0_deg: float = 30.0, scale_m: float = 1.0) -> None:
-        super().__init__(num_frames, pool=pool, theta0_deg=theta0_deg, scale_m=scale_m)
 
     def choose(self, video: Video) -> Choice:
         """See FrameSampler."""

@@ -7,13 +7,14 @@ does; point clouds and frustums have a fixed voxel size and remember what a fram
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from .video import check_poses
-from .voxel_sets import VoxelSets
+from .voxel_sets import VoxelSets, distinct
 
 MIN_CONFIDENCE = 0.1
 CELLS_OF_SHORTEST_SIDE = 20
@@ -34,12 +35,12 @@ class VoxelGrid:
     voxel_m: float
 
 
-def voxelise(points_m: np.ndarray, confidence: np.ndarray | None, voxel_m: float | None = None,
+def voxelise(points_m: Sequence[np.ndarray] | np.ndarray, confidence: np.ndarray | None, voxel_m: float | None = None,
              name: str = 'points') -> tuple[VoxelSets, VoxelGrid]:
     """What M frames see, by the rules of Spatial-MLLM (Wu et al., 2025): points of at least the median confidence, over 0.1.
 
     Args:
-        points_m: (M, ..., 3) world points; where there is no point, NaN.
+        points_m: M arrays (..., 3) of world points, looked at one by one, twice; where there is no point, NaN.
         confidence: (M, ...), or None: every point counts.
         voxel_m: side of a voxel; None is a 20th of the shortest side of the points' box. The farthest point of that side may
             lie in a 21st voxel, as published.
@@ -48,27 +49,32 @@ def voxelise(points_m: np.ndarray, confidence: np.ndarray | None, voxel_m: float
         ValueError: shapes that do not belong together, confidence that is not finite, no point that counts, or points in a
             plane where the voxel's size is to be made of them.
     """
-    if points_m.ndim < 3 or points_m.shape[-1] != 3 or (confidence is not None and confidence.shape != points_m.shape[:-1]):
-        raise ValueError(f'{name}: world points must be (frames, ..., 3) with confidence (frames, ...), got {points_m.shape} '
-                         f'and {None if confidence is None else confidence.shape}')
-    if points_m.dtype not in (np.float32, np.float64):
-        points_m = points_m.astype(np.float64)
-    kept, threshold = np.isfinite(points_m).all(axis=-1), -math.inf
+    shape = (len(points_m), *points_m[0].shape)
+    if len(shape) < 3 or shape[-1] != 3 or (confidence is not None and confidence.shape != shape[:-1]):
+        raise ValueError(f'{name}: world points must be (frames, ..., 3) with confidence (frames, ...), got {shape} and '
+                         f'{None if confidence is None else confidence.shape}')
+    threshold = -math.inf
     if confidence is not None:
         if not np.isfinite(confidence).all():
             raise ValueError(f'{name}: the confidence is not finite in {int((~np.isfinite(confidence)).sum())} places')
         threshold = float(np.median(confidence.astype(np.float64)))
-        kept &= (confidence >= threshold) & (confidence > MIN_CONFIDENCE)
-    inside = points_m[kept]
-    if not len(inside):
+
+    def counting(frame: int) -> np.ndarray:  # in the numbers of the points, as published; float16 is too coarse
+        own = points_m[frame] if points_m[frame].dtype in (np.float32, np.float64) else points_m[frame].astype(np.float64)
+        kept = np.isfinite(own).all(axis=-1)
+        if confidence is not None:
+            kept &= (confidence[frame] >= threshold) & (confidence[frame] > MIN_CONFIDENCE)
+        return own[kept]
+
+    boxes = [(own.min(axis=0), own.max(axis=0)) for own in map(counting, range(len(points_m))) if len(own)]
+    if not boxes:
         raise ValueError(f'{name}: no point counts in {len(points_m)} frames: none is finite with a confidence over '
                          f'{MIN_CONFIDENCE}')
-    low, high = inside.min(axis=0), inside.max(axis=0)
-    number = points_m.dtype.type  # all is done in the numbers of the points, as published
-    side = (high - low).min() / number(CELLS_OF_SHORTEST_SIDE) if voxel_m is None else number(voxel_m)
+    low, high = np.min([box[0] for box in boxes], axis=0), np.max([box[1] for box in boxes], axis=0)
+    side = (high - low).min() / low.dtype.type(CELLS_OF_SHORTEST_SIDE) if voxel_m is None else low.dtype.type(voxel_m)
     if not side > 0:
         raise ValueError(f'{name}: the points lie in a plane (box from {low.tolist()} to {high.tolist()}): set voxel_m')
-    keys = [np.floor((own[mask] - low) / side).astype(np.int64) for own, mask in zip(points_m, kept)]
+    keys = [distinct(np.floor((counting(frame) - low) / side).astype(np.int64)) for frame in range(len(points_m))]
     return (VoxelSets.of_keys(keys, low.astype(np.float64), float(side)),
             VoxelGrid(threshold, np.stack([low, high]), float(side)))
 
@@ -116,7 +122,7 @@ class DepthMaps:
     def __call__(self, frames: np.ndarray) -> VoxelSets:
         """See Visible."""
         confidence = None if self.confidence is None else self.confidence[frames]
-        return voxelise(self.points(frames), confidence, self.voxel_m, self.name)[0]
+        return voxelise(_PointsOfDepth(self, frames), confidence, self.voxel_m, self.name)[0]
 
     def points(self, frames: np.ndarray) -> np.ndarray:
         """(M, h, w, 3) float64 world points; NaN where there is no depth."""
@@ -126,6 +132,19 @@ class DepthMaps:
         cam_from_img = np.linalg.inv(np.broadcast_to(self.intrinsics, (len(self.depth_m), 3, 3))[frames].astype(np.float64))
         rays = (pixels @ cam_from_img.swapaxes(1, 2)).reshape(*depth.shape, 3)
         return move(self.world_from_cam[frames], rays * depth[..., None])
+
+
+class _PointsOfDepth(Sequence[np.ndarray]):
+    """The world points of some frames of depth, made when they are looked at: those of a long video would not fit."""
+
+    def __init__(self, depth: DepthMaps, frames: np.ndarray) -> None:
+        self.depth, self.frames = depth, frames
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, row: Any) -> Any:
+        return self.depth.points(self.frames[row:row + 1])[0]
 
 
 @dataclass(frozen=True)
@@ -150,7 +169,7 @@ class FixedGrid:
         for frame in map(int, frames):
             if frame not in self._known:
                 keys = np.floor(self.points(frame) / self.voxel_m).astype(np.int64)
-                self._known[frame] = np.unique(keys, axis=0).astype(np.int32)
+                self._known[frame] = distinct(keys).astype(np.int32)
         return VoxelSets.of_keys([self._known[int(frame)] for frame in frames], np.zeros(3), self.voxel_m)
 
     def points(self, frame: int) -> np.ndarray:

@@ -16,6 +16,29 @@ def count_bits(words: np.ndarray) -> np.ndarray:
     return _BITS_OF[np.ascontiguousarray(words).view(np.uint16)].sum(axis=-1, dtype=np.int64)
 
 
+def distinct(keys: np.ndarray) -> np.ndarray:
+    """(n, 3) whole voxel coordinates -> (m, 3) int64, each once, sorted. Much faster than `unique` of rows."""
+    if not len(keys):
+        return keys.astype(np.int64)
+    low, number, extent = _numbered(keys)
+    return np.stack(np.unravel_index(np.unique(number), extent), axis=1) + low
+
+
+def _numbered(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
+    """(n, 3), n > 0 -> their lowest corner, a number for each within their box, and the box's size.
+
+    Raises:
+        ValueError: the box has more voxels than can be numbered.
+    """
+    low = keys.min(axis=0).astype(np.int64)
+    extent = keys.max(axis=0) - low + 1
+    if float(np.prod(extent.astype(np.float64))) >= 2.0 ** 62:
+        raise ValueError(f'voxels are too small for points that reach over {extent.tolist()} of them: set a larger voxel_m, or '
+                         'look for points that are far off')
+    size = tuple(extent.tolist())
+    return low, np.ravel_multi_index(tuple((keys - low).T), size), size
+
+
 @dataclass(frozen=True)
 class VoxelSets:
     """Which of V voxels each of M frames sees.
@@ -38,12 +61,8 @@ class VoxelSets:
         joined = np.concatenate([np.zeros((0, 3), np.int64), *keys]).astype(np.int64)
         if not len(joined):
             return cls(np.zeros((len(keys), 1), np.uint64), joined, origin_m, voxel_m)
-        low = joined.min(axis=0)
-        extent = joined.max(axis=0) - low + 1
-        if float(np.prod(extent.astype(np.float64))) >= 2.0 ** 62:
-            raise ValueError(f'voxels of {voxel_m:g} m are too small for points that reach over {(extent * voxel_m).tolist()} '
-                             'm: set a larger voxel_m, or look for points that are far off')
-        number, which = np.unique(np.ravel_multi_index(tuple((joined - low).T), tuple(extent)), return_inverse=True)
+        low, numbers, extent = _numbered(joined)
+        number, which = np.unique(numbers, return_inverse=True)
         width = -(-len(number) // 64)
         words, start = np.zeros((len(keys), width), np.uint64), 0
         for row, own in enumerate(keys):
@@ -51,7 +70,7 @@ class VoxelSets:
             seen[which[start:start + len(own)]] = True
             words[row] = np.packbits(seen, bitorder='little').view(np.uint64)
             start += len(own)
-        return cls(words, np.stack(np.unravel_index(number, tuple(extent)), axis=1) + low, origin_m, voxel_m)
+        return cls(words, np.stack(np.unravel_index(number, extent), axis=1) + low, origin_m, voxel_m)
 
     @cached_property
     def counts(self) -> np.ndarray:

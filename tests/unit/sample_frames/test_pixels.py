@@ -19,10 +19,34 @@ def test_what_is_no_video_and_one_that_is_cut(make_video, tmp_path):
     (tmp_path / 'no.mp4').write_bytes(b'not a video')
     with pytest.raises(ValueError, match='no.mp4 is not a readable video'):
         VideoFile(tmp_path / 'no.mp4')
-    video = VideoFile(make_video())
-    video.num_frames = 20  # as a header that counts frames the file lacks
-    with pytest.raises(ValueError, match='walk.avi: frame 15 of 20 cannot be decoded'):
-        video.read([3, 15])
+    path = make_video(frames=60)
+    video, whole = VideoFile(path), path.read_bytes()
+    path.write_bytes(whole[:len(whole) // 2])
+    with pytest.raises(ValueError, match=r'walk.avi is cut or damaged: its header says \d+ frames, \d+ can|not a readable'):
+        VideoFile(path)
+    with pytest.raises(ValueError, match='walk.avi: frame 55 of 60 cannot be decoded'):
+        video.read([3, 55])
+
+
+def test_a_header_that_counts_a_frame_too_many_or_none(make_video, monkeypatch):
+    original = cv2.VideoCapture
+
+    class Capture:
+        said = 13
+
+        def __init__(self, path):
+            self.capture = original(path)
+
+        def __getattr__(self, name):
+            return getattr(self.capture, name)
+
+        def get(self, what):
+            return self.said if what == cv2.CAP_PROP_FRAME_COUNT else self.capture.get(what)
+
+    monkeypatch.setattr(cv2, 'VideoCapture', Capture)
+    assert VideoFile(make_video()).num_frames == 12
+    Capture.said = -1
+    assert VideoFile(make_video()).num_frames == 12
 
 
 def test_a_folder_sorts_by_number_not_by_text(tmp_path):

@@ -53,8 +53,9 @@ def test_report_by_hand():
     points = np.array([[[0, 0, 0], [1, 0, 0]], [[1, 0, 0], [2, 0, 0]], [[3, 0, 0], [3, 0, 0]], [[4, 0, 0], [4, 0, 0]]]) + 0.5
     poses = np.tile(np.eye(4), (4, 1, 1))
     poses[:, 1, 3] = [0, 2, 7, 9]
-    video = Video(4, world_from_cam=poses, visible=WorldPoints(points, voxel_m=1.0))
+    video = Video(4, stamps_s=np.array([0, 1, 2.5, 4]), world_from_cam=poses, visible=WorldPoints(points, voxel_m=1.0))
     frames, report = sample('uniform', video, 4)
+    assert report['stamps_s'] == [0, 1, 2.5, 4]
     assert frames.tolist() == [0, 1, 2, 3] and report['coverage'] == 1 and report['redundancy'] == pytest.approx(1 / 6)
     assert report['neighbour_overlap'] == pytest.approx(1 / 9)
     assert (report['pair_overlap_mean'], report['pair_overlap_min']) == (pytest.approx(1 / 6), 0)
@@ -79,6 +80,7 @@ def test_early_stop_and_fill(stopped):
 
 def test_uniform_needs_frames_alone():
     frames, report = sample('uniform', Video(300), 16, form='pool128')
+    assert sample('uniform', Video(300), 140, form='pool128', fill=True)[1]['returned'] == 140
     assert frames.tolist()[-2:] == [277, 299] and 'coverage' not in report and 'pair_angle_deg_mean' not in report
 
 

@@ -31,5 +31,5 @@ def test_nothing_seen_is_a_set_too(keys_to_sets):
 
 
 def test_voxels_that_are_too_many_to_number_are_refused():
-    with pytest.raises(ValueError, match='voxels of 1e-09 m are too small'):
+    with pytest.raises(ValueError, match='voxels are too small for points that reach over'):
         VoxelSets.of_keys([np.array([[0, 0, 0], [2 ** 40, 2 ** 40, 2 ** 40]])], np.zeros(3), 1e-9)
