@@ -16,7 +16,8 @@ os.environ.setdefault('PYTHONWARNINGS', 'ignore')
 os.chdir(Path(__file__).resolve().parents[1])
 
 MODEL_PARTS = ['inference', 'fused', 'training', 'windows', 'scene_length', 'clips']
-PARTS = ['generation', 'infos', 'loading', 'clip_loading', 'memory_read', 'fusion', 'queries', 'sampling', *MODEL_PARTS]
+PARTS = ['generation', 'infos', 'loading', 'clip_loading', 'memory_read', 'temporal_steps', 'fusion', 'queries', 'sampling',
+         *MODEL_PARTS]
 
 
 def parse_args() -> argparse.Namespace:
@@ -45,6 +46,7 @@ def main() -> None:
     from projects.benchmarks import models as benchmark
     from projects.benchmarks import queries as benchmark_queries
     from projects.benchmarks import sampling as benchmark_sampling
+    from projects.benchmarks import temporal_steps as benchmark_steps
     from projects.memfusion import register  # noqa: F401
     from projects.memfusion.runtime.allocator import keep_large_blocks
 
@@ -66,6 +68,7 @@ def main() -> None:
         'sampling': ('Frame sampling', lambda: benchmark_sampling.measure_sampling(args.repeats)),
         'clip_loading': ('Loading of clips', lambda: benchmark_memory.measure_clip_loading(args.data_root, 3 * args.repeats)),
         'windows': ('Testing modes', lambda: benchmark_memory.measure_windows(args.data_root, args.repeats)),
+        'temporal_steps': ('Temporal step of one frame', lambda: benchmark_steps.measure_temporal_steps(args.repeats)),
         'scene_length': ('Temporal step over scene length', lambda: benchmark_memory.measure_scene_length(args.data_root)),
         'clips': ('Training step on clips', lambda: benchmark_memory.measure_clips(args.data_root, args.repeats)),
     }

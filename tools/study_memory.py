@@ -1,5 +1,8 @@
 """Measures what memory is for, on synthetic scenes in which objects disappear behind others; writes docs/memory.md's tables.
 
+--study readouts compares how memory is read; --study copying is of a memory that copies what it saw, where things stay hidden
+longer, and stores its rows in --results.
+
 Per seed: one plain detector is trained and its BEV features are cached; every row then trains temporal module and head on
 the cache. Finished rows are stored under --out and skipped, so the command may be stopped and given again.
 """
@@ -25,9 +28,12 @@ from projects.memfusion.runtime import run_cli
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--data-root', type=Path, default=Path('data/occlusion'), help='made first where it is missing')
-    parser.add_argument('--out', type=Path, default=Path('work_dirs/study_memory'), help='folder of stored rows')
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1])
+    parser.add_argument('--study', choices=['readouts', 'copying'], default='readouts')
+    parser.add_argument('--data-root', type=Path, help='made first where it is missing; default: data/occlusion, or '
+                        'data/occlusion_long for copying')
+    parser.add_argument('--out', type=Path, default=Path('work_dirs/study_memory'), help='folder of weights and features')
+    parser.add_argument('--results', type=Path, default=Path('docs/results/memory'), help='finished rows of copying')
+    parser.add_argument('--seeds', type=int, nargs='+', help='default: 0 1, or 0 1 2 for copying')
     parser.add_argument('--rows', nargs='+', help='names of rows; default: all')
     parser.add_argument('--doc', type=Path, default=Path('docs/memory.md'), help='document whose tables are rewritten')
     add_trust_option(parser)
@@ -35,16 +41,20 @@ def main() -> None:
 
     from projects.memfusion import register  # noqa: F401
     from projects.memfusion.runtime.allocator import keep_large_blocks
-    from projects.studies.memory.report import write_report
-    from projects.studies.memory.rows import choose_rows
-    from projects.studies.memory.run import make_data, run_seed
+    from projects.studies.memory import copying, copying_report, report, rows, run
 
     keep_large_blocks()
-    rows = choose_rows(args.rows)
-    make_data(args.data_root)
-    for seed in args.seeds:
-        run_seed(args.data_root, args.out, seed, rows)
-    write_report(args.out, args.seeds, args.doc)
+    if args.study == 'copying':
+        chosen = rows.choose_rows(args.rows, copying.ROWS)
+        for seed in args.seeds or (0, 1, 2):
+            copying.run_seed(args.data_root or Path('data/occlusion_long'), args.out, args.results, seed, chosen)
+        copying_report.write_report(args.results, args.doc)
+        return
+    seeds, data_root = args.seeds or [0, 1], args.data_root or Path('data/occlusion')
+    run.make_data(data_root)
+    for seed in seeds:
+        run.run_seed(data_root, args.out, seed, rows.choose_rows(args.rows, rows.ROWS))
+    report.write_report(args.out, seeds, args.doc)
 
 
 if __name__ == '__main__':

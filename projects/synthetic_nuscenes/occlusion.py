@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from projects.synthetic_nuscenes.motion import LineMotion, SpeedProfile, constant_speed
+from projects.synthetic_nuscenes.overlap import Occupancy
 from projects.synthetic_nuscenes.populate import BIKE_LANES_D_M, ONCOMING_D_M, PARKING_D_M, PAVEMENTS_D_M, Populator, Zone
+from projects.synthetic_nuscenes.road import Ground, Road
 from projects.synthetic_nuscenes.taxonomy import KINDS
 
 CONVOY_SPEED_MPS = (5.0, 8.0)
@@ -19,6 +21,8 @@ _PARTS = {
 # Walked distance and mean distance between candidates along the road, m.
 _WALKS = {'cross': (17.6, 5.0), 'step_out': (3.0, 11.0)}
 _START_WALK_S = 0.4
+_GAPS_M = {'convoy': (11.0, 20.0), 'right_kerb': (4.0, 9.0)}
+_ROOM_M = 3.0  # a gap in which somebody can wait
 
 
 class OcclusionPopulator(Populator):
@@ -52,6 +56,10 @@ class OcclusionPopulator(Populator):
         name = str(self.rng.choice(names, p=shares))
         return self._pair(0)[0] if name == 'lorry' else name
 
+    def _gap_m(self, part: str) -> float:
+        """Metres to the next tall vehicle."""
+        return float(self.rng.uniform(*_GAPS_M[part]))
+
     def _add_convoy(self, zone: Zone, duration_s: float) -> None:
         """Oncoming tall vehicles, enough of them to pass the ego until the scene ends."""
         speed = self.rng.uniform(*CONVOY_SPEED_MPS)
@@ -61,7 +69,7 @@ class OcclusionPopulator(Populator):
             name = self._draw('convoy')
             length = KINDS[name].size_lwh_m[0]
             self._add(name, self._oncoming(s + length / 2, ONCOMING_D_M, profile))
-            s += length + self.rng.uniform(11.0, 20.0)
+            s += length + self._gap_m('convoy')
 
     def _add_right_kerb(self, zone: Zone) -> None:
         """Tall vehicles with gaps of 4 to 9 m, in every second one somebody who waits."""
@@ -70,8 +78,8 @@ class OcclusionPopulator(Populator):
             name = self._draw('right_kerb')
             length = KINDS[name].size_lwh_m[0]
             self._add(name, self._at_rest(s + length / 2, PARKING_D_M[0]))
-            gap = self.rng.uniform(4.0, 9.0)
-            if self.rng.random() < 0.5:
+            gap = self._gap_m('right_kerb')
+            if self.rng.random() < 0.5 and gap > _ROOM_M:
                 self._add('pedestrian', self._at_rest(s + length + gap / 2, PARKING_D_M[0] + self.rng.uniform(-1, 0.5)))
             s += length + gap
 
@@ -108,3 +116,19 @@ class OcclusionPopulator(Populator):
                 profile = SpeedProfile((0.0, *times.tolist()), (0.0, 0.0, speed, speed, 0.0))
                 self._add('pedestrian', LineMotion(x, y, heading - side * np.pi / 2, profile))
                 s += spacing_m * self.rng.uniform(0.7, 1.3)
+
+
+class LongOcclusionPopulator(OcclusionPopulator):
+    """The same streets with tall vehicles in platoons, bumper to bumper, so that things stay hidden for two to six seconds."""
+
+    platoon = 4
+    close_m = (0.8, 1.6)
+
+    def __init__(self, road: Road, ground: Ground, occupancy: Occupancy, rng: np.random.Generator) -> None:
+        super().__init__(road, ground, occupancy, rng)
+        self._count = dict.fromkeys(_GAPS_M, 0)
+
+    def _gap_m(self, part: str) -> float:
+        """Metres to the next tall vehicle; every platoon ends with a gap as usual."""
+        self._count[part] += 1
+        return super()._gap_m(part) if self._count[part] % self.platoon == 0 else float(self.rng.uniform(*self.close_m))

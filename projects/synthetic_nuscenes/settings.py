@@ -46,6 +46,7 @@ class Settings:
         parked_density: how full the kerb lanes and pavements are, 0 to 1.
         camera_labels: also write `camera_labels/`: classes of all pixels and 2-D boxes of the cameras' keyframes.
         occlusion: streets of `OcclusionPopulator`, and an ego that stops and goes, instead of the usual ones.
+        long_occlusion: of these, those in which things stay hidden for 2 to 6 s.
         rig: which cameras, a key of `rig.RIGS`; the world and what its LiDAR sees do not depend on it.
     """
 
@@ -60,6 +61,7 @@ class Settings:
     sweep_motion: bool = False
     parked_density: float = 0.8
     occlusion: bool = False
+    long_occlusion: bool = False
     camera_labels: bool = False
     rig: str = 'nuscenes'
 
@@ -92,7 +94,7 @@ class Settings:
         values = asdict(self)
         values['scene_names'] = list(self.scene_names)
         values['image_wh_px'] = list(self.image_wh_px)
-        for name, usual in (('occlusion', False), ('camera_labels', False), ('rig', 'nuscenes')):
+        for name, usual in (('occlusion', False), ('long_occlusion', False), ('camera_labels', False), ('rig', 'nuscenes')):
             if values[name] == usual:
                 # Left out where it changes nothing, so that folders made before this field existed stay valid.
                 del values[name]
@@ -106,6 +108,8 @@ PRESETS: dict[str, Settings] = {
     'mini': Settings('mini', 0, _ALL, 20, 1084, (1600, 900)),
     'full': Settings('full', 0, _ALL, 40, 1086, (1600, 900)),
     'occlusion': Settings('occlusion', 0, _ALL, 40, 362, (160, 90), parked_density=0.7, occlusion=True),
+    'occlusion_long': Settings(
+        'occlusion_long', 0, _ALL, 40, 362, (160, 90), parked_density=0.7, occlusion=True, long_occlusion=True),
 }
 
 
@@ -113,7 +117,7 @@ def make_settings(preset: str, seed: int = 0, **changes: Any) -> Settings:
     """Take a preset and change some fields of it.
 
     Args:
-        preset: nano, tiny, mini, full or occlusion.
+        preset: nano, tiny, mini, full, occlusion or occlusion_long.
         seed: world seed.
         **changes: fields of `Settings`; an unknown one is an error.
 

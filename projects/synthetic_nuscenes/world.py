@@ -9,7 +9,7 @@ import numpy as np
 from projects.synthetic_nuscenes.agents import Agent
 from projects.synthetic_nuscenes.motion import RoadMotion, SpeedProfile
 from projects.synthetic_nuscenes.naming import random_stream
-from projects.synthetic_nuscenes.occlusion import CONVOY_SPEED_MPS, OcclusionPopulator
+from projects.synthetic_nuscenes.occlusion import CONVOY_SPEED_MPS, LongOcclusionPopulator, OcclusionPopulator
 from projects.synthetic_nuscenes.overlap import Occupancy
 from projects.synthetic_nuscenes.populate import Populator, Zone
 from projects.synthetic_nuscenes.road import Ground, Road, build_road
@@ -164,7 +164,8 @@ def build_scene(settings: Settings, name: str) -> Scene:
     occupancy.try_add(ego_track, EGO_SIZE_LW_M, 0.0)
     driven = float(profile.distance(duration))
     zone = Zone(-_FILLED_M, driven + _FILLED_M, settings.parked_density)
-    populator = (OcclusionPopulator if settings.occlusion else Populator)(road, ground, occupancy, rng)
+    streets = LongOcclusionPopulator if settings.long_occlusion else OcclusionPopulator
+    populator = (streets if settings.occlusion else Populator)(road, ground, occupancy, rng)
     populator.populate(zone, profile, duration)
     scenery = SceneryBuilder(road, ground, occupancy, rng)
     scenery.add_walls(-_FILLED_M, driven + _FILLED_M)

@@ -174,7 +174,7 @@ class TemporalFusionDetector(ClipEncoder):
 
     # -- one frame ----------------------------------------------------------------------------------------------------
     def step(self, features: SceneFeatures, state: TemporalState, frames: FrameBatch,
-             truth: SceneTruth | None = None) -> StepOutput:
+             truth: SceneTruth | None = None, unread: bool = False) -> StepOutput:
         """One frame of B scenes.
 
         Args:
@@ -182,10 +182,12 @@ class TemporalFusionDetector(ClipEncoder):
             state: before the frame.
             frames: which frames they are.
             truth: what the frame holds; in eval mode nobody is told.
+            unread: nobody asks what the past adds to this frame: it is left out where the memory can do without.
         """
         truth = truth if self.training else None
         aligned = self.temporal.align(state, frames)
-        readout = self.temporal.read(aligned, features, frames)
+        recorded = self.temporal.record(features) if unread else None
+        readout = self.temporal.read(aligned, features, frames) if recorded is None else recorded
         outputs = self._glance(features, readout) if self.temporal.needs_outputs else None
         after = self.temporal.write(aligned, readout, outputs, frames, truth)
         return StepOutput(readout, after.where(frames.there, state), outputs)
@@ -300,11 +302,11 @@ class TemporalFusionDetector(ClipEncoder):
         state = self.temporal.init_state(clip.at(0, self._wants_levels))
         for t, frames in enumerate(self.steps_of(clip, samples)):
             learns = t >= context or any(there and meta.is_keyframe for there, meta in zip(frames.there, frames.metas))
+            has_loss = self.loss_frames == 'all' or t == length - 1
             with nullcontext() if learns else torch.no_grad():
                 out = self.step(clip.at(t, self._wants_levels), state, frames,
-                                self._truth(samples[t::length]) if self.training else None)
+                                self._truth(samples[t::length]) if self.training else None, unread=not has_loss)
             state = out.state.detach() if t < context else out.state
-            has_loss = self.loss_frames == 'all' or t == length - 1
             readouts.append(out.readout if has_loss else out.readout.without_gradient())
         return Readout.of_clips(readouts), state
 

@@ -7,6 +7,7 @@ speaks the protocol itself, as query heads do, needs none. Parameters stay the h
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import singledispatch
 from typing import Any
 
@@ -28,12 +29,25 @@ class _BEVHead(SceneHead):
         self.head, self.bev_channels = head, head.in_channels
 
     def forward(self, features: SceneFeatures, readout: Readout, truth: SceneTruth | None) -> Any:
-        """As SceneHead.forward."""
+        """As SceneHead.forward.
+
+        Raises:
+            ValueError: where memory changes heat maps, which the head does not have.
+        """
         del truth
+        if readout.heat is not None:
+            raise ValueError(f'model.temporal.readout adds to heat maps, which {type(self.head).__name__} does not have: use a '
+                             'CenterHead, or another readout')
         return self.head([features.needed_bev if readout.bev is None else readout.bev])
 
 
 class _CenterHead(_BEVHead):
+    def forward(self, features: SceneFeatures, readout: Readout, truth: SceneTruth | None) -> Any:
+        outputs = super().forward(features, replace(readout, heat=None), truth)
+        if readout.heat is None:
+            return outputs
+        return [[{**task, 'heatmap': task['heatmap'] + readout.heat} for task in tasks] for tasks in outputs]
+
     def loss_by_feat(self, outputs: Any, samples: Sequence[Det3DDataSample]) -> dict[str, Tensor]:
         return self.head.loss_by_feat(outputs, [sample.gt_instances_3d for sample in samples])
 

@@ -7,13 +7,13 @@ from .copy_memory import CopyMemory
 from .frame_ring import FrameRing
 from .image_network import ImageMemoryNetwork
 from .query_memory import QueryMemory
-from .readouts import ConcatReadout, GateReadout, ResidualReadout
+from .readouts import ConcatReadout, GateReadout, LogOddsReadout, ResidualReadout
 from .similarity import read_memory
 from .slot import TemporalSlot, clock
 from .temporal_memory import TemporalMemory
 
 __all__ = [
     'BEVFormerTemporal', 'BEVMemoryNetwork', 'ConcatReadout', 'ConvGRUFusion', 'CopyMemory', 'FrameRing', 'GateReadout',
-    'ImageMemoryNetwork', 'QueryMemory', 'ResidualReadout', 'StackFusion', 'TemporalMemory', 'TemporalSlot', 'clock',
-    'read_memory',
+    'ImageMemoryNetwork', 'LogOddsReadout', 'QueryMemory', 'ResidualReadout', 'StackFusion', 'TemporalMemory',
+    'TemporalSlot', 'clock', 'read_memory',
 ]

@@ -138,6 +138,11 @@ class StackFusion(TemporalSlot):
         self.proj = zero_conv(hidden_dim, in_channels)
         self.gate = CopyGate(in_channels) if copy else None
 
+    def fit_values(self, features: Tensor) -> None:
+        """Fits the projection of `copy` to BEV features (N, C) of single cells."""
+        if self.gate is not None:
+            self.reduce.fit(features)
+
     def init_state(self, features: SceneFeatures) -> StackState:
         """An empty state for features like these."""
         bev = features.needed_bev
@@ -169,6 +174,10 @@ class StackFusion(TemporalSlot):
             gate = self.gate(torch.cat([bev, current[:, self.hidden_dim:]], dim=1))
             added = added + copy_into(bev, self.reduce.decode(mean, share), share, gate)
         return Readout(bev + self.alpha * added, carried=current)
+
+    def record(self, features: SceneFeatures) -> Readout:
+        """As `read`, without what the past adds."""
+        return Readout(features.needed_bev, carried=self._entry(features.needed_bev, features.observed))
 
     def _entry(self, bev: Tensor, observed: Tensor | None) -> Tensor:
         """What is stored of a frame: (B, Ch, H, W), with `observed` (B, Ch + 1, H, W)."""

@@ -61,6 +61,10 @@ class CellValue(BaseModule):
         del share
         return value
 
+    def fit(self, features: Tensor) -> None:
+        """Sets what does not learn from boxes to what suits features (N, C); nothing here."""
+        del features
+
     def loss(self, bev: Tensor) -> dict[str, Tensor]:
         """What a kind learns by itself of features (N, C, H, W); nothing here."""
         del bev

@@ -32,6 +32,7 @@ from .cell_values import CopyGate, build_value, copy_into
 from .channel_norm import LOCAL_NORM
 from .slot import TemporalSlot, clock
 
+_BLIND = 'temporal=CopyMemory needs to know which cells hold points: the model has no LiDAR'
 _EXTRA = 2
 """Stored beside value and key: what a cell is worth, and that it lies on the map."""
 
@@ -94,8 +95,8 @@ class CopyMemory(TemporalSlot):
         mem_every: every how many frames a frame is written.
         value: what is stored of a cell, one of VALUES; `copy=True` needs 'bev' or 'projection'.
         value_dim: V; 'bev' has C.
-        key_dim: CK of keys; 0 is none: cells then answer by age and worth alone.
-        mix_dim: channels of the convolution over what is there and what was; it starts at zero. 0 is none.
+        key_dim: CK of keys; None is none: cells then answer by age and worth alone.
+        mix_dim: channels of the convolution over what is there and what was; it starts at zero. None is none.
         copy: whether what is remembered stands in for what is not observed.
         half: store maps in half precision.
         point_cloud_range, alpha, align: as in TemporalSlot.
@@ -109,8 +110,8 @@ class CopyMemory(TemporalSlot):
         mem_every: int = 1,
         value: str = 'projection',
         value_dim: int = 32,
-        key_dim: int = 0,
-        mix_dim: int = 32,
+        key_dim: int | None = None,
+        mix_dim: int | None = 32,
         copy: bool = True,
         half: bool = False,
         alpha: float = 1.0,
@@ -124,19 +125,23 @@ class CopyMemory(TemporalSlot):
         self.value = build_value(value, in_channels, value_dim)
         if copy and not self.value.copies:
             raise ValueError(f"temporal.copy=True needs temporal.value 'bev' or 'projection', got {value!r}")
-        if not copy and not mix_dim:
-            raise ValueError('temporal.copy=False with temporal.mix_dim=0 remembers nothing: set one of them')
+        if not copy and mix_dim is None:
+            raise ValueError('temporal.copy=False with temporal.mix_dim=None remembers nothing: set one of them')
         self.cues = CellCues(in_channels)
         self.gate = CopyGate(in_channels) if copy else None
         self.log_decay = nn.Parameter(torch.zeros(()))
         self.keys = CellKeys(in_channels, key_dim) if key_dim else None
-        self.stored_dim = self.value.dim + key_dim + _EXTRA
+        self.stored_dim = self.value.dim + (key_dim or 0) + _EXTRA
         self.mix: nn.Module | None = None
-        if mix_dim:
+        if mix_dim is not None:
             self.narrow = nn.Conv2d(self.value.dim, mix_dim, 1) if self.value.dim > mix_dim else nn.Identity()
             width = 2 * min(self.value.dim, mix_dim) + 2
             self.mix = ConvModule(width, mix_dim, 3, padding=1, norm_cfg=LOCAL_NORM)
             self.proj = zero_conv(mix_dim, in_channels)
+
+    def fit_values(self, features: Tensor) -> None:
+        """Fits what is stored to BEV features (N, C) of single cells."""
+        self.value.fit(features)
 
     def init_state(self, features: SceneFeatures) -> CopyState:
         """An empty state for features like these."""
@@ -162,13 +167,11 @@ class CopyMemory(TemporalSlot):
         """
         bev = features.needed_bev
         if features.observed is None:
-            raise ValueError('temporal=CopyMemory needs to know which cells hold points: the model has no LiDAR')
+            raise ValueError(_BLIND)
         observed = features.observed.to(bev.dtype)
         seen, value = torch.cat([bev, observed], dim=1), self.value(bev)
         null, worth = self.cues(seen).split(1, dim=1)
-        key = () if self.keys is None else (self.keys.key(bev),)
-        entry = torch.cat([value, *key, worth, torch.ones_like(observed)], dim=1)
-        filled = self._filled(state)
+        entry, filled = self._entry(bev, value, worth), self._filled(state)
         if not filled:
             return Readout(bev, carried=entry)
         weights, moved = self._attend(state, bev, null, frames, filled)
@@ -182,6 +185,19 @@ class CopyMemory(TemporalSlot):
             has_history = state.slot_valid.any(dim=1).view(-1, 1, 1, 1)
             added = added + self.proj(mixed) * has_history
         return Readout(bev + self.alpha * added, carried=entry)
+
+    def record(self, features: SceneFeatures) -> Readout:
+        """As `read`, without what the past adds."""
+        bev = features.needed_bev
+        if features.observed is None:
+            raise ValueError(_BLIND)
+        worth = self.cues(torch.cat([bev, features.observed.to(bev.dtype)], dim=1))[:, 1:]
+        return Readout(bev, carried=self._entry(bev, self.value(bev), worth))
+
+    def _entry(self, bev: Tensor, value: Tensor, worth: Tensor) -> Tensor:
+        """(B, V + CK + 2, H, W), what is stored of a frame."""
+        key = () if self.keys is None else (self.keys.key(bev),)
+        return torch.cat([value, *key, worth, torch.ones_like(worth)], dim=1)
 
     def _filled(self, state: CopyState) -> int:
         """Slots that any of the scenes has filled, as the host knows from how many frames were seen."""

@@ -45,6 +45,11 @@ class BEVReadout(BaseModule):
         """bev (B, C, H, W), decoded (B, D, Hm, Wm), occ_logits (B, 1, Hm, Wm) -> (B, C, H, W)."""
         raise NotImplementedError
 
+    def heat(self, occ_logits: Tensor, shape: torch.Size | tuple[int, int], alpha: float) -> Tensor | None:
+        """(B, 1, H, W) to add to the logits of heat maps of this shape; nothing by default."""
+        del occ_logits, shape, alpha
+        return None
+
 
 @MODELS.register_module()
 class GateReadout(BEVReadout):
@@ -54,6 +59,22 @@ class GateReadout(BEVReadout):
         """As BEVReadout.forward; a gate has no use for the decoded features."""
         del decoded
         return gate_bev(bev, occ_logits, alpha)
+
+
+@MODELS.register_module()
+class LogOddsReadout(BEVReadout):
+    """A gate on evidence instead of features: the head's heat-map logits plus `alpha` times those of occupancy, as independent
+    witnesses add up in log-odds. It can raise as well as lower, also where the frame has no points; boxes' numbers are the
+    frame's own."""
+
+    def forward(self, bev: Tensor, decoded: Tensor, occ_logits: Tensor, alpha: float) -> Tensor:
+        """As BEVReadout.forward: bev itself."""
+        del decoded, occ_logits, alpha
+        return bev
+
+    def heat(self, occ_logits: Tensor, shape: torch.Size | tuple[int, int], alpha: float) -> Tensor:
+        """As BEVReadout.heat: alpha times the logits, resized."""
+        return alpha * resize(occ_logits, shape)
 
 
 @MODELS.register_module()

@@ -100,6 +100,12 @@ class TemporalSlot(BaseModule):
         """What the past adds to this frame."""
         raise NotImplementedError
 
+    def record(self, features: SceneFeatures) -> Readout | None:
+        """What `write` needs of a frame that nobody reads (no loss, no boxes), with the frame's own features; None where only a
+        read can tell."""
+        del features
+        return None
+
     def write(self, state: Any, readout: Readout, outputs: HeadOutputs | None, frames: FrameBatch,
               truth: SceneTruth | None = None) -> TemporalState:
         """The state after this frame. Where the frame is padding, the detector keeps the state before it.

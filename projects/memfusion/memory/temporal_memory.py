@@ -185,7 +185,8 @@ class TemporalMemory(TemporalSlot):
         decoded, agent_logits, sensory = self.network.decode(query, remembered, sensory)
         occ_logits = self.network.crop(union_logits(agent_logits))
         return Readout(self.readout(bev, decoded, occ_logits, self.alpha), aux=dict(occ_logits=occ_logits),
-                       carried=ReadCarry(query, sensory, agent_logits, usage, features.observed))
+                       carried=ReadCarry(query, sensory, agent_logits, usage, features.observed),
+                       heat=self.readout.heat(occ_logits, bev.shape[-2:], self.alpha))
 
     def _ask(self, bev: Tensor, memory: MemoryState, frames: FrameBatch) -> MemoryQuery:
         """The frame's query, of the features with the ego channels where they are wanted."""

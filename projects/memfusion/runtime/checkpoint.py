@@ -43,6 +43,7 @@ def _takes_names() -> bool:
 
 
 _CAN_ALLOW = _takes_names()
+_ADDED_BRANCH = re.compile(r'pts_bbox_head\.task_heads\.\d+\.seen\.')
 _SHOWN_KEYS = 4
 # What torch.load and pickle raise for files that are damaged, not checkpoints, or refused.
 _READING_ERRORS = (
@@ -261,7 +262,8 @@ def check_architecture(
         state_dict: key to tensor.
         path: for messages.
         allow_missing_slots: accept that there is nothing at all of a top-level slot (`temporal`, `img_backbone`,
-            `fusion_layer`, ...), whose initial weights then stay: how a training phase starts from the previous one's.
+            `fusion_layer`, ...), or of the branch that `pts_bbox_head.seen_weight` adds, whose initial weights then stay: how
+            a training phase starts from the previous one's.
 
     Raises:
         UserError: naming the file, the first keys and shapes that differ, and what to do.
@@ -278,7 +280,7 @@ def check_architecture(
     missing = [key for key in missing if not key.endswith('num_batches_tracked')]
     present = {key.split('.')[0] for key in state_dict}
     if allow_missing_slots and any(key.split('.')[0] in present for key in model.state_dict()):
-        missing = [key for key in missing if key.split('.')[0] in present]
+        missing = [key for key in missing if key.split('.')[0] in present and not _ADDED_BRANCH.match(key)]
     if misfits or missing or unexpected:
         raise UserError(_architecture_message(path, misfits, missing, list(unexpected), allow_missing_slots))
     check_finite(state_dict, path)

@@ -29,6 +29,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 from projects.memfusion.heads.peak_head import PeakHead
 from projects.memfusion.lidar.pillar_scatter import BatchedPillarsScatter
 from projects.memfusion.lidar.real_points import ChannelsLastScatter, RealPointEncoder
+from projects.memfusion.memory import LogOddsReadout
 
 from .errors import UserError
 
@@ -51,10 +52,11 @@ def fuse_for_inference(model: nn.Module) -> nn.Module:
     """
     model.eval()
     _fold_batch_norms(model)
+    raised = any(isinstance(module, LogOddsReadout) for module in model.modules())  # peaks are not the head's own
     for module in list(model.modules()):
         if isinstance(module, MVXTwoStageDetector):
             _replace_points(module)
-        if isinstance(module, CenterHead):
+        if isinstance(module, CenterHead) and not raised:
             PeakHead.put_into(module)
     for module in list(model.modules()):
         if isinstance(module, MVXTwoStageDetector):

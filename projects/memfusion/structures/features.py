@@ -128,6 +128,7 @@ class Readout:
 
     Attributes:
         bev: (B, C, H, W) features that remember, in place of the frame's own; None where the module leaves them alone.
+        heat: (B, 1, H, W) to be added to the logits of a head's heat maps; None where the module leaves them alone.
         queries: (B, ...) tensors for a query head, by name; empty where there are none.
         past: earlier frames' image features and rigs, for heads that look at them again; None where the module keeps none.
         aux: (B, ...) tensors for the module's own loss and predictions, by name, e.g. occ_logits (B, 1, Hm, Wm).
@@ -139,6 +140,7 @@ class Readout:
     past: History | None = None
     aux: Mapping[str, Tensor] = field(default_factory=dict)
     carried: Any = None
+    heat: Tensor | None = None
 
     @staticmethod
     def of_clips(steps: Sequence[Readout]) -> Readout:
@@ -152,27 +154,31 @@ class Readout:
             None if first.bev is None else join([step.bev for step in steps if step.bev is not None]),
             {name: join([step.queries[name] for step in steps]) for name in first.queries},
             History.of_clips([step.past for step in steps if step.past is not None]),
-            {name: join([step.aux[name] for step in steps]) for name in first.aux})
+            {name: join([step.aux[name] for step in steps]) for name in first.aux},
+            heat=None if first.heat is None else join([step.heat for step in steps if step.heat is not None]))
 
     def float(self) -> Readout:
         """What a head is given of it, in single precision; whole numbers and float64 stay."""
         queries = {name: value.float() if value.is_floating_point() and value.dtype != torch.float64 else value
                    for name, value in self.queries.items()}
         return replace(self, bev=None if self.bev is None else self.bev.float(), queries=queries,
-                       past=None if self.past is None else self.past.float())
+                       past=None if self.past is None else self.past.float(),
+                       heat=None if self.heat is None else self.heat.float())
 
     def without_gradient(self) -> Readout:
         """The same, and no gradient passes from a head into what the past adds; the module's own loss keeps its."""
         return replace(self, bev=None if self.bev is None else self.bev.detach(),
                        queries={name: value.detach() for name, value in self.queries.items()},
-                       past=None if self.past is None else self.past.detach())
+                       past=None if self.past is None else self.past.detach(),
+                       heat=None if self.heat is None else self.heat.detach())
 
     def take(self, rows: Sequence[int]) -> Readout:
         """The frames at these positions, without what was carried."""
         return Readout(None if self.bev is None else take_rows(self.bev, rows),
                        {name: take_rows(value, rows) for name, value in self.queries.items()},
                        None if self.past is None else self.past.take(rows),
-                       {name: take_rows(value, rows) for name, value in self.aux.items()})
+                       {name: take_rows(value, rows) for name, value in self.aux.items()},
+                       heat=None if self.heat is None else take_rows(self.heat, rows))
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 from projects.memfusion.runtime.errors import UserError
 
@@ -23,6 +24,9 @@ class Row:
     def config(self) -> str:
         """Path of the row's config."""
         return f'{FOLDER}/{self.name}.py'
+
+
+AnyRow = TypeVar('AnyRow', bound=Row)
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ ROWS = (
 )
 
 
-def choose_rows(names: list[str] | None, rows: tuple[Row, ...] = ROWS) -> tuple[Row, ...]:
+def choose_rows(names: list[str] | None, rows: tuple[AnyRow, ...]) -> tuple[AnyRow, ...]:
     """The rows with these names, in table order; None is all.
 
     Raises:

@@ -20,7 +20,7 @@ from projects.memfusion.runtime.checkpoint import safe_load
 from projects.memfusion.runtime.run_checks import check_run
 
 from .cache import FeatureCache, load_or_encode
-from .rows import PLAIN, ROWS, Budget, Row
+from .rows import FOLDER, PLAIN, ROWS, Budget, Row
 from .train_row import HISTORIES, build_row, predict, score, train
 
 
@@ -30,10 +30,10 @@ def run_tool(*arguments: str) -> None:
     subprocess.run([sys.executable, *arguments], check=True)
 
 
-def make_data(root: Path) -> None:
-    """The occlusion world, made and prepared where it is missing."""
+def make_data(root: Path, preset: str = 'occlusion') -> None:
+    """The world of this preset, made and prepared where it is missing."""
     if not (root / 'nuscenes_infos_val.pkl').is_file():
-        run_tool('tools/create_synthetic_nuscenes.py', '--preset', 'occlusion', '--out', str(root))
+        run_tool('tools/create_synthetic_nuscenes.py', '--preset', preset, '--out', str(root))
         run_tool('tools/create_data.py', 'nuscenes', '--root-path', str(root), '--version', 'v1.0-mini')
 
 
@@ -51,13 +51,13 @@ def load_row(row: Row, data_root: Path) -> Config:
     return cfg
 
 
-def train_plain(data_root: Path, folder: Path, seed: int) -> dict[str, torch.Tensor]:
-    """The plain detector's weights for this seed, trained where they are missing."""
+def train_plain(data_root: Path, folder: Path, seed: int, config: str = PLAIN) -> dict[str, torch.Tensor]:
+    """The plain detector's weights for this seed, trained by the config of that row where they are missing."""
     last = folder / 'plain_detector' / 'last_checkpoint'
     done = folder / 'plain_detector' / 'done'
     if not done.is_file():
         root = f'{data_root}/'
-        run_tool('tools/train.py', f'configs/study/{PLAIN}.py', '--work-dir', str(last.parent), '--cfg-options',
+        run_tool('tools/train.py', f'{FOLDER}/{config}.py', '--work-dir', str(last.parent), '--cfg-options',
                  f'randomness.seed={seed}', f'train_dataloader.dataset.data_root={root}',
                  f'train_dataloader.dataset.seed={seed}', f'val_dataloader.dataset.data_root={root}',
                  'val_evaluator=None', 'val_dataloader=None', 'val_cfg=None')

@@ -301,7 +301,7 @@ VARIANTS = {
     'gru': dict(type='ConvGRUFusion', in_channels=24, hidden_dim=8),
     'stack': dict(type='StackFusion', in_channels=24, hidden_dim=8),
     'copy': dict(type='CopyMemory', in_channels=24, value_dim=8, key_dim=4),
-    'truth': dict(mask_source='truth'), 'none': dict(mask_source='none'),
+    'log-odds': dict(readout=dict(type='LogOddsReadout')), 'truth': dict(mask_source='truth'), 'none': dict(mask_source='none'),
     'detections': dict(mask_source='detections', masks=BOXES),
     'previous': dict(mask_source='previous_detections', masks=BOXES),
     'agents': dict(mask_source='detections', masks=dict(BOXES, num_agents=3)),
@@ -348,3 +348,20 @@ def test_a_checkpoint_of_another_memory_is_an_error(small_detector):
         memory.load_state_dict(gru.state_dict())
     load_state_dict(memory, small_detector(None).state_dict())  # a plain detector can be given memory
     load_state_dict(small_detector(None), memory.state_dict())  # and a memory can be left out
+
+
+@pytest.mark.parametrize('temporal', [dict(type='CopyMemory', in_channels=24, value_dim=8),
+                                      dict(type='StackFusion', in_channels=24, hidden_dim=8)])
+def test_leaving_out_reads_of_frames_without_loss_changes_no_loss_and_no_gradient(temporal, small_detector, collated, clips):
+    given, results = clips(batch=2, length=3), []
+    for lazy in (True, False):
+        model = small_detector(temporal, train_cfg=dict(loss_frames='last')).train()
+        reads, read = [], model.temporal.read
+        model.temporal.read = lambda *args, reads=reads, read=read: reads.append(1) or read(*args)
+        if not lazy:
+            model.temporal.record = lambda features: None
+        loss = total(model, losses_of(model, collated, given))
+        loss.backward()
+        assert len(reads) == (1 if lazy else 3)
+        results.append([loss, *(p.grad for p in model.parameters())])
+    assert all(torch.allclose(one, other, atol=1e-6) for one, other in zip(*results))

@@ -14,7 +14,7 @@ RANGE = (-6.0, -4.0, -5.0, 6.0, 4.0, 3.0)
 SETTINGS = {
     'projection': dict(value_dim=2), 'bev, keys': dict(value='bev', key_dim=4, num_slots=2),
     'learned': dict(value='learned', value_dim=4, copy=False, mem_every=2),
-    'deep': dict(value='deep', value_dim=4, copy=False), 'copy alone': dict(value='bev', mix_dim=0),
+    'deep': dict(value='deep', value_dim=4, copy=False), 'copy alone': dict(value='bev', mix_dim=None),
     'half': dict(value_dim=2, half=True),
 }
 
@@ -241,7 +241,7 @@ def test_the_stack_that_is_given_observed_and_the_same_start(build, bev, frame, 
 def test_what_does_not_go_together_is_named(memory, build, bev, frame, pose):
     for settings, word in (
             (dict(value='pixels'), 'temporal.value'), (dict(value_dim=9), 'value_dim'), (dict(num_slots=0), 'num_slots'),
-            (dict(value='deep'), 'temporal.copy'), (dict(value='deep', copy=False, mix_dim=0), 'mix_dim')):
+            (dict(value='deep'), 'temporal.copy'), (dict(value='deep', copy=False, mix_dim=None), 'mix_dim')):
         with pytest.raises(ValueError, match=word):
             memory(dict(dict(value_dim=2), **settings))
     with pytest.raises(ValueError, match='observed=True'):
@@ -250,3 +250,17 @@ def test_what_does_not_go_together_is_named(memory, build, bev, frame, pose):
     for blind in (module, build('StackFusion', observed=True)):
         with pytest.raises(ValueError, match='no LiDAR'):
             blind.read(blind.init_state(SceneFeatures(bev())), SceneFeatures(bev()), frame(0, pose()))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('name', [*SETTINGS, 'stack', 'stack control'])
+def test_a_frame_that_nobody_reads_leaves_the_same_memory(name, memory, build, bev, frame, pose, advance):
+    stack = dict(stack={}, **{'stack control': dict(observed=True, copy=True, hidden_dim=2)})
+    module = build('StackFusion', **stack[name]) if name in stack else memory(name)
+    states = [module.init_state(SceneFeatures(bev(0)))] * 2
+    for t in range(3):
+        frames, features = frame(t, pose(x=0.4 * t)), SceneFeatures(bev(t), observed=seen(t))
+        _, aligned, read = advance(module, bev(t), states[0], frames, observed=seen(t))
+        states = [read, module.write(aligned, module.record(features), None, frames)]
+        for field in read.tensors():
+            assert torch.equal(getattr(states[0], field), getattr(states[1], field)), field

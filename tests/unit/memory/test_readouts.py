@@ -41,6 +41,16 @@ def test_training_starts_from_the_plain_detector(kind, inputs):
     assert (readout(kind, random_weights=False)(*inputs, alpha=1.0) - inputs[0]).abs().max() < 1e-6
 
 
+def test_log_odds_leave_features_alone_and_add_to_heat_maps(inputs):
+    bev, decoded, logits = inputs
+    module = readout('LogOddsReadout')
+    assert torch.equal(module(bev, decoded, logits, alpha=1.0), bev)
+    heat = module.heat(torch.full_like(logits, -2.0), bev.shape[-2:], alpha=0.5)
+    assert heat.shape == (2, 1, 8, 12) and (heat + 1.0).abs().max() < 1e-6
+    assert module.heat(logits, bev.shape[-2:], alpha=0.0).abs().max() == 0
+    assert readout('GateReadout').heat(logits, bev.shape[-2:], alpha=1.0) is None
+
+
 def test_an_open_gate_is_the_bev_and_a_closed_one_is_zero(inputs):
     bev, decoded, logits = inputs
     gate = readout('GateReadout')

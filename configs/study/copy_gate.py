@@ -1,0 +1,2 @@
+_base_ = './copy_residual.py'
+model = dict(temporal=dict(readout=dict(type='GateReadout')))

@@ -1,0 +1,143 @@
+"""Study, of a memory that copies. In: the stored rows. Out: the tables in docs/memory.md, between markers of their own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean
+
+from mmengine.logging import print_log
+
+from projects.memfusion.runtime.errors import UserError
+
+from .copying import PLAIN, ROWS, STACK, result_path
+from .report import write_tables
+
+MARKERS = ('<!-- copying: begin -->', '<!-- copying: end -->')
+PLAIN_SEEN, CONVGRU = 'copy_plain_seen', 'copy_convgru'
+COPIES = ('copy', 'copy_slots6')
+"""Rows that are claimed to win."""
+HIDDEN, LONG, SEEN_MAP, OFFICIAL = ('memory/recall_0pts_seen', 'memory/recall_0pts_seen_2-6s', 'memory/mAP_seen',
+                                    'downweight/mAP')
+COLUMNS = {
+    'mAP': 'NuScenes metric/mAP', 'mAP, downweight': OFFICIAL, 'mAP, drop': 'drop/mAP', 'mAP, by points': 'points/mAP',
+    'mAP_seen': SEEN_MAP, 'hidden to 2 s': HIDDEN, 'hidden 2 to 6 s': LONG, '1-5, seen': 'memory/recall_1-5pts_seen',
+    '> 20': 'memory/recall_over20pts', 'flicker': 'memory/flicker', 'error of `seen`': 'memory/seen_ece'}
+SPLITS = {'standing': '_standing', 'moving': '_moving', 'ego stands': '_ego_standing', 'slow': '_ego_slow', 'fast': '_ego_fast',
+          'straight': '_ego_straight', 'turning': '_ego_turning', '1': '_gap1', '2': '_gap2', '3': '_gap3', '4': '_gap4'}
+LONG_SPLITS = {'5 to 8': '_gap5-8', '9 to 12': '_gap9-12'}
+HISTORY_COLUMNS = {'mAP_seen': SEEN_MAP, 'hidden to 2 s': HIDDEN, 'hidden 2 to 6 s': LONG}
+
+Found = dict[int, dict[str, dict[str, float]]]  # seed -> history -> metric -> value
+
+
+def read_rows(results: Path) -> dict[str, Found]:
+    """{row: {seed: {history: {metric: value}}}} of whatever is finished, in the table's order."""
+    rows: dict[str, Found] = {}
+    for row in ROWS:
+        found = {seed: json.loads(path.read_text())['scores'] for seed in range(row.seeds)
+                 if (path := result_path(results, row.name, seed)).is_file()}
+        if found:
+            rows[row.name] = found
+    return rows
+
+
+def values_of(found: Found, name: str, history: str = 'own') -> list[float]:
+    """One metric of every seed that has it."""
+    return [scores[history][name] for scores in found.values() if name in scores.get(history, {})]
+
+
+def cell(values: Sequence[float], sign: str = '') -> str:
+    """Mean and, of several seeds, half their range, in percent."""
+    if not values:
+        return '-'
+    spread = f' ± {100 * (max(values) - min(values)) / 2:.1f}' if len(values) > 1 else ''
+    return f'{100 * mean(values):{sign}.1f}{spread}'
+
+
+def table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Markdown."""
+    return '\n'.join('| ' + ' | '.join(line) + ' |' for line in (heads, ['---'] * len(heads), *lines))
+
+
+def main_table(rows: dict[str, Found]) -> str:
+    """Every row with its own history."""
+    titles = {row.name: row for row in ROWS}
+    lines = [[titles[name].title, str(len(found)), str(titles[name].iterations),
+              *(cell(values_of(found, column)) for column in COLUMNS.values())] for name, found in rows.items()]
+    return table(['row', 'seeds', 'steps', *COLUMNS], lines)
+
+
+def history_table(rows: dict[str, Found]) -> str:
+    """Each row less the plain detector of the same seeds, by whose history it was given."""
+    titles, lines = {row.name: row.title for row in ROWS}, []
+    for name, found in rows.items():
+        for history in ('own', 'other', 'none') if name not in (PLAIN, PLAIN_SEEN) else ():
+            gains = [[scores[history][column] - rows[PLAIN][seed]['own'][column] for seed, scores in found.items()
+                      if seed in rows[PLAIN] and column in scores.get(history, {})] for column in HISTORY_COLUMNS.values()]
+            lines.append([titles[name], history, *(cell(gain, '+') for gain in gains)])
+    return table(['row', 'history', *HISTORY_COLUMNS], lines)
+
+
+def split_table(rows: dict[str, Found]) -> str:
+    """Recall of hidden objects by how they and the ego move, and by keyframes since they were seen; boxes in the first line."""
+    titles = {row.name: row.title for row in ROWS}
+    names = [*(f'0pts_seen{end}' for end in SPLITS.values()), *(f'0pts_seen_2-6s{end}' for end in LONG_SPLITS.values())]
+    first = next(iter(rows[PLAIN].values()))['own']
+    lines = [['boxes', *(f'{first.get(f"memory/num_{name}", 0):.0f}' for name in names)]]
+    lines += [[titles[row], *(cell(values_of(found, f'memory/recall_{name}')) for name in names)]
+              for row, found in rows.items()]
+    return table(['row', *SPLITS, *LONG_SPLITS], lines)
+
+
+def verdict(rows: dict[str, Found]) -> str:
+    """The best copying row against what it must beat; 'beyond the seeds' means that its worst seed beats the other's best."""
+    copies = [name for name in COPIES if name in rows]
+    if not copies:
+        return ''
+    best = max(copies, key=lambda name: mean(values_of(rows[name], HIDDEN) or [0.0]))
+    title = next(row.title for row in ROWS if row.name == best)
+    lines = []
+    for other in (other for other in (STACK, 'copy_stack4_control', CONVGRU) if other in rows):
+        for what, name in (('hidden to 2 s', HIDDEN), ('mAP_seen', SEEN_MAP)):
+            lines.append(_compare(title, values_of(rows[best], name), other, values_of(rows[other], name), what))
+    if STACK in rows:
+        mine, theirs = (mean(values_of(rows[name], LONG) or [0.0]) for name in (best, STACK))
+        lines.append(f'- {title}, hidden 2 to 6 s: {100 * mine:.1f} % against {100 * theirs:.1f} % of the stack of 4 '
+                     '(wanted: twice, and at least 5 %)')
+    plain = ((PLAIN_SEEN, 'NuScenes metric/mAP'), (PLAIN, OFFICIAL), (PLAIN, 'points/mAP'))
+    floor = [mean(values) for name, metric in plain if name in rows and (values := values_of(rows[name], metric))]
+    official = mean(values_of(rows[best], OFFICIAL) or [0.0]) - max(floor, default=0.0)
+    lines.append(f'- {title}, official mAP with hidden boxes downweighted: {100 * official:+.1f} over the best plain detector '
+                 '(wanted: +3)')
+    return '\n'.join(lines)
+
+
+def _compare(title: str, mine: Sequence[float], other: str, theirs: Sequence[float], what: str) -> str:
+    gap, beyond = mean(mine) - mean(theirs), min(mine) > max(theirs)
+    name = next(row.title for row in ROWS if row.name == other)
+    return f'- {title} over {name}, {what}: {100 * gap:+.1f} ({"beyond" if beyond else "within"} the seeds)'
+
+
+def write_report(results: Path, doc: Path) -> None:
+    """Rewrites the tables in `doc`.
+
+    Raises:
+        UserError: where the document has no markers, or no plain row is finished.
+    """
+    rows = read_rows(results)
+    if PLAIN not in rows:
+        raise UserError(f'{results}: the row {PLAIN!r} is not finished for any seed; run it before a report is written')
+    counts = next(iter(rows[PLAIN].values()))['own']
+    absent = [row.title for row in ROWS if row.name not in rows]
+    boxes = [round(counts[f'memory/num_0pts_seen{end}']) for end in ('', '_2-6s')]
+    parts = [
+        f'Percent; mean and half the range over the seeds. Recalls at one false positive a frame, of {boxes[0]} boxes hidden '
+        f'for up to 2 s and {boxes[1]} for 2 to 6 s.' + (f' Not run yet: {"; ".join(absent)}.' if absent else ''),
+        main_table(rows),
+        'Gain over the plain detector of the same seeds, by whose history a row is given:', history_table(rows),
+        'Hidden objects found, by how the box and the ego move and by keyframes since it was last seen:', split_table(rows),
+        verdict(rows)]
+    write_tables(doc, '\n' + '\n\n'.join(part for part in parts if part) + '\n', MARKERS)
+    print_log(f'{len(rows)} of {len(ROWS)} rows written to {doc}', 'current')
