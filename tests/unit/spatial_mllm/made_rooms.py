@@ -43,5 +43,5 @@ def best_accuracy(features, labels, groups):
 
 
 def at_most_chance(accuracy, count, chance):
-    """Within 3.5 standard errors above chance."""
-    return accuracy <= chance + 3.5 * np.sqrt(chance * (1 - chance) / count)
+    """Within 4 standard errors above chance; what is asked twice with two names swapped counts once."""
+    return accuracy <= chance + 4 * np.sqrt(chance * (1 - chance) / (count / 2))

@@ -11,7 +11,7 @@ from projects.spatial_mllm.rooms.furniture import NAMES
 from projects.spatial_mllm.rooms.layout import corners, distances
 from projects.spatial_mllm.rooms.questions import DISTANCES_M
 
-COUNT = 120
+COUNT = 108
 CHANCE = {'object_rel_direction_easy': 1 / 2, 'object_rel_direction_medium': 1 / 3, 'object_rel_direction_hard': 1 / 4,
           'route_planning': 1 / 3, 'other': 1 / 3, 'how': 1 / 3, 'is': 1 / 2, 'what': 1 / 2}
 """Kinds that need frames and poses both, by their number of answers."""
