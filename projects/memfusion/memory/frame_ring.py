@@ -8,17 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from mmdet3d.registry import MODELS
 from torch import Tensor
 
 from projects.memfusion.structures import (
     Calibration,
     FrameBatch,
+    FrameImages,
     HeadOutputs,
     History,
     PastFrame,
@@ -27,68 +26,9 @@ from projects.memfusion.structures import (
     SceneTruth,
     TemporalState,
     empty_clock,
-    take_rows,
 )
 
 from .slot import TemporalSlot, clock
-
-
-@dataclass(frozen=True)
-class RingSlot:
-    """One remembered frame of B scenes: its levels (B, N, Ci, h, w) and its rig, in its own augmented LiDAR frame."""
-
-    levels: tuple[Tensor, ...]
-    rig: Calibration
-
-    def take(self, rows: Sequence[int]) -> RingSlot:
-        """The scenes at these positions."""
-        return RingSlot(tuple(take_rows(level, rows) for level in self.levels), self.rig.select(list(rows)))
-
-    def cat(self, other: RingSlot) -> RingSlot:
-        """These scenes and then those of `other`; where images are padded to other sizes, all to the larger ones."""
-        mine, theirs = self, other
-        if self.padded_hw != other.padded_hw:
-            padded_hw = _larger(self.padded_hw, other.padded_hw)
-            sizes = [_larger(one.shape[-2:], two.shape[-2:]) for one, two in zip(self.levels, other.levels)]
-            mine, theirs = self.padded_to(padded_hw, sizes), other.padded_to(padded_hw, sizes)
-        return RingSlot(tuple(map(torch.cat, zip(mine.levels, theirs.levels))), Calibration.cat([mine.rig, theirs.rig]))
-
-    def like(self, now: RingSlot, there: Sequence[bool]) -> RingSlot:
-        """The same with as much padding as `now`, if the images of the scenes that are `there` leave room for no more."""
-        height, width = now.padded_hw
-        facts, rows = self.rig.facts, [row for row, ok in enumerate(there) if ok]
-        fits = all(h <= height and w <= width for row in rows for h, w in zip(facts.img_height[row], facts.img_width[row]))
-        sizes = [(level.shape[-2], level.shape[-1]) for level in now.levels]
-        if self.padded_hw == now.padded_hw or not fits or not self._keeps_strides(now.padded_hw, sizes):
-            return self
-        return self.padded_to(now.padded_hw, sizes)
-
-    @property
-    def padded_hw(self) -> tuple[int, int]:
-        """Height and width, pixels, that every level covers."""
-        return self.rig.padded_hw or self.rig.facts.largest_hw
-
-    def padded_to(self, padded_hw: tuple[int, int], sizes: Sequence[tuple[int, int]]) -> RingSlot:
-        """Levels of these (h, w) that cover padded_hw; what is cut off, or comes on top as zeros, shows no image.
-
-        Raises:
-            ValueError: where a level's cells would be of another size.
-        """
-        if not self._keeps_strides(padded_hw, sizes):
-            raise ValueError(f'images padded to {self.padded_hw} pixels share a batch with some padded to {padded_hw}, but the '
-                             'cells of their levels are not of one size: let model.data_preprocessor pad to multiples of the '
-                             'largest stride (pad_size_divisor)')
-        levels = tuple(F.pad(level, (0, size[1] - level.shape[-1], 0, size[0] - level.shape[-2]))
-                       for level, size in zip(self.levels, sizes))
-        return RingSlot(levels, self.rig.padded_to(padded_hw))
-
-    def _keeps_strides(self, padded_hw: tuple[int, int], sizes: Sequence[tuple[int, int]]) -> bool:
-        return all(cells * new == more * old for level, size in zip(self.levels, sizes)
-                   for cells, more, old, new in zip(level.shape[-2:], size, self.padded_hw, padded_hw))
-
-
-def _larger(one: Sequence[int], other: Sequence[int]) -> tuple[int, int]:
-    return max(one[0], other[0]), max(one[1], other[1])
 
 
 @dataclass(frozen=True)
@@ -104,7 +44,7 @@ class RingState(TemporalState):
 
     POSES: ClassVar[tuple[str, ...]] = (*TemporalState.POSES, 'slot_global_from_bev')
 
-    slots: tuple[RingSlot, ...]
+    slots: tuple[FrameImages, ...]
     slot_time_s: Tensor
     slot_global_from_bev: Tensor
 
@@ -143,9 +83,9 @@ class RingState(TemporalState):
         if len(states) == 1:
             return states[0]
         same = zip(*(state.slots for state in states))
-        return replace(TemporalState.cat(states), slots=tuple(reduce(RingSlot.cat, slots) for slots in same))
+        return replace(TemporalState.cat(states), slots=tuple(map(FrameImages.join, same)))
 
-    def _with_slots(self, other: Any, change: Callable[[RingSlot], RingSlot]) -> RingState:
+    def _with_slots(self, other: Any, change: Callable[[FrameImages], FrameImages]) -> RingState:
         return replace(other, slots=tuple(change(slot) for slot in self.slots))
 
     def _mix(self, mixed: Any, other: Any, come_from: Sequence[int]) -> RingState:
@@ -153,7 +93,7 @@ class RingState(TemporalState):
         if self.slots is other.slots:  # one was reset: its age alone says that it is empty
             return replace(mixed, slots=self.slots)
         pairs = zip(self.slots, other.slots)
-        return replace(mixed, slots=tuple(mine.cat(theirs).take(come_from) for mine, theirs in pairs))
+        return replace(mixed, slots=tuple(FrameImages.join([mine, theirs]).take(come_from) for mine, theirs in pairs))
 
 
 @MODELS.register_module()
@@ -213,13 +153,13 @@ class FrameRing(TemporalSlot):
             slot_time_s=push(state.slot_time_s, frames.time_s),
             slot_global_from_bev=push(state.slot_global_from_bev, frames.global_from_bev))
 
-    def _slot(self, features: SceneFeatures) -> RingSlot:
+    def _slot(self, features: SceneFeatures) -> FrameImages:
         if features.levels is None or features.calibration is None:
             raise ValueError('temporal=FrameRing keeps image features, but the frames have none: set model.img_backbone')
         kept = range(len(features.levels)) if self.read_levels is None else [
             level % len(features.levels) for level in self.read_levels]
         levels = (level if i in kept else level[..., :0, :0] for i, level in enumerate(features.levels))
-        return RingSlot(tuple(levels), features.calibration)
+        return FrameImages(tuple(levels), features.calibration)
 
 
 def _shown(levels: tuple[Tensor, ...], rig: Calibration, age_s: Tensor, there: tuple[bool, ...]) -> PastFrame:

@@ -4,6 +4,7 @@ from .calibration import Calibration
 from .camera_frame import CameraFrame
 from .features import HeadOutputs, Readout, SceneFeatures, SceneTruth, take_rows
 from .frame import META_KEYS, FrameBatch, FrameMeta
+from .frame_images import FrameImages
 from .history import History, PastFrame
 from .image_labels import ImageLabels
 from .memory_state import MemorySizes, MemoryState, TemporalState, empty_clock
@@ -12,7 +13,7 @@ from .query_state import QueryProposals, QueryState
 from .scene_head import SceneHead
 
 __all__ = [
-    'META_KEYS', 'Calibration', 'CameraFrame', 'FrameBatch', 'FrameMeta', 'HeadOutputs', 'History', 'ImageLabels', 'Looking',
-    'Looks', 'MemorySizes', 'MemoryState', 'PastFrame', 'QueryProposals', 'QueryState', 'Readout', 'SceneFeatures', 'SceneHead',
-    'SceneTruth', 'TemporalState', 'TokenPlaces', 'empty_clock', 'take_rows',
+    'META_KEYS', 'Calibration', 'CameraFrame', 'FrameBatch', 'FrameImages', 'FrameMeta', 'HeadOutputs', 'History',
+    'ImageLabels', 'Looking', 'Looks', 'MemorySizes', 'MemoryState', 'PastFrame', 'QueryProposals', 'QueryState', 'Readout',
+    'SceneFeatures', 'SceneHead', 'SceneTruth', 'TemporalState', 'TokenPlaces', 'empty_clock', 'take_rows',
 ]

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .calibration import Calibration
+from .frame_images import FrameImages
 from .history import History
 from .rows import take_rows
 
@@ -79,16 +80,17 @@ class SceneFeatures:
 
     @staticmethod
     def cat(parts: Sequence[SceneFeatures]) -> SceneFeatures:
-        """Joins frames along the batch; all show the same kinds of features."""
+        """Joins frames along the batch; all show the same kinds of features, images that are padded to any sizes."""
         if len(parts) == 1:
             return parts[0]
-        levels = [part.levels for part in parts if part.levels is not None]
-        rigs = [part.calibration for part in parts if part.calibration is not None]
+        seen = [FrameImages(part.levels, part.calibration) for part in parts
+                if part.levels is not None and part.calibration is not None]
+        images = FrameImages.join(seen) if seen else None
         bev = [part.bev for part in parts if part.bev is not None]
         observed = [part.observed for part in parts if part.observed is not None]
         fused = [part.fused for part in parts if part.fused is not None]
-        return SceneFeatures(torch.cat(bev) if bev else None, tuple(map(torch.cat, zip(*levels))) if levels else None,
-                             Calibration.cat(rigs) if rigs else None, torch.cat(observed) if observed else None,
+        return SceneFeatures(torch.cat(bev) if bev else None, None if images is None else images.levels,
+                             None if images is None else images.rig, torch.cat(observed) if observed else None,
                              torch.cat(fused) if fused else None)
 
     def take(self, rows: Sequence[int]) -> SceneFeatures:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .calibration import Calibration
+from .frame_images import FrameImages
 from .rows import take_rows
 
 
@@ -45,8 +46,8 @@ class PastFrame:
         """Joins scenes along the batch."""
         if len(parts) == 1:
             return parts[0]
-        return PastFrame(tuple(map(torch.cat, zip(*(part.levels for part in parts)))),
-                         Calibration.cat([part.calibration for part in parts]),
+        images = FrameImages.join([FrameImages(part.levels, part.calibration) for part in parts])
+        return PastFrame(images.levels, images.rig,
                          torch.cat([part.age_s for part in parts]), tuple(ok for part in parts for ok in part.there))
 
 

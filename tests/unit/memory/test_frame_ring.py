@@ -6,8 +6,7 @@ import torch
 
 from projects.geometry.rigid import transform_points
 from projects.memfusion.memory import FrameRing
-from projects.memfusion.memory.frame_ring import RingSlot
-from projects.memfusion.structures import Calibration, FrameBatch, FrameMeta, History, SceneFeatures
+from projects.memfusion.structures import Calibration, FrameBatch, FrameImages, FrameMeta, History, SceneFeatures
 
 RANGE = [-51.2, -51.2, -5, 51.2, 51.2, 3]
 
@@ -78,10 +77,10 @@ def test_padding_grows_and_goes_with_the_batch():
     more = padded(slot, (64, 48), (8, 6), (4, 3))
     assert [level.sum() for level in more.levels] == [level.sum() for level in slot.levels]
     assert more.rig.padded_hw == (64, 48) and torch.equal(more.levels[0][..., :4, :], slot.levels[0])
-    both = slot.cat(more)
+    both = FrameImages.join([slot, more])
     assert both.padded_hw == (64, 48) and torch.equal(both.levels[1][0], both.levels[1][1])
     assert torch.equal(more.like(slot, (True,)).levels[0], slot.levels[0])
-    large = RingSlot(more.levels, more.rig.with_img_aug(0, torch.eye(4), (60, 48)).padded_to((64, 48)))
+    large = FrameImages(more.levels, more.rig.with_img_aug(0, torch.eye(4), (60, 48)).padded_to((64, 48)))
     assert large.like(slot, (True,)) is large  # its image would be cut
     assert large.like(slot, (False,)).padded_hw == (32, 48)
     with pytest.raises(ValueError, match=r'padded to \(32, 48\) pixels share a batch .*\(40, 48\).*pad_size_divisor'):

@@ -17,6 +17,7 @@ from unit.queries import scenes
 from unit.queries.scenes import Frames, Watch, build_small, collated, pose_of, streamed
 
 from projects.memfusion import register  # noqa: F401 - fills the registries
+from projects.memfusion.detectors.session import TestMode
 from projects.memfusion.fusion import FastBEVFusion
 from projects.memfusion.queries import QueryHead
 from projects.memfusion.visualization import QueryRecorder
@@ -121,21 +122,26 @@ def test_a_bev_that_cameras_wrote_counts_where_there_are_no_points(model):
         assert (apart > TOLERANCE) == says
 
 
-def test_scenes_of_other_image_sizes_meet_in_a_batch(model, monkeypatch):
+@pytest.mark.parametrize('mode', ['streaming', 'window'])
+def test_scenes_of_other_image_sizes_meet_in_a_batch(model, monkeypatch, mode):
     """What was padded alone is padded more, or less, beside another scene."""
-    if not model.with_img_backbone:
-        pytest.skip('a detector without cameras')
+    if not model.with_img_backbone or (mode == 'window' and model.temporal is None):
+        pytest.skip('a detector without cameras, or without memory')
+    monkeypatch.setattr(model, 'test_mode', TestMode(mode, seq_len=3))
     small = Frames().of('a', 3)
     monkeypatch.setattr(scenes, 'SIZES', ((64, 96), (48, 96), (64, 64)))
     large = Frames().of('bb', 3)
-    alone, answers = streamed(model, large), []
+    alone, mixed = [], []
+    for answers, steps in ((alone, [[frame] for frame in large]), (mixed, (
+            [small[0]], [large[0]], [small[1], large[1]], [small[2]], [large[2]]))):
+        model.session.clear()
+        for step in steps:
+            with Watch(model) as watch, torch.no_grad():
+                model(**collated(model, [[frame] for frame in step]), mode='predict')
+            answers.append(watch.answers[-1])
+    assert all(answer.isfinite().all() for answer in mixed)
+    same([mixed[1], mixed[2][1:], mixed[4]], alone, 'beside smaller images')
     model.session.clear()
-    with Watch(model) as watch, torch.no_grad():
-        for step in ([small[0]], [large[0]], [small[1], large[1]], [small[2]], [large[2]]):
-            model(**collated(model, [[frame] for frame in step]), mode='predict')
-    answers = watch.answers
-    assert all(answer.isfinite().all() for answer in answers)
-    same([answers[1], answers[2][1:], answers[4]], alone, 'beside smaller images')
 
 
 def test_augmentation_that_is_undone_changes_nothing(model):
