@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
+_HEADER_SLACK = 3
+"""Frames that a header may count too many."""
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm')
 
 
@@ -54,17 +56,21 @@ class VideoFile(VideoFrames):
     """A file that OpenCV reads.
 
     Raises:
-        ValueError: naming the file, where it is none.
+        ValueError: naming the file, where it is none, or was cut off.
     """
 
     def __init__(self, path: Path) -> None:
         self.name = str(path)
         capture = self._opened()
-        self.num_frames = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        rate, decodes = float(capture.get(cv2.CAP_PROP_FPS)), capture.grab()
+        said, rate = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), float(capture.get(cv2.CAP_PROP_FPS))
+        capture.set(cv2.CAP_PROP_POS_FRAMES, max(said - 1, 0))
+        ends = said > 0 and capture.grab()
         capture.release()
-        if self.num_frames < 1 or not decodes:
+        self.num_frames = said if ends else self._counted()
+        if self.num_frames < 1:
             raise ValueError(f'{path} is not a readable video: no frame of it can be decoded (was the file cut off?)')
+        if self.num_frames < said - _HEADER_SLACK:
+            raise ValueError(f'{path} is cut off or damaged: its header says {said} frames, {self.num_frames} can be decoded')
         self.stamps_s = np.arange(self.num_frames) / rate if rate > 0 else None
 
     def _opened(self) -> cv2.VideoCapture:
@@ -72,6 +78,14 @@ class VideoFile(VideoFrames):
         if not capture.isOpened():
             raise ValueError(f'{self.name} is not a readable video: OpenCV cannot open it')
         return capture
+
+    def _counted(self) -> int:
+        """Frames that can be decoded one after another."""
+        capture, number = self._opened(), 0
+        while capture.grab():
+            number += 1
+        capture.release()
+        return number
 
     def _decoded(self, indices: list[int]) -> Iterator[tuple[int, np.ndarray]]:
         capture = self._opened()

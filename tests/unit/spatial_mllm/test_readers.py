@@ -68,6 +68,9 @@ def test_videos_that_cannot_be_read_are_named(tmp_path, film):
         open_video(tmp_path / 'text.mp4')
     with pytest.raises(ValueError, match='film.avi has the frames 0 to 39.*40'):
         open_video(film).read([3, 40])
+    (tmp_path / 'cut.avi').write_bytes(film.read_bytes()[:film.stat().st_size // 2])
+    with pytest.raises(ValueError, match='cut.avi is cut off or damaged: its header says 40 frames'):
+        open_video(tmp_path / 'cut.avi')
     (tmp_path / 'empty').mkdir()
     with pytest.raises(ValueError, match='empty holds no frames'):
         open_video(tmp_path / 'empty')
