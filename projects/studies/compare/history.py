@@ -80,8 +80,10 @@ def history_section(results: Path, seed: int = 0) -> list[str]:
     boxes = next(iter(parts[0][1]['scores'].values())).get(COUNTS, 0)
     lines = [f'StreamPETR on LiDAR features of the occlusion world, streamed (`--history`; {parts[0][1]["steps"]} steps of '
              f'{parts[0][1]["clips"]} clips, seed {seed}); recall in percent at one false positive a frame ({boxes:.0f} hidden '
-             'boxes that were seen before):', '', '| row | history | ' + ' | '.join(COLUMNS) + ' |',
+             'boxes that were seen before).', '', '| row | history | ' + ' | '.join(COLUMNS) + ' |',
              '|' + '---|' * (2 + len(COLUMNS))]
+    if missing := [row.title for row in ROWS if row not in dict(parts)]:
+        lines[0] += f' Not run: {", ".join(missing)}.'
     for row, part in parts:
         for history, scores in part['scores'].items():
             cells = [f'{100 * scores[name]:.1f}' if name in scores else '-' for name in COLUMNS.values()]

@@ -49,7 +49,7 @@ def leaf_of(design: str, sensors: str) -> str:
 
 def overfit(design: str, sensors: str, root: Path, minutes: float, path: Path, weights: Path, seed: int = 0,
             lr: float = 2e-3) -> None:
-    """Trains until the recall is WANTED or the time is over, and stores the curve; does nothing where the file is there.
+    """Trains until the recall is WANTED or the time is over, and stores the curve; not again where the file says so.
 
     Args:
         design: one of DESIGNS.
@@ -61,7 +61,7 @@ def overfit(design: str, sensors: str, root: Path, minutes: float, path: Path, w
         seed: of the weights.
         lr: of AdamW after 50 steps; it falls to zero over the minutes, along a cosine.
     """
-    if path.is_file():
+    if path.is_file() and finished(json.loads(path.read_text())['curve'], minutes):
         return
     init_registry()
     cfg, model = network_of(design, sensors, root, seed)
@@ -73,7 +73,7 @@ def overfit(design: str, sensors: str, root: Path, minutes: float, path: Path, w
         if step % 50 == 0:
             curve.append(dict(step=step, minutes=round(spent, 2), recall=round(recall_of(model, items, truths), 3)))
             print_log(f'{design}, {SENSORS[sensors]}: {curve[-1]}', 'current')
-            if curve[-1]['recall'] >= WANTED or spent >= minutes:
+            if finished(curve, minutes):
                 break
         for group in optimizer.param_groups:
             group['lr'] = lr * min(1.0, (step + 1) / 50) * (1 + math.cos(math.pi * min(spent / minutes, 1.0))) / 2
@@ -90,6 +90,11 @@ def overfit(design: str, sensors: str, root: Path, minutes: float, path: Path, w
     path.parent.mkdir(parents=True, exist_ok=True)
     result = dict(row=f'query_{design}', sensors=sensors, truth=int(sum(len(one.labels) for one in truths)), curve=curve)
     write_text(path, json.dumps(result) + '\n')
+
+
+def finished(curve: Sequence[Mapping[str, float]], minutes: float) -> bool:
+    """Whether enough was learned, or the time is over."""
+    return curve[-1]['recall'] >= WANTED or curve[-1]['minutes'] >= minutes
 
 
 def network_of(design: str, sensors: str, root: Path, seed: int = 0) -> tuple[Any, Any]:
@@ -120,6 +125,7 @@ def frames_of(cfg: Any, root: Path, faults: Sequence[dict[str, Any]] = ()) -> tu
         elif step['type'] in test:
             pipeline.append(test[step['type']])
     dataset = DATASETS.build(ConfigDict({**cfg.train_dataloader.dataset, 'seq_len': 1, 'pipeline': pipeline}))
+    dataset.set_epoch(0)  # else the sweeps of a frame are drawn anew in every call
     positions = np.linspace(0, len(dataset) - 1, FRAMES).astype(int).tolist()
     items = [dataset[position] for position in positions]
     for item in items:  # whoever remembers would miss the frames before

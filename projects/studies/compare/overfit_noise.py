@@ -20,8 +20,8 @@ from projects.studies.robustness.report import break_even
 
 from .overfit import DESIGNS, SENSORS, frames_of, network_of, recall_of
 
-ROTATIONS_DEG = (0.5, 1.0, 2.0, 4.0, 8.0)
-TRANSLATIONS_M = (0.05, 0.1, 0.2, 0.5, 1.0)
+ROTATIONS_DEG = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+TRANSLATIONS_M = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 DRAWS = 3
 IMAGES = ('blank', 'other_scene')
 Recalls = dict[str, list[float]]
@@ -50,7 +50,7 @@ def conditions_of(root: Path) -> dict[str, list[tuple[dict[str, Any], ...]]]:
 
 
 def measure_noise(design: str, sensors: str, root: Path, weights: Path, path: Path) -> None:
-    """Stores {condition: recall of each draw}; does nothing where the file is there, or the network is not.
+    """Stores {condition: recall of each draw} of the conditions that are not stored yet; nothing where there is no network.
 
     Args:
         design: one of DESIGNS.
@@ -59,13 +59,15 @@ def measure_noise(design: str, sensors: str, root: Path, weights: Path, path: Pa
         weights: as `overfit` stored them.
         path: of the result file.
     """
-    if path.is_file() or not weights.is_file():
+    recalls: Recalls = json.loads(path.read_text())['recalls'] if path.is_file() else {}
+    missing = {name: draws for name, draws in conditions_of(root).items() if name not in recalls}
+    if not missing or not weights.is_file():
         return
     init_registry()
     cfg, model = network_of(design, sensors, root)
     model.load_state_dict(safe_load(weights, map_location='cpu')['state_dict'])
-    recalls = {name: [round(recall_of(model, *frames_of(cfg, root, faults)), 3) for faults in draws]
-               for name, draws in conditions_of(root).items()}
+    for name, draws in missing.items():
+        recalls[name] = [round(recall_of(model, *frames_of(cfg, root, faults)), 3) for faults in draws]
     print_log(f'{design}, {SENSORS[sensors]}: {recalls}', 'current')
     write_text(path, json.dumps(dict(row=f'query_{design}', sensors=sensors, recalls=recalls)) + '\n')
 

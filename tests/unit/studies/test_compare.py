@@ -10,7 +10,7 @@ import torch
 
 from projects.benchmarks.full_frames import full_frame
 from projects.memfusion.runtime.errors import UserError
-from projects.studies.compare import costs, results, rows, run, sweep
+from projects.studies.compare import costs, history, results, rows, run, sweep
 from projects.studies.compare.report import MARKERS, NOT_RUN, said_of, write_report
 from projects.studies.fusion.rows import LOOKALIKES
 from projects.studies.fusion.train_row import class_means
@@ -133,7 +133,7 @@ def test_rows_have_their_configs_and_committed_results_their_rows(repo):
     assert len({row.name for row in rows.ROWS}) == len(rows.ROWS) and rows.ROWS[0] == LIDAR
     assert [path for row in rows.ROWS for path in (row.config, row.full) if not (repo / path).is_file()] == []
     assert rows.choose_rows([FUSED.name]) == (FUSED,)
-    known = {row.name for row in rows.ROWS}
+    known = {row.name for row in (*rows.ROWS, *history.ROWS)}
     for path in (repo / 'docs' / 'results' / 'fusion').glob('*.json'):
         assert json.loads(path.read_text())['row'] in known, path
 

@@ -57,7 +57,7 @@ def test_the_wrong_rig_that_costs_half_of_what_images_add_is_said(tmp_path):
     row, = [line for line in text.splitlines() if line.startswith('| PETRv2')]
     # the mean of the draws falls from 0.7 at 4 deg to 0.3 at 8: halfway from 1.0 to the 0.1 of blank images is 0.55
     assert row.startswith('| PETRv2, cameras alone | 1.00 | 0.90 |')
-    assert row.endswith('| 0.10 | 0.90 | 5.5 deg | above 100 cm |')
+    assert row.endswith('| 0.10 | 0.90 | 5.5 deg | above 200 cm |')
 
 
 def test_history_is_told_by_whose_it_was(tmp_path):
