@@ -16,8 +16,8 @@ os.environ.setdefault('PYTHONWARNINGS', 'ignore')
 os.chdir(Path(__file__).resolve().parents[1])
 
 MODEL_PARTS = ['inference', 'fused', 'training', 'windows', 'scene_length', 'clips']
-PARTS = ['generation', 'infos', 'loading', 'clip_loading', 'memory_read', 'temporal_steps', 'fusion', 'queries', 'sampling',
-         *MODEL_PARTS]
+PARTS = ['generation', 'infos', 'loading', 'clip_loading', 'memory_read', 'temporal_steps', 'fusion', 'queries', 'encodings',
+         'sampling', *MODEL_PARTS]
 
 
 def parse_args() -> argparse.Namespace:
@@ -39,6 +39,7 @@ def main() -> None:
     import torch
     from mmengine.registry import init_default_scope
 
+    from projects.benchmarks import encodings as benchmark_encodings
     from projects.benchmarks import fused as benchmark_fused
     from projects.benchmarks import fusion as benchmark_fusion
     from projects.benchmarks import infos as benchmark_infos
@@ -66,6 +67,8 @@ def main() -> None:
         'fusion': ('Camera fusion', lambda: benchmark_fusion.measure_fusion(args.repeats)),
         'queries': ('Query decoders', lambda: benchmark_queries.measure_queries(args.repeats)),
         'sampling': ('Frame sampling', lambda: benchmark_sampling.measure_sampling(args.repeats)),
+        'encodings': ('Pose encodings, 900 queries x 6 cameras x 704 tokens, 8 heads of 32',
+                      lambda: benchmark_encodings.measure_encodings(args.repeats)),
         'clip_loading': ('Loading of clips', lambda: benchmark_memory.measure_clip_loading(args.data_root, 3 * args.repeats)),
         'windows': ('Testing modes', lambda: benchmark_memory.measure_windows(args.data_root, args.repeats)),
         'temporal_steps': ('Temporal step of one frame', lambda: benchmark_steps.measure_temporal_steps(args.repeats)),

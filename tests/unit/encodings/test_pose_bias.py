@@ -71,8 +71,10 @@ def test_the_factors_are_the_formula():
     """Their products alone, cameras that are not far apart: to the last digits."""
     encoding = build_encoding(dict(type='PoseALiBi', form='factored', trans_scale=1.0))
     seen = replace(views(), cam_from_world=poses(2, 3, shift=0.3))
-    bound, zero = encoding.bind(seen, None, HEADS, D), torch.zeros(2, HEADS, 18, D, dtype=torch.float64)
-    products = bound.queries(zero) @ bound.keys(zero).transpose(-1, -2) / D ** 0.5
+    bound, zero = encoding.bind(seen, None, HEADS, D, encoding.frame(seen)), torch.zeros(2, HEADS, 18, D, dtype=torch.float64)
+    few = encoding.bind(seen, None, HEADS, D)  # a channel for each of three cameras
+    products, same = (one.queries(zero) @ one.keys(zero).transpose(-1, -2) / D ** 0.5 for one in (bound, few))
+    assert (products - same).abs().max() < 4e-15 and few.keys(zero).shape[-1] == few.values(zero).shape[-1] == 40
     relative = torch.einsum('bipr,bjrs->bijps', seen.cam_from_world, torch.linalg.inv(seen.cam_from_world))[..., :3, :3]
     cosine = (relative.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2
     centers = torch.linalg.inv(seen.cam_from_world)[..., :3, 3]
