@@ -17,7 +17,7 @@ os.chdir(Path(__file__).resolve().parents[1])
 
 MODEL_PARTS = ['inference', 'fused', 'training', 'windows', 'scene_length', 'clips']
 PARTS = ['generation', 'infos', 'loading', 'clip_loading', 'memory_read', 'temporal_steps', 'fusion', 'queries', 'encodings',
-         'sampling', *MODEL_PARTS]
+         'sampling', 'mllm', *MODEL_PARTS]
 
 
 def parse_args() -> argparse.Namespace:
@@ -69,6 +69,7 @@ def main() -> None:
         'sampling': ('Frame sampling', lambda: benchmark_sampling.measure_sampling(args.repeats)),
         'encodings': ('Pose encodings, 900 queries x 6 cameras x 704 tokens, 8 heads of 32',
                       lambda: benchmark_encodings.measure_encodings(args.repeats)),
+        'mllm': ('Attention of the video language model, 4096 tokens, 16 heads of 128', lambda: measure_mllm(args.repeats)),
         'clip_loading': ('Loading of clips', lambda: benchmark_memory.measure_clip_loading(args.data_root, 3 * args.repeats)),
         'windows': ('Testing modes', lambda: benchmark_memory.measure_windows(args.data_root, args.repeats)),
         'temporal_steps': ('Temporal step of one frame', lambda: benchmark_steps.measure_temporal_steps(args.repeats)),
@@ -84,6 +85,12 @@ def main() -> None:
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text('\n'.join(parts))
+
+
+def measure_mllm(repeats: int) -> list:
+    from projects.benchmarks.models import interleave, rows_of
+    from projects.spatial_mllm.benchmark import LIBRARY, attention_cases
+    return rows_of(interleave(attention_cases(), repeats), LIBRARY)
 
 
 if __name__ == '__main__':

@@ -16,8 +16,9 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import eager_attention_forward
 
 from projects.encodings import Views, build_encoding
+from projects.encodings.alibi_factors import FACTORS, MULTIPLE
 
-MODES = ('replace', 'append')
+MODES = ('replace', 'append', 'bias', 'still')
 
 @dataclass(frozen=True)
 class PoseSettings:
@@ -25,12 +26,14 @@ class PoseSettings:
 
     Args:
         mode: 'replace': P takes the rotary channels of time; 'append': new channels of queries and keys, whose key projection
-            starts at zero, so that nothing changes before training.
-        channels: of each head that P acts on; None is all of time's ('replace') or a quarter of the head ('append').
+            starts at zero, so that nothing changes before training; 'bias': logits lose by angle and distance of the cameras
+            (Pose-ALiBi, factored), and nothing is learnt; 'still': time's channels do not turn, and poses play no part.
+        channels: of each head that P acts on, or that stand still; None is all of time's, or a quarter of the head ('append').
         heads: query heads with poses, whole groups that share keys; None is all.
         layers: numbers of the layers with poses; None is all.
         intrinsics: whether P has the camera's K.
         values: whether values and outputs are transformed too; 'replace' only.
+        rotation, distance: weights of 'bias'.
         convention, trans_norm, trans_scale: see projects.encodings.
     """
 
@@ -43,12 +46,14 @@ class PoseSettings:
     convention: str = 'gta'
     trans_norm: str = 'fixed'
     trans_scale: float | None = None
+    rotation: float = 1.0
+    distance: float = 1.0
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise ValueError(f'pose.mode must be one of {", ".join(MODES)}, got {self.mode!r}')
-        if self.mode == 'append' and self.values:
-            raise ValueError("pose.values: mode 'append' gives queries and keys channels, and values none")
+        if self.mode != 'replace' and self.values:
+            raise ValueError(f"pose.values: mode {self.mode!r} leaves values alone; 'replace' does not")
         if self.channels is not None and (self.channels < 4 or self.channels % 4):
             raise ValueError(f'pose.channels={self.channels} must be a multiple of 4')
         for name in ('heads', 'layers'):
@@ -127,21 +132,29 @@ class PosePlan:
         self.key_heads = shape.key_heads_of(settings.heads)
         self.head_count, self.key_head_count = (
             (shape.heads, shape.key_heads) if self.heads is None else (len(self.heads), len(self.key_heads or ())))
+        self.taken: list[int] = []
+        self.added = 0
         if settings.mode == 'append':
-            self.width = settings.channels or max(4, shape.head_dim // 16 * 4)
-            self.taken: list[int] = []
-            layout = f'P{self.width}'
+            self.added = settings.channels or max(4, shape.head_dim // 16 * 4)
+        elif settings.mode == 'bias':
+            self.added = FACTORS + -(shape.head_dim + FACTORS) % MULTIPLE
         else:
-            self.width = shape.head_dim
             self.taken = shape.pose_channels(settings.channels)
-            rest = shape.head_dim - len(self.taken)
-            layout = f'P{len(self.taken)}' + (f' I{rest}' if rest else '')
-        self.layout = layout
+        self.width = self.added if settings.mode == 'append' else shape.head_dim
+        """Channels of a head that the encoding sees."""
 
     def encoding(self) -> Any:
         """A module: P of the tokens' cameras on the first channels. Scenes are relative to their first cameras already."""
         settings = self.settings
-        return build_encoding(dict(type='CaPE6', layout=self.layout, intrinsics=settings.intrinsics, values=settings.values,
+        if settings.mode == 'still':
+            return build_encoding(dict(type='none'))
+        if settings.mode == 'bias':
+            return build_encoding(dict(type='PoseALiBi', form='factored', rotation=settings.rotation,
+                                       distance=settings.distance, trans_norm=settings.trans_norm,
+                                       trans_scale=settings.trans_scale))
+        channels = len(self.taken) or self.width
+        layout = f'P{channels}' + (f' I{self.width - channels}' if self.width > channels else '')
+        return build_encoding(dict(type='CaPE6', layout=layout, intrinsics=settings.intrinsics, values=settings.values,
                                    convention=settings.convention, trans_norm=settings.trans_norm,
                                    trans_scale=settings.trans_scale, reference='world'))
 
@@ -194,8 +207,8 @@ class PoseAttention(nn.Module):
         self.sliding_window = getattr(attention, 'sliding_window', None)
         self.plan = plan
         if plan.settings.mode == 'append':
-            self.pose_q = nn.Linear(self.q_proj.in_features, plan.head_count * plan.width, bias=False)
-            self.pose_k = nn.Linear(self.q_proj.in_features, plan.key_head_count * plan.width, bias=False)
+            self.pose_q = nn.Linear(self.q_proj.in_features, plan.head_count * plan.added, bias=False)
+            self.pose_k = nn.Linear(self.q_proj.in_features, plan.key_head_count * plan.added, bias=False)
             self.reset()
 
     def reset(self) -> None:
@@ -217,7 +230,7 @@ class PoseAttention(nn.Module):
             kwargs: what the library's kernel takes.
         """
         q, k, v = self._project(hidden_states)
-        if self.plan.settings.mode == 'append':
+        if self.plan.added:
             q, k = self.plan.shape.rotate(q, k, *position_embeddings)
             q, k = self._appended(q, k, hidden_states, pose)
         else:
@@ -258,11 +271,19 @@ class PoseAttention(nn.Module):
         return put_heads(q, pose.heads, new_q), put_heads(k, pose.key_heads, new_k), v
 
     def _appended(self, q: Tensor, k: Tensor, hidden: Tensor, pose: BoundPoses) -> tuple[Tensor, Tensor]:
-        """Queries and keys with `width` more channels, zero in heads without poses."""
-        extra_q, extra_k = (layer(hidden).unflatten(-1, (-1, self.plan.width)).transpose(1, 2)
-                            for layer in (self.pose_q, self.pose_k))
-        if pose.queries is not None:
-            extra_q, extra_k = pose.queries.queries(extra_q), pose.keys.keys(extra_k)
+        """Queries and keys with more channels, zero in heads without poses."""
+        width = q.shape[-1]
+        if self.plan.settings.mode == 'append':
+            extra_q, extra_k = (layer(hidden).unflatten(-1, (-1, self.plan.added)).transpose(1, 2)
+                                for layer in (self.pose_q, self.pose_k))
+            if pose.queries is not None:
+                extra_q, extra_k = pose.queries.queries(extra_q), pose.keys.keys(extra_k)
+        elif pose.queries is None:
+            extra_q, extra_k = (torch.zeros_like(of_heads(part, chosen)[..., :1]).expand(-1, -1, -1, self.plan.added)
+                                for part, chosen in ((q, pose.heads), (k, pose.key_heads)))
+        else:
+            extra_q = pose.queries.queries(of_heads(q, pose.heads))[..., width:]
+            extra_k = pose.keys.keys(of_heads(k, pose.key_heads))[..., width:]
         return (torch.cat([q, spread_heads(extra_q, pose.heads, q.shape[1])], dim=-1),
                 torch.cat([k, spread_heads(extra_k, pose.key_heads, k.shape[1])], dim=-1))
 

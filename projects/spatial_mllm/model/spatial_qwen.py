@@ -5,6 +5,7 @@ The networks are the library's: a checkpoint folder of theirs loads, and what is
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import apply_rotary_pos_emb
 from .connectors import Connector, build_connector
 from .pose_attention import AttentionShape, BoundPoses, PoseAttention, PosePlan, PoseSettings
 from .poses import Scene
+from .small_vit import SmallViT
 
 DEFAULT_SCALE = 1 / 25
 """What a learned scale of translations starts with, per metre."""
@@ -28,7 +30,10 @@ Seen = tuple[Tensor, Any, list[Tensor]]
 
 
 class SpatialMixin(Base):
-    """Adds to a library's class what `config.spatial` says: `pose` (PoseSettings), `connector` (see `build_connector`).
+    """Adds to a library's class what `config.spatial` says.
+
+    `pose`: PoseSettings. `connector`: see `build_connector`. `encoder`: settings of a SmallViT, which makes the geometry
+    that the connector reads.
 
     Position ids are always given, never the library's own.
     """
@@ -40,14 +45,22 @@ class SpatialMixin(Base):
         super().__init__(config)
         self.loss_type = 'ForCausalLM'  # which the library reads from the class's name
         spatial = dict(getattr(config, 'spatial', None) or {})
-        unknown = sorted(set(spatial) - {'pose', 'connector'})
+        unknown = sorted(set(spatial) - {'pose', 'connector', 'encoder'})
         if unknown:
-            raise ValueError(f'spatial: unknown parts {unknown}; known are pose and connector')
+            raise ValueError(f'spatial: unknown parts {unknown}; known are pose, connector and encoder')
         self.connector = build_connector(spatial.get('connector'), config.text_config.hidden_size)
+        self.encoder = None if spatial.get('encoder') is None else self._small_vit(spatial['encoder'])
         self.pose_plan: PosePlan | None = None
         self.pose_encoding: Any = None
         if spatial.get('pose') is not None:
             self._add_poses(PoseSettings(**spatial['pose']))
+
+    def _small_vit(self, settings: Mapping[str, Any]) -> SmallViT:
+        if self.connector is None or self.connector.needs != 'geometry':
+            raise ValueError('spatial.encoder: makes geometry, which no connector reads; add a connector of type add or cat')
+        vision = self.config.vision_config
+        row = vision.in_channels * vision.temporal_patch_size * vision.patch_size ** 2
+        return SmallViT(row, merge=vision.spatial_merge_size, **settings)
 
     def _add_poses(self, settings: PoseSettings) -> None:
         layers = self.model.language_model.layers
@@ -101,7 +114,9 @@ class SpatialMixin(Base):
             tokens, deeper = ((video_tokens, []) if pixel_values_videos is None
                               else self.look(pixel_values_videos, video_grid_thw))
             if self.connector is not None:
-                tokens = self.connector(tokens, self._known(self.connector.needs, scene, video_grid_thw))
+                known = (self.encoder(pixel_values_videos, video_grid_thw.tolist())  # type: ignore[union-attr]
+                         if self.encoder is not None else self._known(self.connector.needs, scene, video_grid_thw))
+                tokens = self.connector(tokens, known)
             seen.append((input_ids == self.config.video_token_id, tokens, deeper))
         embeds, deep = self._placed(input_ids, seen)
         if self.pose_plan is not None:
@@ -154,6 +169,8 @@ class SpatialMixin(Base):
         return known
 
     def _bind(self, plan: PosePlan, scene: Scene | None, seen: bool, device: torch.device) -> BoundPoses:
+        if plan.settings.mode == 'still':
+            return plan.bind(self.pose_encoding, None, device)
         if seen and scene is None:
             raise ValueError('the model takes poses into its attention, but this video has none: give a scene, or load the '
                              'model without spatial.pose')

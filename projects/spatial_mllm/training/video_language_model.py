@@ -20,7 +20,7 @@ from .lora import add_lora
 
 _DTYPES = dict(float32=torch.float32, bfloat16=torch.bfloat16)
 _TUNES = ('full', 'connector', 'lora')
-_NEW = ('connector.', 'pose_encoding.', '.pose_q.', '.pose_k.')
+_NEW = ('connector.', 'encoder.', 'pose_encoding.', '.pose_q.', '.pose_k.')
 """In names of parameters that the library's model does not have."""
 
 
@@ -62,7 +62,7 @@ class VideoLanguageModel(BaseModel):
 
     Args:
         checkpoint: local folder in the library's format, with a tokenizer.
-        spatial: dict(pose=..., connector=...), see docs/spatial_mllm.md; None: as the folder says.
+        spatial: dict(pose=..., connector=..., encoder=...), see docs/spatial_mllm.md; None: as the folder says.
         tune: what learns: 'full', 'connector' (all that the library's model does not have), or 'lora' (and that).
         frozen: parts that stay as they are with tune='full', beginnings of names below `model`, e.g. ('visual',).
         lora: settings of peft's LoraConfig.

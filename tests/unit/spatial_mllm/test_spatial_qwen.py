@@ -10,6 +10,7 @@ from transformers import DynamicCache
 
 from projects.spatial_mllm.model.pose_attention import AttentionShape, PoseAttention, PosePlan, PoseSettings
 from projects.spatial_mllm.model.poses import FramePoses
+from projects.spatial_mllm.model.small_vit import SmallViT
 from projects.spatial_mllm.model.spatial_qwen import SpatialQwen25
 
 GREEDY = dict(max_new_tokens=4, do_sample=False, suppress_tokens=SPECIAL, output_logits=True, return_dict_in_generate=True)
@@ -23,7 +24,9 @@ NO_OPS = {
 CHANGES = {
     'replace': REPLACE, 'values of some heads': dict(pose=dict(mode='replace', values=True, heads=(0, 1))),
     'CaPE': dict(pose=dict(mode='replace', convention='eschernet', intrinsics=False)), 'append': APPEND,
-    'cat': dict(connector=dict(type='cat', geometry_dim=GEOMETRY_DIM)),
+    'bias': dict(pose=dict(mode='bias', trans_scale=1.0)), 'bias of some heads': dict(pose=dict(mode='bias', heads=(2, 3))),
+    'encoder': dict(encoder=dict(dim=12), connector=dict(type='add', geometry_dim=48)),
+    'still': dict(pose=dict(mode='still')), 'cat': dict(connector=dict(type='cat', geometry_dim=GEOMETRY_DIM)),
 }
 transformers.logging.set_verbosity_error()
 
@@ -45,7 +48,7 @@ def loaded(family, folder, spatial, train_seed=None):
     if train_seed is not None:
         generator = torch.Generator().manual_seed(train_seed)
         for name, parameter in model.named_parameters():
-            if 'pose' in name or 'connector' in name:
+            if 'pose' in name or 'connector' in name or name.startswith('encoder'):
                 parameter.data.normal_(std=0.2, generator=generator)
     return model
 
@@ -178,6 +181,71 @@ def test_scores_by_a_slow_oracle(mode):
     torch.testing.assert_close(ours, layer.o_proj(read.transpose(1, 2).flatten(2)), rtol=0, atol=1e-6)
 
 
+@torch.no_grad()
+def test_logits_lose_by_angle_and_distance():
+    """2^(-8 h / 4) times (1 - cos theta) + |c_i - c_j|^2 between posed tokens, nothing else."""
+    model = SpatialQwen25(config_25(pose=dict(mode='bias', trans_scale=0.5))).double().eval()
+    layer = model.model.language_model.layers[0].self_attn
+    _, scene = tiny_batch('int')
+    views = scene.views()
+    hidden = torch.randn(2, views.count, 64, dtype=torch.float64)
+    turns = model.model.language_model.rotary_emb(hidden, torch.arange(views.count).expand(3, 2, -1))
+    pose = scene.poses.cam_from_world[scene.step_of_token.clamp(min=0)]
+    turn, center = pose[..., :3, :3], -(pose[..., :3, :3].mT @ pose[..., :3, 3:])[..., 0]
+    cosine = ((turn[:, :, None] * turn[:, None]).sum((-1, -2)) - 1) / 2
+    loss = 1 - cosine + torch.cdist(0.5 * center, 0.5 * center) ** 2
+    posed = scene.step_of_token >= 0
+    loss = loss * (posed[:, :, None] & posed[:, None])
+    mask = torch.ones(views.count, views.count).tril().log().double() - torch.tensor([0.25, 1 / 16, 1 / 64, 1 / 256]).double()[
+        :, None, None] * loss[:, None]
+    plan = model.pose_plan
+    causal = torch.ones(views.count, views.count).tril().log().double()[None, None].expand(2, 1, -1, -1)
+    ours, _ = layer(hidden, turns, plan.bind(model.pose_encoding, views, hidden.device), causal)
+    plain, _ = layer(hidden, turns, plan.bind(model.pose_encoding, None, hidden.device), mask)
+    torch.testing.assert_close(ours, plain, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize('pose', [dict(mode='replace', values=True), dict(mode='append'), dict(mode='bias')], ids=str)
+def test_the_causal_flag_stays_and_values_are_as_wide_as_keys(pose, monkeypatch):
+    """What lets fused kernels work: no mask of queries by keys, one width."""
+    seen = []
+    kernel = torch.nn.functional.scaled_dot_product_attention
+
+    def watch(query, key, value, attn_mask=None, is_causal=False, **kwargs):
+        seen.append((query.shape[-1], key.shape[-1], value.shape[-1], attn_mask, is_causal))
+        return kernel(query, key, value, attn_mask=attn_mask, is_causal=is_causal, **kwargs)
+
+    inputs, scene = tiny_batch('int')
+    model = SpatialQwen25(config_25(pose=pose)).eval()
+    monkeypatch.setattr(torch.nn.functional, 'scaled_dot_product_attention', watch)
+    model(**inputs, scene=scene)
+    ours = seen[-2:]  # the tower's come first
+    width = dict(replace=16, append=20, bias=16 + 16)[pose['mode']]
+    assert ours == [(width, width, width, None, True)] * 2
+
+
+def test_the_small_encoder_tells_places_apart_and_learns():
+    encoder = SmallViT(6, dim=12)
+    rows = torch.ones(2 * 4 * 4 + 16, 6)
+    packed = encoder(rows, [(2, 4, 4), (1, 4, 4)])
+    assert packed.shape == (12, 4 * 12) and (torch.cdist(packed[:8], packed[:8]) + torch.eye(8) > 1e-3).all()
+    torch.testing.assert_close(encoder(rows[32:], [(1, 4, 4)]), packed[8:], rtol=0, atol=1e-6)
+    inputs, scene = tiny_batch('int')
+    model = SpatialQwen25(config_25(encoder=dict(dim=12), connector=dict(type='add', geometry_dim=48, zero=False)))
+    model(**inputs, labels=inputs['input_ids']).loss.backward()
+    assert model.encoder.embed.weight.grad.abs().max() > 0
+
+
+@torch.no_grad()
+def test_still_channels_do_not_know_the_time():
+    inputs, scene = tiny_batch('int')
+    model = SpatialQwen25(config_25(pose=dict(mode='still'))).eval()
+    later = inputs['position_ids'].clone()
+    later[0] *= 7
+    expected = model(**inputs).logits
+    torch.testing.assert_close(model(**dict(inputs, position_ids=later), scene=scene).logits, expected, rtol=0, atol=1e-6)
+
+
 def test_keys_and_values_are_cached_as_they_are_attended_to_before_they_are_repeated():
     model = SpatialQwen25(config_25(**APPEND)).eval()
     inputs, scene = tiny_batch('int')
@@ -201,7 +269,9 @@ def test_which_channels_time_has():
 
 
 @pytest.mark.parametrize('spatial, message', [
-    (dict(pose=dict(mode='add')), 'pose.mode must be one of'), (dict(pose=dict(mode='append', values=True)), 'values none'),
+    (dict(pose=dict(mode='add')), 'pose.mode must be one of'),
+    (dict(encoder=dict(dim=10), connector=dict(type='add', geometry_dim=8)), 'must divide by 6'),
+    (dict(encoder={}), 'no connector reads'), (dict(pose=dict(mode='append', values=True)), 'leaves values'),
     (dict(pose=dict(channels=6)), 'multiple of 4'), (dict(pose=dict(heads=(1, 0))), 'rising numbers'),
     (dict(pose=dict(layers=(2,))), 'the model has 2 layers'), (dict(poses={}), "unknown parts \\['poses'\\]"),
     (dict(connector=dict(type='mul')), 'connector.type must be one of add, cat, camera_token or none'),
