@@ -24,6 +24,7 @@ MODULES: dict[str, dict[str, Any]] = {
     'copy, 3 slots': dict(type='CopyMemory'),
     'copy, 6 slots': dict(type='CopyMemory', num_slots=6),
     'copy, 12 slots': dict(type='CopyMemory', num_slots=12),
+    'copy, 3 slots and a world map': dict(type='CopyMemory', long_term=True),
     'copy, the features, half precision': dict(type='CopyMemory', value='bev', half=True),
 }
 

@@ -26,7 +26,8 @@ from projects.memfusion.structures import (
     empty_clock,
 )
 
-from .cell_values import CopyGate, build_value, copy_into
+from .cell_cues import CopyGate, copy_into
+from .cell_values import build_value
 from .channel_norm import LOCAL_NORM
 from .slot import TemporalSlot, clock
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from mmengine.dist import get_world_size
-from mmengine.model import BaseModule, constant_init
+from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from projects.geometry import full_precision
@@ -15,27 +15,6 @@ from .bev_network import ResidualBlock
 VALUES = ('bev', 'projection', 'learned', 'deep')
 """'bev': the features themselves; 'projection': a subspace that is fitted to them; 'learned': a 1x1 convolution that is trained
 by the detection loss; 'deep': XMem's value path, two 3x3 convolutions beside a shortcut. The last two cannot be turned back."""
-
-
-def copy_into(bev: Tensor, remembered: Tensor, share: Tensor, gate: Tensor) -> Tensor:
-    """`gate * (remembered - share * bev)`: what to add to bev (B, C, H, W); share and gate (B, 1, H, W) in 0..1."""
-    return gate * (remembered - share * bev)
-
-
-class CopyGate(nn.Conv2d):
-    """Where what is remembered stands in for the features: a 3x3 convolution over [bev, observed] -> (B, 1, H, W) in 0..1.
-
-    It starts with what `observed` tells alone: open (0.88) where no point is, shut (0.12) where one is.
-    """
-
-    def __init__(self, in_channels: int) -> None:
-        super().__init__(in_channels + 1, 1, 3, padding=1)
-        constant_init(self, 0.0, bias=2.0)
-        self.weight.data[:, -1, 1, 1] = -4.0
-
-    def forward(self, seen: Tensor) -> Tensor:
-        """[bev, observed] (B, C + 1, H, W) -> (B, 1, H, W)."""
-        return super().forward(seen).sigmoid()
 
 
 class CellValue(BaseModule):

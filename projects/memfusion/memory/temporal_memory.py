@@ -318,7 +318,7 @@ class TemporalMemory(TemporalSlot):
         memory = self._count_usage(memory, carry.usage)
         cells = self._answering_cells(carry.observed, memory)
         selection = carry.query.selection if self.long_term is not None else carry.query.selection[:, :0]
-        stays = slots_that_stay(self.mem_policy, memory, frames, cells, self.map_range)
+        stays = slots_that_stay(self.mem_policy, memory, memory.cell_valid, frames, cells, self.map_range)
 
         def push(stored: Tensor, new: Tensor) -> Tensor:
             moved = torch.cat([stored[stays], new[:, None].to(stored.dtype)], dim=1)

@@ -16,7 +16,7 @@ from .report import write_tables
 
 MARKERS = ('<!-- copying: begin -->', '<!-- copying: end -->')
 PLAIN_SEEN, CONVGRU = 'copy_plain_seen', 'copy_convgru'
-COPIES = ('copy', 'copy_slots6')
+COPIES = ('copy', 'copy_slots6', 'copy_world')
 """Rows that are claimed to win."""
 HIDDEN, LONG, SEEN_MAP, OFFICIAL = ('memory/recall_0pts_seen', 'memory/recall_0pts_seen_2-6s', 'memory/mAP_seen',
                                     'downweight/mAP')

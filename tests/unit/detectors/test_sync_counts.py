@@ -101,7 +101,9 @@ def test_a_step(gated, streamed):
     dict(ego_channels=True, motion_gate={}), dict(max_mem_frames=2, long_term=dict(min_mem_frames=1, num_prototypes=8)),
     dict(type='StackFusion', in_channels=24, hidden_dim=8), dict(type='ConvGRUFusion', in_channels=24, hidden_dim=8),
     dict(type='BEVFormerTemporal', in_channels=24, hidden_dim=8, ffn_channels=8),
-    dict(type='CopyMemory', in_channels=24, value_dim=8, key_dim=4, mem_every=2)])
+    dict(type='CopyMemory', in_channels=24, value_dim=8, key_dim=4, mem_every=2),
+    dict(type='CopyMemory', in_channels=24, value_dim=8, num_slots=1, long_term=True),
+    dict(type='CopyMemory', in_channels=24, value_dim=8, mem_policy=dict(type='sa'))])
 def test_a_step_of_other_memories(temporal, small_detector, streamed):
     model = small_detector(temporal)
     check(streamed(model, 'step', 1), streamed(model, 'step', 4), STEP)

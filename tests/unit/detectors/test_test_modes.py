@@ -71,6 +71,7 @@ MODULES = {
     'gru': dict(type='ConvGRUFusion', in_channels=24, hidden_dim=8),
     'stack': dict(type='StackFusion', in_channels=24, hidden_dim=8, num_frames=3),
     'copy': dict(type='CopyMemory', in_channels=24, value_dim=8, key_dim=4),
+    'copy world': dict(type='CopyMemory', in_channels=24, value_dim=8, num_slots=1, long_term=True),
 }
 
 

@@ -38,7 +38,7 @@ def build(build):
         if hidden_dim is not None:
             return build(kind, random_weights=random_weights, seed=seed, hidden_dim=hidden_dim, **settings)
         torch.manual_seed(seed)
-        module = MODELS.build(dict(type=kind, in_channels=3, point_cloud_range=RANGE, **settings)).eval()
+        module = MODELS.build({**dict(type=kind, in_channels=3, point_cloud_range=RANGE), **settings}).eval()
         for parameter in module.parameters() if random_weights else ():
             parameter.data.add_(0.2 * torch.randn_like(parameter))
         return module
@@ -142,7 +142,8 @@ def test_scenes_of_different_age_in_one_batch_equal_each_alone(name, memory, bev
         for t, out in zip(times, alone):
             assert (outputs[t][b] - out.bev[0]).abs().max() < 1e-5, (b, t)
         for field in last.tensors():
-            assert (getattr(state, field)[b].double() - getattr(last, field)[0].double()).abs().max() < 1e-5, field
+            mine, alone = getattr(state, field)[b].double(), getattr(last, field)[0].double()
+            assert torch.allclose(mine, alone, atol=1e-5, rtol=0), field
 
 
 @torch.no_grad()
@@ -167,7 +168,7 @@ def test_bytes_are_constant_and_half_halves_those_of_the_maps(memory, bev, frame
             _, _, state = advance(module, maps[t % 5], state, frame(t, pose(x=0.1 * t)), observed=seen(0)[..., :4, :6])
         assert len(sizes[name]) == 1
     whole = next(iter(sizes['projection'])) - next(iter(sizes['half']))
-    assert state.maps.nbytes * 2 == whole == 3 * (2 + 2) * 24 * 4  # slots, channels, cells, bytes
+    assert state.maps.nbytes * 2 == whole == 3 * (2 + 3) * 24 * 4  # slots, channels, cells, bytes
 
 
 @torch.no_grad()
@@ -238,10 +239,98 @@ def test_the_stack_that_is_given_observed_and_the_same_start(build, bev, frame, 
         assert (readouts[t].bev - expected).abs().max() < 1e-4
 
 
+SQUARE = (-6.0, -6.0, -5.0, 6.0, 6.0, 3.0)
+
+
+def square(seed, batch=1, share=0.5):
+    draw = torch.Generator().manual_seed(seed)
+    return torch.randn(batch, 3, 12, 12, generator=draw), torch.rand(batch, 1, 12, 12, generator=draw) < share
+
+
+@torch.no_grad()
+def test_what_left_the_slots_lies_still_in_the_world_and_is_read(memory, frame, pose, play):
+    """One frame with points, then none for long: twice bilinear, whatever the ego did in between."""
+    module = memory(dict(value='bev', num_slots=2, long_term=True, point_cloud_range=SQUARE), random_weights=False)
+    poses = [pose(x=700.3 + 0.37 * t, y=-31.7 + 0.21 * t, yaw=0.4 + 0.05 * t) for t in range(9)]
+    first, everywhere = square(0)[0], torch.ones(1, 1, 12, 12, dtype=torch.bool)
+    maps = [first, *[torch.zeros_like(first)] * 8]
+    observed = [everywhere, *[~everywhere] * 8]
+    _, state = play(module, maps[:8], [frame(t, p) for t, p in enumerate(poses[:8])], observed=observed[:8])
+    # settled when frame 2 was written, in a map at the ego's corner of cells; since then shifted by whole cells
+    corner = np.eye(4)
+    corner[:3, 3] = np.floor(poses[2][:3, 3])
+    corner_from_first = torch.from_numpy(np.linalg.inv(corner) @ poses[0])[None]
+    settled = warp_bev(torch.cat([first, everywhere.float()], dim=1), corner_from_first, SQUARE)
+    settled = torch.where(settled[:, -1:] > 0.5, settled / settled[:, -1:].clamp(min=1e-3), 0)
+    settled[:, -1] = (settled[:, -1] > 0.5).float()
+    later = corner.copy()
+    later[:3, 3] = np.floor(poses[7][:3, 3])  # where the map lay when the last frame settled
+    settled = warp_bev(settled, torch.from_numpy(np.linalg.inv(later) @ corner)[None], SQUARE)
+    now = warp_bev(settled, torch.from_numpy(np.linalg.inv(poses[8]) @ later)[None], SQUARE)
+    frames = frame(8, poses[8])
+    weights, found = module._attend(module.align(state, frames), maps[8], torch.full((1, 1, 12, 12), -2.0), frames, 2)
+    inner = now[0, -1] > 0.999
+    assert inner.sum() > 40
+    assert (found[0, 0, :3] - now[0, :3])[:, inner].abs().max() < 1e-3
+    age = 8 * 0.5
+    logit = 1.0 - math.exp(-1.5) * age  # seen, and as old as that
+    others = math.exp(-0.5) + math.exp(-1.0) + math.exp(-2.0)
+    whole = inner & (found[0, 1:, -1] > 0.999).all(dim=0)
+    assert whole.sum() > 40
+    assert (weights[0, 0][whole] - math.exp(logit) / (math.exp(logit) + others)).abs().max() < 1e-3
+    assert module.attention(SceneFeatures(maps[8], observed=observed[8]), state, frames).shape == (1, 4, 12, 12)
+
+
+@torch.no_grad()
+def test_the_world_map_keeps_the_newest_frame_in_which_something_was_seen(memory, frame, pose, play):
+    module = memory(dict(value='bev', num_slots=1, long_term=True, point_cloud_range=SQUARE), random_weights=False)
+    nothing = torch.zeros(1, 1, 12, 12, dtype=torch.bool)
+    corner = nothing.clone()
+    corner[..., :2, :2] = True
+    maps = [torch.full((1, 3, 12, 12), float(value)) for value in (1, 2, 3, 4)]
+    _, state = play(module, maps, [frame(t, pose()) for t in range(4)], observed=[~nothing, nothing, corner, nothing])
+    kept = state.world[0, 0]
+    assert (kept[:4, :4] - 3).abs().max() < 1e-4  # seen within two cells
+    assert max((kept[4:] - 1).abs().max(), (kept[:, 4:] - 1).abs().max()) < 1e-4  # frame 1 had no points
+
+
+@torch.no_grad()
+def test_long_memory_of_scenes_in_one_batch_equals_each_alone_and_a_start_forgets_it(memory, frame, pose, advance, play):
+    module = memory(dict(value_dim=2, num_slots=2, mem_every=2, long_term=True, point_cloud_range=SQUARE))
+    poses = [[pose(x=t), pose(x=50 - 2 * t, yaw=0.2 * t)] for t in range(9)]
+    inputs = [square(t, 2) for t in range(9)]
+    state = module.init_state(SceneFeatures(inputs[0][0]))
+    size = state.num_bytes
+    for t in range(9):
+        frames = frame(t, poses[t], starts=[t == 0, t in (0, 3)])
+        out, _, state = advance(module, inputs[t][0], state, frames, observed=inputs[t][1])
+        assert state.num_bytes == size
+    for b, times in enumerate((range(9), range(3, 9))):
+        steps = [frame(t, poses[t][b], starts=[t == times[0]]) for t in times]
+        maps, observed = ([inputs[t][part][b:b + 1] for t in times] for part in (0, 1))
+        alone, last = play(module, maps, steps, observed=observed)
+        assert (out.bev[b] - alone[-1].bev[0]).abs().max() < 1e-5
+        assert (state.world[b] - last.world[0]).abs().max() < 1e-4
+    assert state.world[0].abs().max() > 0 and state.reset([True, True]).world.abs().max() == 0
+
+
+@torch.no_grad()
+def test_a_policy_says_which_frames_stay(memory, bev, frame, pose, play):
+    """An ego that drives and then waits: the newest frames show one place, a policy keeps another."""
+    module = memory(dict(value_dim=2, num_slots=2, mem_policy=dict(type='sa')))
+    plain = memory(dict(value_dim=2, num_slots=2))
+    steps = [frame(t, pose(x=min(3.0 * t, 6.0))) for t in range(7)]
+    maps, observed = [bev(t) for t in range(7)], [seen(t) for t in range(7)]
+    kept, newest = (play(one, maps, steps, observed=observed)[1].slot_time_s[0] - 1.5e9 for one in (module, plain))
+    assert newest.tolist() == [2.5, 3.0] and kept[-1] == 3.0 and kept[0] < 2.5
+
+
 def test_what_does_not_go_together_is_named(memory, build, bev, frame, pose):
     for settings, word in (
             (dict(value='pixels'), 'temporal.value'), (dict(value_dim=9), 'value_dim'), (dict(num_slots=0), 'num_slots'),
-            (dict(value='deep'), 'temporal.copy'), (dict(value='deep', copy=False, mix_dim=None), 'mix_dim')):
+            (dict(long_term=True), 'every direction'), (dict(mem_policy=dict(type='sa'), align='none'), 'mem_policy'),
+            (dict(long_term=True, point_cloud_range=SQUARE, align='none'), 'network'), (dict(value='deep'), 'temporal.copy'),
+            (dict(value='deep', copy=False, mix_dim=None), 'mix_dim')):
         with pytest.raises(ValueError, match=word):
             memory(dict(dict(value_dim=2), **settings))
     with pytest.raises(ValueError, match='observed=True'):

@@ -1,0 +1,2 @@
+_base_ = './copy.py'
+model = dict(temporal=dict(long_term=True))
