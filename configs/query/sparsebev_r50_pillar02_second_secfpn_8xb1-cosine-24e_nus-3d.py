@@ -1,4 +1,5 @@
 # SparseBEV with cameras and LiDAR at the full nuScenes grid, on the LiDAR-only detector; 8 GPUs with one clip each.
+# Of its eight frames the last one's LiDAR is encoded.
 _base_ = [
     '../_base_/models/sparsebev_pillar.py', '../_base_/datasets/nus_sequence_cameras.py', '../_base_/schedules/cosine_24e.py',
     '../_base_/default_runtime.py'

@@ -75,17 +75,20 @@ class ClipEncoder(MVXTwoStageDetector):
         """Whether frames have BEV features: of the LiDAR, or those that the fusion layer makes of the images alone."""
         return self.with_points or (self.fusion_layer is not None and self.fusion_layer.makes_bev)
 
-    def encode(self, inputs: dict[str, Any], frames: Sequence[bool] | None = None) -> EncodedClip:
+    def encode(self, inputs: dict[str, Any], frames: Sequence[bool] | None = None,
+               with_points: Sequence[bool] | None = None) -> EncodedClip:
         """Voxels and images of the valid frames -> features; zeros where a frame is padding.
 
         Args:
             inputs: what ClipDataPreprocessor gives.
             frames: which of the B x T frames to encode, clip-major; None is all. Others count as padding.
+            with_points: whose BEV features somebody reads, among the B x T; None is all. Those of others are zeros.
         """
         clips, length = inputs['clip_shape']
         there = [i for i, valid in enumerate(inputs['frame_valid']) if valid]
         rows = there if frames is None else [i for i in there if frames[i]]
-        bev, observed, images = self._encode_rows(inputs, there, rows) if rows else self._encode_nothing(inputs, there)
+        bev, observed, images = (
+            self._encode_rows(inputs, there, rows, with_points) if rows else self._encode_nothing(inputs, there))
         if bev is not None and len(rows) < clips * length:
             size = (clips * length, *bev.shape[1:])
             at = torch.tensor(rows, dtype=torch.long).to(bev.device, non_blocking=True)
@@ -99,14 +102,18 @@ class ClipEncoder(MVXTwoStageDetector):
                            None if observed is None else observed.view(clips, length, *observed.shape[1:]), valid, images,
                            blank=None if rows or not self._step_readers() else self._blank_images(images), fused=fused)
 
-    def _encode_rows(self, inputs: dict[str, Any], there: list[int], rows: list[int]) -> tuple[Any, Any, EncodedImages | None]:
+    def _encode_rows(self, inputs: dict[str, Any], there: list[int], rows: list[int],
+                     with_points: Sequence[bool] | None) -> tuple[Any, Any, EncodedImages | None]:
         """bev (V, C, H, W) and observed (V, 1, H, W), or None without points, and the images of the frames at `rows`."""
         chosen = [there.index(row) for row in rows]
         bev = observed = images = None
         if self.with_points:
             self._check_points(inputs)
-            voxels = inputs['voxels'] if rows == there else choose_voxels(inputs['voxels'], chosen, len(there))
-            bev, observed = self.encode_points(voxels, len(rows)), self._observed_cells(voxels, len(rows))
+            read = [i for i, row in enumerate(rows) if with_points is None or with_points[row]]
+            bev, observed = self._encode_lidar(inputs['voxels'], [chosen[i] for i in read], len(there))
+            if len(read) < len(rows):
+                at = torch.tensor(read, dtype=torch.long).to(bev.device, non_blocking=True)
+                bev, observed = (part.new_zeros(len(rows), *part.shape[1:]).index_copy(0, at, part) for part in (bev, observed))
         if self.with_img_backbone:
             images = self.encode_images(inputs, chosen, rows)
             bev, images = self.fuse(bev, images)
@@ -155,6 +162,16 @@ class ClipEncoder(MVXTwoStageDetector):
         branch = [part for part in self._image_branch() if part is not None]
         owed = images.levels if images is not None else [p for part in branch for p in part.parameters()]
         return self._tied(blank, owed)
+
+    def _encode_lidar(self, voxels: dict[str, Tensor], chosen: list[int], num_frames: int) -> tuple[Tensor, Tensor]:
+        """bev (V, C, H, W) and observed (V, 1, H, W) of the V frames at `chosen`, of `num_frames` that have voxels."""
+        if not chosen:  # nothing is read, but other processes wait for this one's gradients
+            with evaluating(self):
+                bev, observed = self._encode_lidar(voxels, [0], num_frames)
+            return bev[:0], observed[:0]
+        if len(chosen) < num_frames:
+            voxels = choose_voxels(voxels, chosen, num_frames)
+        return self.encode_points(voxels, len(chosen)), self._observed_cells(voxels, len(chosen))
 
     def _check_points(self, inputs: dict[str, Any]) -> None:
         if 'voxels' not in inputs:

@@ -214,14 +214,24 @@ class TemporalFusionDetector(ClipEncoder):
         """Detection loss on the last or on all frames, and the memory's own loss on all frames."""
         length = batch_inputs_dict['clip_shape'][1]
         context = self.context_frames(length)
+        read = self._frames_with_read_bev(len(batch_data_samples), length)
         if context == 0:
-            return self.loss_on_clip(self.encode(batch_inputs_dict), batch_data_samples)
+            return self.loss_on_clip(self.encode(batch_inputs_dict, with_points=read), batch_data_samples)
         is_context = [i % length < context for i in range(len(batch_data_samples))]
         with torch.no_grad(), evaluating(self):
-            before = self.encode(batch_inputs_dict, is_context)
-        learned = self.encode(batch_inputs_dict, [not flag for flag in is_context])
+            before = self.encode(batch_inputs_dict, is_context, read)
+        learned = self.encode(batch_inputs_dict, [not flag for flag in is_context], read)
         clip = learned.after(before, context)
         return self.loss_on_clip(clip, batch_data_samples, context)
+
+    def _frames_with_read_bev(self, count: int, length: int) -> list[bool] | None:
+        """Of which frames of training clips anybody reads the LiDAR's BEV features; None is all.
+
+        Where memory keeps images alone, and the last frame alone learns, the LiDAR of the frames before it is read by nobody.
+        """
+        if self.loss_frames == 'all' or self.temporal is None or self.temporal.reads_bev or self.fusion_layer is not None:
+            return None
+        return [i % length == length - 1 for i in range(count)]
 
     def context_frames(self, length: int) -> int:
         """How many of a clip's `length` frames come before those with gradients."""

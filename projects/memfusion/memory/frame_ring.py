@@ -107,7 +107,7 @@ class FrameRing(TemporalSlot):
             0 by 0 cells.
     """
 
-    needs_levels = True
+    needs_levels, reads_bev = True, False
 
     def __init__(self, point_cloud_range: Sequence[float], num_frames: int = 2, align: str = 'network',
                  levels: Sequence[int] | None = None, init_cfg: dict | None = None) -> None:

@@ -41,6 +41,8 @@ class TemporalSlot(BaseModule):
     """Whether `write` wants what the head makes of this very frame."""
     needs_levels = False
     """Whether `read` wants image features beside those of the BEV."""
+    reads_bev = True
+    """Whether it, or the head for its `write`, reads the BEV features of every frame."""
     read_levels: Sequence[int] | None = None
     """Positions of the image levels that it reads; None is all."""
 

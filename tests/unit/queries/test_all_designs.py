@@ -19,6 +19,7 @@ from unit.queries.scenes import Frames, Watch, build_small, collated, pose_of, s
 from projects.memfusion import register  # noqa: F401 - fills the registries
 from projects.memfusion.detectors.session import TestMode
 from projects.memfusion.fusion import FastBEVFusion
+from projects.memfusion.memory import FrameRing
 from projects.memfusion.queries import QueryHead
 from projects.memfusion.visualization import QueryRecorder
 
@@ -197,6 +198,38 @@ def test_every_parameter_learns_in_every_step(model):
         if what == 'plain':
             reached = [name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().max() > 0]
             assert len(reached) > 0.9 * sum(p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize('leaf', [leaf for leaf in LEAVES if leaf.startswith(('sparsebev_r18_p', 'streampetr_r18_p'))])
+def test_lidar_of_frames_that_nobody_reads_is_not_encoded(leaf, monkeypatch):
+    """Clips whose last frame learns, and a memory that keeps images: one LiDAR frame a clip, and the same is learned."""
+    model = copy.deepcopy(detector(leaf)).train()
+    monkeypatch.setattr(model, 'loss_frames', 'last')
+    for module in model.modules():  # statistics would be of fewer frames, noise and dropout of other numbers
+        if isinstance(module, (torch.nn.modules.batchnorm._BatchNorm, torch.nn.Dropout)):
+            module.eval()
+    counts, found = [], []
+    model.pts_backbone.register_forward_hook(lambda module, args, out: counts.append(len(args[0])))
+    for read in (model.temporal is None or model.temporal.reads_bev, True):
+        if model.temporal is not None:
+            monkeypatch.setattr(model.temporal, 'reads_bev', read, raising=False)
+        torch.manual_seed(0)
+        model.zero_grad()
+        losses = model(**collated(model, [Frames().of('a', 2), Frames().of('b', 2)], training=True), mode='loss')
+        model.parse_losses(losses)[0].backward()
+        found.append([parameter.grad for parameter in model.parameters()])
+    rings = isinstance(model.temporal, FrameRing)
+    assert counts == [2 if rings else 4, 4]
+    assert all(torch.allclose(one, other, rtol=1e-3, atol=1e-5) for one, other in zip(*found) if one is not None)
+    if rings:  # both last frames were dropped
+        monkeypatch.setattr(model.temporal, 'reads_bev', False, raising=False)
+        clips = [Frames().of('a', 2), Frames().of('b', 2)]
+        for clip in clips:
+            clip[1]['data_samples'].set_metainfo(dict(frame_valid=False))
+        model.zero_grad()
+        losses = model(**collated(model, clips, training=True), mode='loss')
+        model.parse_losses(losses)[0].backward()
+        assert all(parameter.grad is not None for parameter in model.parameters() if parameter.requires_grad)
 
 
 def test_nobody_is_told_the_truth_in_eval_mode(model):
