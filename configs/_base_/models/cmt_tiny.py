@@ -1,12 +1,6 @@
 # CMT for a CPU: the tiny LiDAR encoders and cameras, their tokens in one decoder of two layers.
-_base_ = './pillar_centerhead_tiny.py'
+_base_ = './pillar_cameras_tiny.py'
 model = dict(
-    data_preprocessor=dict(
-        mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True, pad_size_divisor=32),
-    img_backbone=dict(
-        type='mmdet.ResNet', depth=18, num_stages=3, base_channels=16, strides=(1, 2, 2), dilations=(1, 1, 1),
-        out_indices=(1, 2), norm_cfg=dict(type='BN', requires_grad=True), init_cfg=None),
-    img_neck=dict(type='mmdet.FPN', in_channels=[32, 64], out_channels=64, num_outs=2),
     pts_bbox_head=dict(
         _delete_=True, type='CMTHead', num_classes=10,
         inputs=dict(img_channels=64, bev_channels=96, level=1, bev_stride=2, num_depths=16),

@@ -1,12 +1,6 @@
 # PETRv2 for a CPU with LiDAR: cells of the tiny pillar encoder's BEV join the image cells of two frames.
-_base_ = './pillar_centerhead_tiny.py'
+_base_ = './pillar_cameras_tiny.py'
 model = dict(
-    data_preprocessor=dict(
-        mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True, pad_size_divisor=32),
-    img_backbone=dict(
-        type='mmdet.ResNet', depth=18, num_stages=3, base_channels=16, strides=(1, 2, 2), dilations=(1, 1, 1),
-        out_indices=(1, 2), norm_cfg=dict(type='BN', requires_grad=True), init_cfg=None),
-    img_neck=dict(type='mmdet.FPN', in_channels=[32, 64], out_channels=64, num_outs=2),
     pts_bbox_head=dict(
         _delete_=True, type='PETRv2', num_classes=10, num_queries=100, bev=dict(in_channels=96, stride=2),
         images=dict(
