@@ -3,9 +3,8 @@
 Configs say `custom_imports = dict(imports=['projects.spatial_mllm.register'])`.
 """
 
-from projects.spatial_mllm.geometry_sources import files, networks
 from projects.spatial_mllm.processing import batch
 from projects.spatial_mllm.scoring import metrics
 from projects.spatial_mllm.training import dataset, hooks, video_language_model
 
-__all__ = ['batch', 'dataset', 'files', 'hooks', 'metrics', 'networks', 'video_language_model']
+__all__ = ['batch', 'dataset', 'hooks', 'metrics', 'video_language_model']

@@ -8,18 +8,18 @@ import torch
 from torch import Tensor
 
 from .source import (
-    GEOMETRY_SOURCES,
     Geometry,
     describe_cameras,
     in_first_camera,
     needs_file,
     patch_means,
     poses_of,
+    register_source,
     unproject,
 )
 
 
-@GEOMETRY_SOURCES.register_module()
+@register_source
 class PosedFrames:
     """Cameras of the data set; the camera's token is its pose relative to the first frame's.
 
@@ -48,7 +48,7 @@ class PosedFrames:
         return Geometry(poses, tokens, camera, seen, there.float())
 
 
-@GEOMETRY_SOURCES.register_module()
+@register_source
 class PrecomputedGeometry:
     """What a network (VGGT, Depth Anything 3, a SLAM system) left in the npz file beside the video (docs/spatial_mllm.md).
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from projects.common.safe_tensors import load_listed
 from projects.spatial_mllm.model.poses import FramePoses, unit_intrinsics
 
-from .source import GEOMETRY_SOURCES, Geometry, unproject
+from .source import Geometry, register_source, unproject
 
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -79,7 +79,7 @@ class _Network:
         raise NotImplementedError
 
 
-@GEOMETRY_SOURCES.register_module()
+@register_source
 class VGGTGeometry(_Network):
     """VGGT (Wang et al., 2025), package `vggt`.
 
@@ -105,7 +105,7 @@ class VGGTGeometry(_Network):
         return Geometry(poses, tokens[:, first:], tokens[:, 0], points[0].float().cpu(), confidence[0].float().cpu())
 
 
-@GEOMETRY_SOURCES.register_module()
+@register_source
 class DepthAnything3Geometry(_Network):
     """Depth Anything 3 (2025), package `depth-anything-3` 0.1.1; world points are unprojected depth.
 

@@ -7,19 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from mmengine.registry import Registry
 from torch import Tensor
 
-from projects.common.build import build_from
 from projects.geometry.rigid import transform_points
 from projects.spatial_mllm.model.poses import FramePoses, unit_intrinsics
 
-GEOMETRY_SOURCES = Registry('geometry source')
+SOURCES: dict[str, Callable[..., GeometrySource]] = {}
+"""What a config's `type` may name; `register_source` fills it."""
+Source = TypeVar('Source', bound=type)
 Known = Any
 """readers.geometry_file.VideoGeometry of the frames, or None."""
 
@@ -52,8 +52,25 @@ class GeometrySource(Protocol):
 
 
 def build_source(cfg: Mapping[str, Any] | None) -> GeometrySource | None:
-    """The source of a config (`type` and what it takes); None without one."""
-    return None if cfg is None else build_from(GEOMETRY_SOURCES, cfg)
+    """The source of a config (`type` and what it takes); None without one.
+
+    Raises:
+        ValueError: for another type.
+    """
+    if cfg is None:
+        return None
+    from . import files, networks  # noqa: F401 (both register theirs; they stand on this file)
+    settings = dict(cfg)
+    kind = settings.pop('type', None)
+    if kind not in SOURCES:
+        raise ValueError(f'geometry.type must be one of {", ".join(sorted(SOURCES))}, got {kind!r}')
+    return SOURCES[kind](**settings)
+
+
+def register_source(kind: Source) -> Source:
+    """A decorator: the class becomes a `type` under its name."""
+    SOURCES[kind.__name__] = kind
+    return kind
 
 
 def poses_of(known: Known) -> FramePoses:

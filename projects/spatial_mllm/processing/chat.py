@@ -13,6 +13,7 @@ from .tokenizer import CHAT_END, CHAT_START, VIDEO_PAD, VISION_END, VISION_START
 
 NO_LABEL = -100
 SYSTEM = 'You are a helpful assistant.'
+"""Qwen2.5-VL's line; Qwen3-VL has none."""
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,14 @@ class Chat:
         merge: patches along a side of a token.
         by_frames: whether each grid step is a block of its own behind its time (Qwen3-VL), or all are one (Qwen2.5-VL).
         system: the system line; None leaves it out.
+        middle: where in a grid step its time lies, a share: two frames, half-way from the first to the second.
     """
 
     tokenizer: Any
     merge: int = 2
     by_frames: bool = False
     system: str | None = SYSTEM
+    middle: float = 0.25
 
     def encode(self, question: str, grid: Sequence[int] | None, seconds: float,
                answer: str | None = None) -> tuple[Tensor, Tensor]:
@@ -63,7 +66,7 @@ class Chat:
         steps, tokens = grid[0], grid[1] * grid[2] // self.merge ** 2
         if not self.by_frames:
             return f'{VISION_START}{VIDEO_PAD * (steps * tokens)}{VISION_END}'
-        return ''.join(f'<{(step + 0.5) * seconds:.1f} seconds>{VISION_START}{VIDEO_PAD * tokens}{VISION_END}'
+        return ''.join(f'<{(step + self.middle) * seconds:.1f} seconds>{VISION_START}{VIDEO_PAD * tokens}{VISION_END}'
                        for step in range(steps))
 
     def _tokens(self, text: str) -> list[int]:

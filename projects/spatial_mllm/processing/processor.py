@@ -34,12 +34,12 @@ class Processor:
         seconds_per_grid: of a grid step; 0.5, as published, is a step of 1 at 2 tokens a second. None: as the video says.
         pose_merge: of POSE_MERGES, for the two frames of a token.
         geometry: config of a geometry source; None: none.
-        system: the chat's system line; None leaves it out.
+        system: the chat's system line; None leaves it out; 'published' is the model's own.
     """
 
     def __init__(self, checkpoint: str | Path, patches: Mapping[str, Any] | None = None, time: str | None = None,
                  seconds_per_grid: float | None = 0.5, pose_merge: str = 'first',
-                 geometry: Mapping[str, Any] | GeometrySource | None = None, system: str | None = SYSTEM) -> None:
+                 geometry: Mapping[str, Any] | GeometrySource | None = None, system: str | None = 'published') -> None:
         self.tokenizer = load_tokenizer(checkpoint)
         config = AutoConfig.from_pretrained(checkpoint, local_files_only=True)
         check_ids(self.tokenizer, config, str(checkpoint))
@@ -54,7 +54,10 @@ class Processor:
         rule = time or _TIME[config.model_type]
         self.rule = PositionRule(config.image_token_id, config.video_token_id, self.patches.merge,
                                  getattr(vision, 'tokens_per_second', 2.0), rule)
-        self.chat = Chat(self.tokenizer, self.patches.merge, rule == 'frames', system)
+        if system == 'published':
+            system = SYSTEM if config.model_type == 'qwen2_5_vl' else None
+        temporal = 1 if pose_merge == 'duplicate' else self.patches.temporal
+        self.chat = Chat(self.tokenizer, self.patches.merge, rule == 'frames', system, (temporal - 1) / (2 * temporal))
         self.seconds_per_grid, self.pose_merge = seconds_per_grid, pose_merge
         self.source = build_source(geometry) if isinstance(geometry, Mapping) or geometry is None else geometry
 

@@ -99,6 +99,8 @@ class SpatialQADataset(Dataset):
         raise ValueError(f'{_UNUSABLE_IN_A_ROW} samples in a row cannot be used, the last: {problem}')
 
     def _example(self, sample: Sample) -> Any:
+        if sample.answer is None and not self.test_mode:
+            raise UnusableSampleError(f'{sample.where}: has no answer to learn')
         clip = self.clips(sample)
         try:
             return self.processor(sample.prompt, None if self.test_mode else sample.answer, torch.from_numpy(clip.frames),

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from projects.spatial_mllm.geometry_sources.files import PosedFrames, Precompute
 from projects.spatial_mllm.geometry_sources.source import build_source, in_first_camera, patch_means, unproject
 from projects.spatial_mllm.model.poses import FramePoses
 from projects.spatial_mllm.processing.batch import Example, pack_batch, pad_batch, spatial_collate
-from projects.spatial_mllm.processing.chat import NO_LABEL
+from projects.spatial_mllm.processing.chat import NO_LABEL, Chat
 from projects.spatial_mllm.processing.processor import Processor
 from projects.spatial_mllm.processing.tokenizer import SPECIAL, VIDEO_PAD, load_tokenizer, train_tokenizer
 from projects.spatial_mllm.readers.geometry_file import read_geometry
@@ -109,6 +110,33 @@ def test_each_frame_of_a_duplicated_pair_has_its_pose(room_data):
     assert torch.equal(single.poses.cam_from_world[::2], pairs.poses.cam_from_world)
     first, second = single.pixels[:16].unflatten(1, (3, 2, -1)).unbind(2)
     assert torch.equal(first, second) and torch.equal(first, pairs.pixels[:16].unflatten(1, (3, 2, -1))[:, :, 0])
+
+
+def test_frames_of_qwen3_stand_behind_their_times(checkpoint):
+    tokenizer = load_tokenizer(checkpoint)
+    tokens, labels = Chat(tokenizer, by_frames=True, system=None).encode('Q', (2, 2, 4), 2.0)
+    block = f'<|vision_start|>{VIDEO_PAD * 2}<|vision_end|>'
+    assert tokenizer.decode(tokens) == (f'<|im_start|>user\n<0.5 seconds>{block}<2.5 seconds>{block}Q<|im_end|>\n'
+                                        '<|im_start|>assistant\n')
+    assert (labels == NO_LABEL).all()
+
+
+def test_memory_does_not_grow_with_videos(room_data):
+    data = room_data()
+    seen = sorted({sample.video: sample for sample in data.samples}.values(), key=lambda sample: str(sample.video))
+
+    def peak(count):
+        data.samples = seen * count
+        tracemalloc.start()
+        for index in range(len(data.samples)):
+            data[index]
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    peak(1)
+    more, clip = 6 * len(seen), 4 * 56 * 56 * 3
+    assert peak(8) - peak(2) < more * clip / 4  # paths and headers that Python keeps; no frames
 
 
 def test_seconds_come_from_the_video_where_the_config_says_so(room_data):
@@ -250,12 +278,15 @@ def test_a_bad_video_never_ends_a_run(room_data, rooms, tmp_path):
     data = room_data(source=source)
     bad = next(index for index, sample in enumerate(data.samples) if sample.video == lost[0].parent)
     other = next(index for index, sample in enumerate(data.samples) if sample.video != lost[0].parent)
-    data.samples = [data.samples[bad], data.samples[other]]
+    bad_sample = data.samples[bad]
+    data.samples = [bad_sample, data.samples[other]]
     assert data[0]['row']['id'] == data.samples[1].key  # the next in its place
     data.test_mode = True
     item = data[0]
     assert item['example'] is None and 'sft.jsonl' in item['row']['problem'] and lost[0].name in item['row']['problem']
-    data.test_mode, data.samples = False, data.samples[:1]
+    data.test_mode, data.samples = False, [replace(data.samples[1], answer=None), data.samples[1]]
+    assert data[0]['row'] == data[1]['row']  # nothing to learn from the first
+    data.samples = [bad_sample]
     with pytest.raises(ValueError, match='20 samples in a row cannot be used'):
         data[0]
     (lost[0].parent.parent / f'{lost[0].parent.name}.npz').unlink()
@@ -272,6 +303,8 @@ def test_answers_that_are_there_are_not_asked_again(room_data, tmp_path):
     assert [sample.key for sample in again.samples] == [sample.key for sample in first.samples[-2:]]
     with pytest.raises(ValueError, match='were made with .*sampler'):
         room_data(test_mode=True, answers=str(tmp_path), sampler=dict(type='uniform', num_frames=8))
+    with pytest.raises(ValueError, match='geometry.type must be one of .*PosedFrames'):
+        room_data(dict(geometry=dict(type='Nothing')))
     with pytest.raises(ValueError, match='no question of these types; there are'):
         room_data(kinds=['colour'])
     with pytest.raises(ValueError, match="type='sft': path, videos"):
