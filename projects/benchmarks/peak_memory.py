@@ -20,19 +20,26 @@ def peak_bytes(warm_up: Callable[[], Callable[[], Any]], make: Callable[[], Call
     Args:
         warm_up: makes a small call, so that libraries and threads are there before the count; can be pickled.
         make: makes the call that is measured; can be pickled.
+
+    Raises:
+        RuntimeError: where that process fails.
     """
     context = multiprocessing.get_context('spawn')
-    answer: Any = context.Queue()
-    process = context.Process(target=_peak_bytes, args=(warm_up, make, answer))
+    answer, told = context.Pipe(duplex=False)
+    process = context.Process(target=_peak_bytes, args=(warm_up, make, told))
     process.start()
-    value = answer.get()
+    told.close()  # so that the end of the process is the end of the pipe
+    try:
+        value = answer.recv()
+    except EOFError:
+        raise RuntimeError('the process that measures peak memory ended without an answer: see its error above') from None
     process.join()
     return int(value)
 
 
-def _peak_bytes(warm_up: Callable[[], Callable[[], Any]], make: Callable[[], Callable[[], Any]], answer: Any) -> None:
+def _peak_bytes(warm_up: Callable[[], Callable[[], Any]], make: Callable[[], Callable[[], Any]], told: Any) -> None:
     warm_up()()
-    answer.put(peak_of_call(make()))
+    told.send(peak_of_call(make()))
 
 
 def peak_of_call(call: Callable[[], Any]) -> int:
