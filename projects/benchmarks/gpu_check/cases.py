@@ -38,6 +38,7 @@ MEMORIES: dict[str, dict[str, Any]] = {
     'residual, top-k': dict(XMEM, readout=dict(type='ResidualReadout'), top_k=20),
     'conv-gru': dict(type='ConvGRUFusion', in_channels=BEV_CHANNELS, hidden_dim=16),
     'stack': dict(type='StackFusion', in_channels=BEV_CHANNELS, hidden_dim=16),
+    'copy': dict(type='CopyMemory', in_channels=BEV_CHANNELS, value_dim=8, num_slots=1, long_term=True),
 }
 
 
@@ -125,13 +126,14 @@ def _remember(draw: Draw, settings: dict[str, Any]) -> Callable[[], Tensor]:
     torch.manual_seed(0)
     module: Any = draw.weights(build_from(MODELS, dict(settings, point_cloud_range=RANGE)).eval())
     bevs = [draw(2, BEV_CHANNELS, BEV_CELLS, BEV_CELLS) for _ in range(FRAMES)]
+    seen = [bev.detach()[:, :1] > 0 for bev in bevs]
     steps = [time_step(index, 2, draw.device) for index in range(FRAMES)]
 
     def run() -> Tensor:
         state, outputs = module.init_state(SceneFeatures(bevs[0])), []
-        for bev, frames in zip(bevs, steps):
+        for bev, observed, frames in zip(bevs, seen, steps):
             aligned = module.align(state, frames)
-            readout = module.read(aligned, SceneFeatures(bev), frames)
+            readout = module.read(aligned, SceneFeatures(bev, observed=observed), frames)
             state = module.write(aligned, readout, None, frames)
             outputs.append(readout.bev)
         return torch.stack(outputs)
