@@ -8,6 +8,10 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from projects.common.threads import wait_passively
+
+wait_passively()
 os.environ.setdefault('PYTHONWARNINGS', 'ignore')
 
 from projects.memfusion.runtime import run_cli
