@@ -34,7 +34,7 @@ class Scene:
         size: x, y, z in metres; area_m2 as it was drawn.
         pieces: N pieces of furniture; category (N,), indices of `CATEGORIES`.
         cameras: T views.
-        frames (T, H, W, 3) uint8 RGB, depth (T, H, W) float32 metres.
+        frames (T, H, W, 3) uint8 RGB, depth (T, H, W) float32 metres, owner (T, H, W) index of a piece or -1.
         pixels: (T, N), how many each piece fills.
         least: pixels that a piece must fill to be seen.
     """
@@ -47,6 +47,7 @@ class Scene:
     cameras: Cameras
     frames: np.ndarray
     depth: np.ndarray
+    owner: np.ndarray
     pixels: np.ndarray
     least: float
 
@@ -102,7 +103,7 @@ def _attempt(settings: RoomSettings, rng: np.random.Generator, name: str, area: 
     pixels = _pixels(owner, wanted)
     if pixels.max(axis=0).min() < least:
         return None
-    return Scene(name, size, area, pieces, category, cameras, frames, depth, pixels, least)
+    return Scene(name, size, area, pieces, category, cameras, frames, depth, owner, pixels, least)
 
 
 def _pixels(owner: np.ndarray, count: int) -> np.ndarray:
