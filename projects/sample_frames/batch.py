@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from projects.memfusion.visualization.image_files import write_png
 
 from .picture import draw_sampling
 from .sources import Source, Sources
+
+MOST_BYTES = 200
+"""Of a picture's name: file systems take 255."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,7 @@ def sample_all(names: Sequence[str], sources: Sources, sampler: FrameSampler, ou
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     results = Results.load(out, settings)
+    drawn = {} if pictures is None else {name: pictures / f'{stem}.png' for name, stem in zip(names, plain_names(names))}
     for number, name in enumerate(names, start=1):
         head = f'[{number}/{len(names)}] {name}'
         if name in results.videos:
@@ -78,7 +83,7 @@ def sample_all(names: Sequence[str], sources: Sources, sampler: FrameSampler, ou
         start = time.perf_counter()
         try:
             source = sources.open(name)
-            results.videos[name] = sample_one(source, sampler, None if pictures is None else pictures / f'{plain(name)}.png')
+            results.videos[name] = sample_one(source, sampler, drawn.get(name))
             say(f'{head}: {_line(results.videos[name])}, {time.perf_counter() - start:.1f} s')
         except Exception as error:  # whatever one video is like, the others are done
             results.failed[name] = explain(error) or f'{type(error).__name__}: {error}'
@@ -101,9 +106,14 @@ def sample_one(source: Source, sampler: FrameSampler, picture: Path | None = Non
     return entry
 
 
-def plain(name: str) -> str:
-    """A file name for a video's name; folders become part of it, so that equal file names do not meet."""
-    return ''.join(letter if letter.isalnum() or letter in '-_.' else '_' for letter in name).strip('_.') or 'video'
+def plain_names(names: Sequence[str]) -> list[str]:
+    """A file name for each video's name: folders become part of it, its end is what stays of a long one, each is there once."""
+    found: dict[str, None] = {}
+    for name in names:
+        letters = ''.join(letter if letter.isalnum() or letter in '-_.' else '_' for letter in name).strip('_.') or 'video'
+        end = letters.encode()[-MOST_BYTES:].decode(errors='ignore')
+        found[next(stem for stem in chain([end], (f'{end}-{number}' for number in count(2))) if stem not in found)] = None
+    return list(found)
 
 
 def _line(entry: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ docs/frame_sampling.md has the format.
 from __future__ import annotations
 
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +34,11 @@ class SeeOptions:
     voxel_m: float | None = None
     range_m: float = 4.0
 
+    def __post_init__(self) -> None:
+        for option, size_m in (('--voxel', self.voxel_m), ('--range', self.range_m)):
+            if size_m is not None and not size_m > 0:
+                raise ValueError(f'{option} must be positive, got {size_m}')
+
     @property
     def frustum_voxel_m(self) -> float:
         """Side of a frustum's voxels."""
@@ -46,6 +52,9 @@ def read_geometry(path: Path, see: SeeOptions) -> tuple[Video, np.ndarray | None
         ValueError: naming the file: no npz, arrays that are unknown or lacking, shapes that do not belong together.
     """
     arrays = _read(path)
+    single = [name for name, array in arrays.items() if not array.ndim]
+    if single:
+        raise ValueError(f'{path}: {single[0]} must have one row for each frame, got a single number')
     lengths = {name: len(arrays[name]) for name in ('world_points', 'depth', 'conf', 'world_from_cam', 'stamps_s', 'frames')
                if name in arrays}
     if len(set(lengths.values())) != 1:
@@ -62,7 +71,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files if name not in _UNREAD}
-    except (ValueError, zipfile.BadZipFile, AttributeError, EOFError) as error:  # npy, text, cut zip, pickles
+    except (ValueError, zipfile.BadZipFile, zlib.error, AttributeError, EOFError) as error:  # npy, text, damaged, pickles
         raise ValueError(f'{path} is not an npz file of plain arrays ({error}): write it with numpy.savez') from error
     if unknown := sorted(set(arrays) - set(ARRAYS)):
         raise ValueError(f'{path}: unknown arrays {unknown}. Known: {", ".join(ARRAYS)}')

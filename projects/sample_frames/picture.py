@@ -133,7 +133,7 @@ def _columns(sets: VoxelSets, rows: np.ndarray, flat: np.ndarray) -> tuple[np.nd
     low = ground.min(axis=0) - sets.voxel_m / 2
     cell = np.floor((ground - low) / sets.voxel_m).astype(np.int64)
     shape = tuple(cell.max(axis=0) + 1)
-    seen = np.any([sets.members(int(row)) for row in rows], axis=0)
+    seen = np.any([np.zeros(len(sets.keys), bool), *(sets.members(int(row)) for row in rows)], axis=0)
     there, covered = (np.bincount(np.ravel_multi_index(tuple(part.T), shape), minlength=shape[0] * shape[1]).reshape(shape)
                       for part in (cell, cell[seen]))
     share = np.where(there > 0, covered / np.maximum(there, 1), np.nan)

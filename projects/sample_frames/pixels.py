@@ -101,10 +101,10 @@ class FrameFiles:
         Raises:
             ValueError: it holds none.
         """
-        paths = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
+        paths = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != '.']
         if not paths:
             raise ValueError(f'{folder} holds no frames: no file in it ends with one of {", ".join(IMAGE_SUFFIXES)}')
-        return cls(sorted(paths, key=lambda path: by_number(path.name)))
+        return cls(sorted(paths, key=lambda path: (by_number(path.name), path.name)))
 
     def read(self, frames: Sequence[int]) -> Images:
         """See Pixels; OSError, naming the file, where one is no image."""
@@ -113,4 +113,4 @@ class FrameFiles:
 
 def by_number(name: str) -> list[tuple[int, int, str]]:
     """A sort key in which runs of digits count as numbers."""
-    return [(0, int(part), '') if part.isdigit() else (1, 0, part) for part in re.split(r'(\d+)', name) if part]
+    return [(0, int(part), '') if part.isdecimal() else (1, 0, part) for part in re.split(r'(\d+)', name) if part]

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from projects.geometry.frame_sampling import Frustums, PointClouds, Video, Visible
-from projects.memfusion.data.nuscenes_tables import open_nuscenes, tables_agree
+from projects.memfusion.data.nuscenes_tables import CAMERAS, open_nuscenes, tables_agree
 from projects.memfusion.data.point_files import is_close, read_points
 from projects.memfusion.data.poses import record_matrix
-from projects.memfusion.data.sensor_channels import find_channels
+from projects.memfusion.data.sensor_channels import pick_lidar
 
 from .geometry_file import SeeOptions
 from .pixels import FrameFiles
@@ -33,14 +33,17 @@ class Scenes:
         self.root, self.version = root, version
         self.nusc: NuScenes = open_nuscenes(root, version)
         self.names = [scene['name'] for scene in self.nusc.scene]
-        channels = find_channels(self.nusc, self.nusc.sample)
-        self.lidar, self.camera = channels.lidar, next(iter(channels.cameras), None)
+        having = {channel for sample in self.nusc.sample for channel in sample['data']}
+        self.lidars, cameras = ([sensor['channel'] for sensor in self.nusc.sensor
+                                 if sensor['modality'] == modality and sensor['channel'] in having]
+                                for modality in ('lidar', 'camera'))
+        self.camera = next((name for name in (*CAMERAS, *cameras) if name in cameras), None)
 
     def open(self, name: str, see: SeeOptions) -> tuple[Video, FrameFiles | None]:
         """The keyframes of a scene: a Video with the poses of the LiDAR (for frustums of the first camera), and its pictures.
 
         Raises:
-            ValueError: there is no scene of this name.
+            ValueError: there is no scene of this name, or one of its keyframes has no LiDAR, or no picture of the first camera.
         """
         scene = next((scene for scene in self.nusc.scene if name in (scene['name'], scene['token'])), None)
         if scene is None:
@@ -50,17 +53,20 @@ class Scenes:
             samples = [self.nusc.get('sample', scene['first_sample_token'])]
             while samples[-1]['next']:
                 samples.append(self.nusc.get('sample', samples[-1]['next']))
-            cameras = self._records(samples, self.camera)
-            poses, visible = self._sees(samples, cameras, see)
+            cameras = [] if self.camera is None else self._records(name, samples, self.camera)
+            poses, visible = self._sees(name, samples, cameras, see)
         stamps_s = np.array([sample['timestamp'] * 1e-6 for sample in samples])
         pictures = FrameFiles([self.root / camera['filename'] for camera in cameras], [sample['token'] for sample in samples])
         return Video(len(samples), name, stamps_s, poses, visible), pictures if cameras else None
 
-    def _records(self, samples: list[dict], channel: str | None) -> list[dict[str, Any]]:
-        """The channel's keyframes; none where there is no such channel."""
-        return [] if channel is None else [self.nusc.get('sample_data', sample['data'][channel]) for sample in samples]
+    def _records(self, name: str, samples: list[dict], channel: str) -> list[dict[str, Any]]:
+        """The channel's keyframes."""
+        for sample in samples:
+            if channel not in sample['data']:
+                raise ValueError(f'{self.root / self.version}: keyframe {sample["token"]} of {name} has no {channel}')
+        return [self.nusc.get('sample_data', sample['data'][channel]) for sample in samples]
 
-    def _sees(self, samples: list[dict], cameras: list[dict], see: SeeOptions) -> tuple[np.ndarray, Visible]:
+    def _sees(self, name: str, samples: list[dict], cameras: list[dict], see: SeeOptions) -> tuple[np.ndarray, Visible]:
         if see.kind == 'frustum' and cameras:
             sensor = self.nusc.get('calibrated_sensor', cameras[0]['calibrated_sensor_token'])
             poses = np.stack([self._pose(camera) for camera in cameras])
@@ -70,7 +76,8 @@ class Scenes:
         if see.kind not in ('auto', 'lidar'):
             raise ValueError(f'{self.root / self.version} has no {see.kind} for its scenes: use --sees lidar, or frustum where '
                              'there are cameras')
-        clouds = self._records(samples, self.lidar)
+        lidar = pick_lidar(self.lidars, where=f'the tables in {self.root / self.version}')
+        clouds = self._records(name, samples, lidar)
         poses = np.stack([self._pose(cloud) for cloud in clouds])
 
         def load(frame: int) -> np.ndarray:

@@ -54,7 +54,7 @@ class Sources:
         """Videos and scenes that are meant: `all` is every scene, FILE.txt the lines of a file; each once, in order.
 
         Raises:
-            UserError: for `all` without a data set, an empty list, or one geometry file for several videos.
+            UserError: for `all` without a data set, a list that is empty or no text, or one geometry file for several videos.
             FileNotFoundError: for a list that is not there.
         """
         found: list[str] = []
@@ -64,7 +64,7 @@ class Sources:
                     raise UserError('all means every scene of a data set: give --root')
                 found += self.scenes.names
             elif word.endswith(LIST_SUFFIX):
-                found += [line.strip() for line in Path(word).read_text().splitlines() if line.strip()]
+                found += _lines(Path(word))
             else:
                 found.append(word)
         if not found:
@@ -114,3 +114,11 @@ class Sources:
         if not file.is_file():
             raise FileNotFoundError(2, 'no geometry of this video', str(file))
         return file
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        text = path.read_text(encoding='utf-8-sig')
+    except UnicodeDecodeError as error:
+        raise UserError(f'{path} is no list of videos in UTF-8, one a line: {error}') from error
+    return [line.strip() for line in text.splitlines() if line.strip()]

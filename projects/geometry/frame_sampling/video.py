@@ -49,6 +49,9 @@ class Video:
                              f'{np.shape(self.stamps_s)}')
         if self.world_from_cam is not None:
             check_poses(self.world_from_cam, self.num_frames, self.name)
+        rows = getattr(self.visible, 'num_frames', self.num_frames)
+        if rows != self.num_frames:
+            raise ValueError(f'{self.name} has {self.num_frames} frames, but what they see is known of {rows}')
 
     def needed_poses(self, why: str) -> np.ndarray:
         """(T, 4, 4); ValueError where there are none."""

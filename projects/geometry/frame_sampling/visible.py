@@ -88,6 +88,14 @@ class WorldPoints:
     voxel_m: float | None = None
     name: str = 'points'
 
+    def __post_init__(self) -> None:
+        _check_confidence(self.confidence, self.points_m.shape[:-1], self.name)
+
+    @property
+    def num_frames(self) -> int:
+        """T."""
+        return len(self.points_m)
+
     def __call__(self, frames: np.ndarray) -> VoxelSets:
         """See Visible."""
         confidence = None if self.confidence is None else self.confidence[frames]
@@ -99,7 +107,7 @@ class DepthMaps:
     """Depth images with poses.
 
     Attributes:
-        depth_m: (T, h, w) along the optical axis; 0 or NaN where there is none.
+        depth_m: (T, h, w) along the optical axis; 0, NaN or infinite where there is none.
         intrinsics: (3, 3) or (T, 3, 3) of the depth image's own pixels, integers at centres.
         world_from_cam: (T, 4, 4), cameras look along z, x right, y down.
         confidence: (T, h, w), or None.
@@ -118,6 +126,12 @@ class DepthMaps:
             raise ValueError(f'{self.name}: depth must be (frames, height, width), got {self.depth_m.shape}')
         check_poses(self.world_from_cam, len(self.depth_m), self.name)
         check_intrinsics(self.intrinsics, len(self.depth_m), self.name)
+        _check_confidence(self.confidence, self.depth_m.shape, self.name)
+
+    @property
+    def num_frames(self) -> int:
+        """T."""
+        return len(self.depth_m)
 
     def __call__(self, frames: np.ndarray) -> VoxelSets:
         """See Visible."""
@@ -126,7 +140,8 @@ class DepthMaps:
 
     def points(self, frames: np.ndarray) -> np.ndarray:
         """(M, h, w, 3) float64 world points; NaN where there is no depth."""
-        depth = np.where(self.depth_m[frames] > 0, self.depth_m[frames], np.nan).astype(np.float64)
+        depth = self.depth_m[frames].astype(np.float64)
+        depth = np.where((depth > 0) & (depth < np.inf), depth, np.nan)
         v, u = np.mgrid[:depth.shape[1], :depth.shape[2]].astype(np.float64)
         pixels = np.stack([u, v, np.ones_like(u)], axis=-1).reshape(-1, 3)
         cam_from_img = np.linalg.inv(np.broadcast_to(self.intrinsics, (len(self.depth_m), 3, 3))[frames].astype(np.float64))
@@ -233,6 +248,11 @@ class Frustums(FixedGrid):
         rays = pixels @ np.linalg.inv(intrinsics.astype(np.float64)).T
         depth = self.range_m * steps(self.range_m)
         return move(self.world_from_cam[frame], (rays[:, None] * depth[None, :, None]).reshape(-1, 3))
+
+
+def _check_confidence(confidence: np.ndarray | None, shape: tuple[int, ...], name: str) -> None:
+    if confidence is not None and confidence.shape != shape:
+        raise ValueError(f'{name}: confidence must be {shape}, got {confidence.shape}')
 
 
 def move(dst_from_src: np.ndarray, points_m: np.ndarray) -> np.ndarray:

@@ -2,16 +2,17 @@
 
 import json
 import runpy
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from projects.geometry.frame_sampling import build_sampler
+from projects.geometry.frame_sampling import PointClouds, Video, build_sampler
 from projects.memfusion.runtime.errors import UserError
 from projects.sample_frames.batch import sample_all, sample_one
 from projects.sample_frames.geometry_file import SeeOptions
-from projects.sample_frames.sources import Sources
+from projects.sample_frames.sources import Source, Sources
 
 
 @pytest.fixture(scope='module')
@@ -112,6 +113,47 @@ def test_scenes_by_name(run, nano_root, tmp_path):
                   '--sampler-options', 'pair.max_baseline_m=100', '--out', tmp_path / 'frustum.json')
     entry = json.loads((tmp_path / 'frustum.json').read_text())['videos'][scene['name']]
     assert code == 0 and entry['report']['pair_overlap_mean'] > 0 and entry['report']['pairs_beyond_bounds'] == 0
+
+
+def test_every_video_gets_a_picture_of_its_own(make_video, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'sub').mkdir()
+    names = [str(make_video(name).relative_to(tmp_path)) for name in ('walk.avi', 'sub/walk.avi', 'sub_walk.avi')]
+    names += ['./walk.avi', str(tmp_path / ('./' * 150) / 'walk.avi').replace('/walk', '/./' * 80 + 'walk')]
+    results = sample_all(names, Sources(SeeOptions()), build_sampler(dict(type='uniform', num_frames=3)),
+                         tmp_path / 'r.json', {}, tmp_path / 'r', lambda line: None)
+    assert not results.failed and len(list((tmp_path / 'r').iterdir())) == 5
+    assert (tmp_path / 'r' / 'walk.avi.png').is_file() and (tmp_path / 'r' / 'sub_walk.avi.png').is_file()
+
+
+def test_a_choice_of_nothing_has_a_picture(tmp_path):
+    clouds = PointClouds(9, 1.0, lambda frame: np.full((int(frame == 4), 3), 0.5))
+    video = Video(9, 'dark', world_from_cam=np.tile(np.eye(4), (9, 1, 1)), visible=clouds)
+    sampler = build_sampler(dict(type='efficient', num_frames=1, candidates=2))
+    entry = sample_one(Source(video, np.arange(9), None, False), sampler, tmp_path / 'dark.png')
+    assert entry['indices'] == [] and entry['report']['coverage'] == 0 and (tmp_path / 'dark.png').is_file()
+
+
+def test_a_list_that_is_no_text_is_named(run, tmp_path):
+    (tmp_path / 'list.txt').write_bytes(b'\xff\xfe\xe9.mp4')
+    with pytest.raises(UserError, match='list.txt is no list of videos in UTF-8'):
+        run(tmp_path / 'list.txt', '--sampler', 'uniform', '--frames', 4, '--out', tmp_path / 'a.json')
+
+
+def test_a_keyframe_without_a_channel_spoils_its_scene_alone(nano_root, tmp_path):
+    for entry in nano_root.iterdir():
+        if entry.name != 'v1.0-mini':
+            (tmp_path / entry.name).symlink_to(entry.resolve())
+    shutil.copytree(nano_root / 'v1.0-mini', tmp_path / 'v1.0-mini')
+    table = tmp_path / 'v1.0-mini' / 'sample_data.json'
+    records = json.loads(table.read_text())
+    first = next(record for record in records if record['is_key_frame'] and '/LIDAR_TOP/' in record['filename'])
+    first['is_key_frame'] = False
+    table.write_text(json.dumps(records))
+    name = json.loads((tmp_path / 'v1.0-mini' / 'scene.json').read_text())[0]['name']
+    with pytest.raises(ValueError, match=f"keyframe {first['sample_token']} of {name} has no LIDAR_TOP"):
+        Sources(SeeOptions(), root=tmp_path).open(name)
+    assert Sources(SeeOptions('frustum'), root=tmp_path).open(name).video.num_frames > 1
 
 
 @pytest.mark.parametrize('words, message', [

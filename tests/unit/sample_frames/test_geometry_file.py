@@ -34,12 +34,13 @@ def test_points_depth_and_frustums(write):
     (dict(points=np.zeros(3)), 'auto', r"unknown arrays \['points'\]. Known: world_points, depth"),
     (dict(conf=np.ones((11, 1, 4))), 'auto', "arrays must have one row for each frame, got .*'conf': 11"),
     (dict(world_points=None, world_from_cam=None, intrinsics=K), 'auto', 'one row for each frame, got none that has rows'),
-    (dict(conf=np.ones((12, 4))), 'auto', r'\(12, 1, 4, 3\) and \(12, 4\)'),
+    (dict(conf=np.ones((12, 4))), 'auto', r'confidence must be \(12, 1, 4\), got \(12, 4\)'),
     (dict(), 'depth', r"--sees depth needs depth, intrinsics, which is not there; it has \['world_from_cam', 'world_points'\]"),
     (dict(), 'lidar', '--sees lidar needs a nuScenes scene'),
     (dict(frames=np.arange(12)[::-1]), 'auto', 'frames must be rising whole numbers from 0'),
     (dict(intrinsics=K, image_hw=np.array([3])), 'frustum', r'image_hw must be height and width, got \[3\]'),
     (dict(stamps_s=np.zeros(12)), 'auto', 'stamps must be 12 rising numbers'),
+    (dict(depth=np.float64(3)), 'auto', 'depth must have one row for each frame, got a single number'),
 ])
 def test_what_cannot_be_used_is_named(write, arrays, see, message):
     with pytest.raises(ValueError, match='walk.npz.*' + message):
@@ -52,3 +53,19 @@ def test_what_is_no_npz(tmp_path):
         (tmp_path / 'a.npz').write_bytes(content)
         with pytest.raises(ValueError, match='a.npz is not an npz file of plain arrays'):
             read_geometry(tmp_path / 'a.npz', SeeOptions())
+
+
+def test_a_damaged_npz_is_named(tmp_path, geometry):
+    np.savez_compressed(tmp_path / 'a.npz', **geometry)
+    content = bytearray((tmp_path / 'a.npz').read_bytes())
+    content[70:90] = bytes(20)
+    (tmp_path / 'a.npz').write_bytes(content)
+    with pytest.raises(ValueError, match='a.npz is not an npz file of plain arrays'):
+        read_geometry(tmp_path / 'a.npz', SeeOptions())
+
+
+@pytest.mark.parametrize('settings, message', [
+    (dict(voxel_m=0.0), '--voxel must be positive, got 0.0'), (dict(range_m=-1.0), '--range must be positive, got -1.0')])
+def test_sizes_that_cannot_be(settings, message):
+    with pytest.raises(ValueError, match=message):
+        SeeOptions(**settings)

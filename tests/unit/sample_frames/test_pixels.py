@@ -58,6 +58,12 @@ def test_a_folder_sorts_by_number_not_by_text(tmp_path):
     assert int(frames.read([3])[3].mean()) == 10000 % 251
 
 
+def test_names_of_frames_may_be_odd(tmp_path):
+    for name in ('1²3.png', '1²20.png', 'a1.png', 'a01.png', '._a1.png', 'A 7.PNG'):
+        (tmp_path / name).touch()
+    assert list(FrameFiles.of_folder(tmp_path).names) == ['1²3.png', '1²20.png', 'A 7.PNG', 'a01.png', 'a1.png']
+
+
 def test_an_empty_folder_and_a_broken_frame(tmp_path):
     with pytest.raises(ValueError, match='holds no frames: no file in it ends with one of .jpg'):
         FrameFiles.of_folder(tmp_path)

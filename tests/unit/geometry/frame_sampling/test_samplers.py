@@ -120,6 +120,8 @@ def test_what_cannot_be_sampled_is_named(cfg, video, message):
     (dict(num_frames=2, stamps_s=np.array([1.0, 1.0])), 'a.mp4: stamps must be 2 rising numbers'),
     (dict(num_frames=2, world_from_cam=np.eye(4)[None]), r'a.mp4: world_from_cam must be \(2, 4, 4\)'),
     (dict(num_frames=1, world_from_cam=np.full((1, 4, 4), np.nan)), 'a.mp4: world_from_cam of frame 0 is not a rigid'),
+    (dict(num_frames=3, visible=WorldPoints(np.zeros((2, 4, 4, 3)))),
+     'a.mp4 has 3 frames, but what they see is known of 2'),
 ])
 def test_what_is_no_video_is_named(fields, message):
     with pytest.raises(ValueError, match=message):

@@ -77,6 +77,10 @@ def test_point_clouds_are_read_once_and_only_where_asked():
     (lambda: DepthMaps(np.ones((2, 3, 3)), K, np.stack([np.eye(4), 2 * np.eye(4)])), 'world_from_cam of frame 1 is not'),
     (lambda: DepthMaps(np.ones((1, 3, 3)), K[:2], np.eye(4)[None]), r'must be \(3, 3\) or \(1, 3, 3\), got \(2, 3\)'),
     (lambda: DepthMaps(np.ones((1, 3, 3)), -K, np.eye(4)[None]), 'intrinsics must be finite with positive focal lengths'),
+    (lambda: DepthMaps(np.ones((2, 3, 3)), K, np.stack([np.eye(4)] * 2), np.ones((1, 3, 3)), name='a.npz'),
+     r'a.npz: confidence must be \(2, 3, 3\), got \(1, 3, 3\)'),
+    (lambda: WorldPoints(np.ones((2, 3, 3)), np.ones((2, 4)), name='a.npz'),
+     r'a.npz: confidence must be \(2, 3\), got \(2, 4\)'),
     (lambda: PointClouds(1, 0.0, lambda frame: np.zeros((1, 3))), 'voxel_m must be positive, got 0'),
     (lambda: PointClouds(1, 1.0, lambda frame: np.zeros((1, 4)))(np.array([0])), r'point cloud of frame 0 must be \(P, 3\)'),
     (lambda: Frustums(1, 1.0, np.eye(4)[None], K, (2, 3), 0.0), 'range_m must be positive, got 0'),
@@ -84,3 +88,11 @@ def test_point_clouds_are_read_once_and_only_where_asked():
 def test_what_cannot_be_used_is_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.filterwarnings('error')
+def test_depth_without_end_is_none():
+    depth = np.ones((1, 2, 2))
+    depth[0, 0, 0] = np.inf
+    assert np.isfinite(DepthMaps(depth, K, np.eye(4)[None]).points(np.array([0]))).all(axis=-1).tolist() == [
+        [[False, True], [True, True]]]
