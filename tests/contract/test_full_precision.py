@@ -10,6 +10,8 @@ from mmengine.config import ConfigDict
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from projects import geometry
+from projects.encodings import build_encoding
+from projects.encodings.view_sources import camera_views
 from projects.geometry.projection import apply_homography, project_to_image
 from projects.memfusion.fusion import FuTrPlusPlus
 from projects.memfusion.fusion.calib_refine import rigid_from_twist
@@ -72,6 +74,13 @@ def keys(count):
     return draw(1, 8, count), draw(1, 8, count, seed=1).sigmoid(), draw(1, 8, 40, seed=2), draw(1, 1, 40, seed=3).square() + 1
 
 
+def posed_heads(per):
+    """PRoPE by camera or by token, with a scale that learns."""
+    seen = camera_views(rig().views(), (3, 4))
+    encoding = build_encoding(dict(type='PRoPE', trans_norm='learned'))
+    return encoding.bind(seen if per == 'camera' else seen.as_tokens(), seen, 2, 16)
+
+
 CASES = dict(
     warp_bev=lambda: geometry.warp_bev(draw(1, 3, 8, 8), torch.eye(4)[None], RANGE),
     move_positions=lambda: geometry.move_positions(draw(1, 4, 4, 2), draw(1, 4, 4)),
@@ -97,6 +106,8 @@ CASES = dict(
     film=lambda: modulate(draw(1, 3, 4, 4), draw(1, 2, 6), draw(1, 2, 16).sigmoid()),
     tokens=lambda: _pool(draw(1, 2, 5, 8, 12), torch.rand(1, 2, 2, 8), torch.rand(1, 2, 2, 12)),
     twist=lambda: rigid_from_twist(draw(2, 6)),
+    keys_by_camera=lambda: posed_heads('camera').keys(draw(1, 2, 24, 16)),
+    queries_by_token=lambda: posed_heads('token').queries(draw(1, 2, 24, 16)),
 )
 DOUBLE = ('warp_bev', 'unproject', 'rays', 'moved', 'with_noise', 'twist')  # their products are float64
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,9 @@ import projects.memfusion.fusion
 import projects.memfusion.losses.occupancy_loss
 import projects.memfusion.memory  # noqa: F401 - these three register what is built
 from projects.common.build import build_from
+from projects.encodings import Views, attention, build_encoding
 from projects.encodings.multihead import CrossAttention
+from projects.encodings.view_sources import camera_views, query_views
 from projects.geometry import invert_rigid, transform_points, warp_bev
 from projects.memfusion.memory.similarity import read_memory
 from projects.memfusion.structures import SceneFeatures
@@ -30,6 +32,8 @@ FUSIONS: dict[str, dict[str, Any]] = {
                    select=dict(kind='all'),  # rounding would select other cells
                    calib_refine=dict(kind='pose', grid=(2, 4), hidden_channels=8, depths_m=(4.0, 8.0))),
 }
+POSES: dict[str, dict[str, Any]] = {
+    'PRoPE': dict(type='PRoPE'), 'PoseALiBi': dict(type='PoseALiBi', form='factored')}
 NETWORK = dict(type='BEVMemoryNetwork', in_channels=BEV_CHANNELS, key_dim=16, value_dim=16, hidden_dim=16, feature_dim=16,
                memory_stride=2)
 XMEM = dict(type='TemporalMemory', network=NETWORK, loss_occ=dict(type='OccupancyLoss'))
@@ -111,6 +115,31 @@ def _attention(draw: Draw) -> Callable[[], Tensor]:
     return lambda: layer(query, context, valid)
 
 
+def _pose_transforms(draw: Draw) -> Callable[[], Tensor]:
+    """Queries with poses of their own, keys and values of cameras, what is read; lengths by a number that learns."""
+    queries, keys, views_q, views_k = _posed_heads(draw)
+    encoding: Any = draw.weights(build_encoding(dict(type='PRoPE', trans_norm='learned')))
+
+    def run() -> Tensor:
+        bound = encoding.bind(views_q, views_k, *queries.shape[1::2])
+        return torch.cat([bound.queries(queries), bound.keys(keys), bound.values(keys), bound.outputs(queries)], dim=2)
+
+    return run
+
+
+def _pose_attention(draw: Draw, settings: dict[str, Any]) -> Callable[[], Tensor]:
+    queries, keys, views_q, views_k = _posed_heads(draw)
+    encoding: Any = build_encoding(settings).to(draw.device)
+    return lambda: attention(queries, keys, keys, encoding, views_q, views_k)
+
+
+def _posed_heads(draw: Draw) -> tuple[Tensor, Tensor, Views, Views]:
+    queries, keys = draw(2, 4, 20, 32), draw(2, 4, 12, 32)
+    places = 10 * torch.randn(2, 20, 3, generator=torch.Generator().manual_seed(2)).to(draw.device)
+    views_q = replace(query_views(places, places[..., 0]), grid=torch.zeros(1, 20, 2, device=draw.device))
+    return queries, keys, views_q, camera_views(rig(2, 2, draw.device).views(), (2, 3))
+
+
 def _fuse(draw: Draw, settings: dict[str, Any], cameras: int) -> Callable[[], Tensor]:
     torch.manual_seed(0)
     layer = draw.weights(build_from(MODELS, dict(
@@ -147,6 +176,8 @@ CASES: dict[str, Case] = {
     'geometry: project': Case(_project, exact=True),
     'geometry: unproject': Case(_unproject, exact=True),
     'encodings: attention': Case(_attention),
+    'encodings: transforms by pose': Case(_pose_transforms, exact=True, waits=0),
+    **{f'encodings: {name}': Case(partial(_pose_attention, settings=settings), waits=0) for name, settings in POSES.items()},
     **{f'fusion: {name}, {cameras} cameras': Case(partial(_fuse, settings=settings, cameras=cameras), waits=4)
        for name, settings in FUSIONS.items() for cameras in (2, 6)},
     'memory: read': Case(_read, exact=True),
