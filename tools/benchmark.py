@@ -77,7 +77,7 @@ def main() -> None:
         'clips': ('Training step on clips', lambda: benchmark_memory.measure_clips(args.data_root, args.repeats)),
     }
     for name in wanted:
-        if name in MODEL_PARTS:
+        if name in (*MODEL_PARTS, 'encodings'):
             keep_large_blocks()  # as tools/train.py and tools/test.py do; the read stands alone, so it is measured without
         title, measure = measurements[name]
         parts.append(benchmark.to_markdown(title, measure()))

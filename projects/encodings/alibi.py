@@ -9,12 +9,12 @@ import math
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from projects.geometry.rigid import invert_affine
 
 from .alibi_factors import FEW_CAMERAS, BoundFactors
-from .bound import PlainHeads
+from .bound import Encoding, PlainHeads
 from .frames import Frame, make_frame, make_scale
 from .poses import relative_poses
 from .views import Views
@@ -22,7 +22,7 @@ from .views import Views
 FORMS = ('table', 'factored')
 
 
-class PoseALiBi(nn.Module):
+class PoseALiBi(Encoding):
     """Logits lose rotation * theta / pi + distance * |c_i - c_j| / s, times the head's slope; 1 / s is the scale of lengths.
 
     theta is the angle between two views, c are their centres. The factored form loses rotation * (1 - cos theta) + distance *
@@ -48,9 +48,6 @@ class PoseALiBi(nn.Module):
             raise ValueError(f'encoding.rotation and distance must not be negative, got {rotation} and {distance}')
         self.form, self.rotation, self.distance, self.trans_norm = form, rotation, distance, trans_norm
         self.trans_scale = make_scale(trans_norm, trans_scale)
-
-    def check(self, num_heads: int, head_dim: int) -> None:
-        """Fits all."""
 
     def frame(self, views_q: Views, views_k: Views | None = None) -> Frame:
         """Reference, for rounding alone, and scale of both sides."""

@@ -40,32 +40,28 @@ class BoundEncoding(AttentionEncoding, Protocol):
         """The same keys for other queries."""
 
 
-class Encoding(Protocol):
-    """What `build_encoding` makes: a module."""
+class Encoding(nn.Module):
+    """What `build_encoding` makes; fits all attentions and needs no frame, unless a subclass says otherwise."""
 
     def check(self, num_heads: int, head_dim: int) -> None:
         """ValueError where it does not fit such an attention."""
 
     def frame(self, views_q: Views, views_k: Views | None = None) -> Frame | None:
         """What both sides are relative to; None where nothing is."""
+        return None
 
     def bind(self, views_q: Views, views_k: Views | None, num_heads: int, head_dim: int,
              frame: Frame | None = None) -> BoundEncoding:
         """The encoding of these views."""
+        raise NotImplementedError
 
 
-class NoEncoding(nn.Module):
+class NoEncoding(Encoding):
     """Plain attention."""
-
-    def check(self, num_heads: int, head_dim: int) -> None:
-        """Fits all."""
-
-    def frame(self, views_q: Views, views_k: Views | None = None) -> None:
-        """None is needed."""
 
     def bind(self, views_q: Views, views_k: Views | None, num_heads: int, head_dim: int,
              frame: Frame | None = None) -> PlainHeads:
-        """Does nothing with the views."""
+        """Whatever the views are, nothing happens to the heads."""
         return PlainHeads()
 
 

@@ -6,18 +6,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from projects.geometry.rigid import compose, invert_affine
 
-from .bound import PlainHeads
+from .bound import Encoding, PlainHeads
 from .depths import make_depths
+from .frames import Frame
 from .frustum import FrustumEncoder, inverse_sigmoid, normalised
 from .view_checks import check_batch
 from .views import Views
 
 
-class FrustumPE(nn.Module):
+class FrustumPE(Encoding):
     """Adds to the keys what two layers make of points at several depths on a token's viewing ray, in the world frame.
 
     It is absolute: what it makes changes with the world frame, which should be that of the boxes. Tokens without a pose get
@@ -50,10 +51,8 @@ class FrustumPE(nn.Module):
         if num_heads * head_dim != self.dim:
             raise ValueError(f'encoding.dim={self.dim}, but the attention has {num_heads} heads of {head_dim} channels')
 
-    def frame(self, views_q: Views, views_k: Views | None = None) -> None:
-        """Positions are relative to nothing."""
-
-    def bind(self, views_q: Views, views_k: Views | None, num_heads: int, head_dim: int, frame: None = None) -> BoundFrustum:
+    def bind(self, views_q: Views, views_k: Views | None, num_heads: int, head_dim: int,
+             frame: Frame | None = None) -> BoundFrustum:
         """The encoding of these keys; see PoseEncoding.bind.
 
         Raises:

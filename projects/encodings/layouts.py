@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -22,7 +22,6 @@ class Block:
         kind: 'P' for poses, 'R' rotary, 'I' untouched.
         heads, channels: first and last plus one.
         axes, frequencies: of every pair of a rotary block.
-        first: where its channels begin among those of all rotary blocks.
         adjacent: whether pairs lie side by side; else they are the halves of the block.
     """
 
@@ -31,26 +30,7 @@ class Block:
     channels: tuple[int, int]
     axes: tuple[int, ...] = ()
     frequencies: tuple[float, ...] = ()
-    first: int = 0
     adjacent: bool = False
-
-    @property
-    def turned(self) -> slice:
-        """Its channels among those of all rotary blocks."""
-        return slice(self.first, self.first + 2 * len(self.axes))
-
-
-def joined_turns(blocks: tuple[Block, ...]) -> list[Block]:
-    """The blocks, rotary neighbours made one: for what looks at channels and not at pairs."""
-    joined: list[Block] = []
-    for block in blocks:
-        last = joined[-1] if joined else None
-        if last and last.kind == block.kind == 'R' and last.heads == block.heads and last.channels[1] == block.channels[0]:
-            joined[-1] = replace(last, channels=(last.channels[0], block.channels[1]), axes=last.axes + block.axes,
-                                 frequencies=last.frequencies + block.frequencies)
-        else:
-            joined.append(block)
-    return joined
 
 
 def parse_layout(layout: HeadGroups, num_heads: int, head_dim: int, rotary: Rotary) -> tuple[Block, ...]:
@@ -77,13 +57,12 @@ def parse_layout(layout: HeadGroups, num_heads: int, head_dim: int, rotary: Rota
     blocks: list[Block] = []
     head = 0
     for group in groups:
-        blocks += _of_group(group['layout'], (head, head + group['heads']), head_dim, rotary,
-                            2 * sum(len(block.axes) for block in blocks))
+        blocks += _of_group(group['layout'], (head, head + group['heads']), head_dim, rotary)
         head += group['heads']
     return tuple(blocks)
 
 
-def _of_group(layout: str, heads: tuple[int, int], head_dim: int, rotary: Rotary, turned: int) -> list[Block]:
+def _of_group(layout: str, heads: tuple[int, int], head_dim: int, rotary: Rotary) -> list[Block]:
     blocks: list[Block] = []
     start = 0
     for part in layout.split():
@@ -105,8 +84,7 @@ def _of_group(layout: str, heads: tuple[int, int], head_dim: int, rotary: Rotary
             if size % 2:
                 raise ValueError(f'{what}: {size} channels are odd, and rotary parts turn pairs')
             axes, frequencies = rotary.frequencies(letters, int(size) // 2, what)
-            blocks.append(Block('R', heads, channels, axes, frequencies, turned, rotary.pairs == 'adjacent'))
-            turned += 2 * len(axes)
+            blocks.append(Block('R', heads, channels, axes, frequencies, rotary.pairs == 'adjacent'))
         start = channels[1]
     if start != head_dim:
         raise ValueError(f'layout {layout!r} takes {start} channels, but heads have {head_dim}')

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from .bound import PlainHeads
+from .bound import Encoding, PlainHeads
 from .frames import Frame, make_frame, make_scale
 from .layouts import Block, HeadGroups, parse_layout
 from .poses import inverse_matrices, pose_matrices
@@ -28,7 +28,7 @@ REFERENCES = ('first', 'world')
 QUIRKS = ('diagonal_intrinsics', 'rigid_inverse')
 
 
-class PoseEncoding(nn.Module):
+class PoseEncoding(Encoding):
     """One block-diagonal encoding (PRoPE, Li et al., 2025; GTA, Miyato et al., 2024; CaPE, Kong et al., 2024; rotary).
 
     Args:
@@ -116,7 +116,7 @@ class Side:
     Attributes:
         views: whose.
         pose, inverse: (B, N, 4, 4) float64 P and its inverse, as far as they are needed.
-        cos, sin: (B or 1, N or 1, T or 1, rotary channels) float64.
+        cos, sin: (B or 1, heads or 1, N or 1, T or 1, d) float64, see `turns_of`.
     """
 
     views: Views
@@ -129,8 +129,7 @@ class Side:
         """Features (B, heads, tokens, d) by a matrix of this side and by its turns, or those `back`."""
         check_batch(self.views, heads.shape[0], name)
         self.views.tokens_each(heads.shape[2], name)
-        sin = -self.sin if back and self.sin is not None else self.sin
-        return transform(heads, matrix, self.cos, sin, blocks, self.views.count)
+        return transform(heads, matrix, self.cos, self.sin, blocks, self.views.count, back)
 
 
 @dataclass(frozen=True, eq=False)

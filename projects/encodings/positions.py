@@ -55,9 +55,10 @@ def time_positions(views: Views, mode: str, times: Tensor | None, name: str) -> 
 
 def turns_of(views: Views, blocks: tuple[Block, ...], mode: str, times: Tensor | None, unit: bool,
              name: str) -> tuple[Tensor, Tensor] | None:
-    """(B or 1, N or 1, T or 1, channels) float64 for all channels of the rotary blocks, in their order; None without any.
+    """Twice (B or 1, heads or 1, N or 1, T or 1, d) float64; None without rotary blocks.
 
-    A channel times the first plus its partner times the second is the channel turned.
+    A channel times the first plus its partner times the second is the channel turned. Where nothing turns, these are 0 and 1,
+    for what comes in the partner's place.
 
     Args:
         views: of one side.
@@ -86,14 +87,24 @@ def turns_of(views: Views, blocks: tuple[Block, ...], mode: str, times: Tensor |
         y, x, rows, columns = places.unbind(-1)
         position[1], position[2] = (y / rows.clamp(min=1), x / columns.clamp(min=1)) if unit else (y, x)
     shape = torch.broadcast_shapes(*(value.shape for value in position.values()))
-    cosines, sines = [], []
+    groups: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
     for block in blocks:
-        if block.axes:
-            angle = torch.stack([position[axis].expand(shape) * step for axis, step in zip(block.axes, block.frequencies)], -1)
-            cos, sin = angle.cos(), angle.sin()
-            cosines.append(_both(cos, cos, block.adjacent))
-            sines.append(_both(sin, -sin, block.adjacent))
-    return torch.cat(cosines, dim=-1), torch.cat(sines, dim=-1)
+        groups.setdefault(block.heads, []).append(_turns_of_block(block, position, shape))
+    per_group = [[torch.cat(parts, dim=-1)[:, None] for parts in zip(*group)] for group in groups.values()]
+    if len(groups) > 1:
+        per_group = [[part.expand(-1, last - first, -1, -1, -1) for part in parts]
+                     for (first, last), parts in zip(groups, per_group)]
+    cos, sin = (torch.cat(parts, dim=1) for parts in zip(*per_group))
+    return cos, sin
+
+
+def _turns_of_block(block: Block, position: dict[int, Tensor], shape: torch.Size) -> tuple[Tensor, Tensor]:
+    if not block.axes:
+        zeros = next(iter(position.values())).new_zeros(*shape, block.channels[1] - block.channels[0])
+        return zeros, zeros + 1
+    angle = torch.stack([position[axis].expand(shape) * step for axis, step in zip(block.axes, block.frequencies)], dim=-1)
+    cos, sin = angle.cos(), angle.sin()
+    return _both(cos, cos, block.adjacent), _both(sin, -sin, block.adjacent)
 
 
 def _both(first: Tensor, second: Tensor, adjacent: bool) -> Tensor:

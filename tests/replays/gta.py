@@ -42,7 +42,7 @@ def outputs_of(given: dict[str, Tensor]) -> dict[str, Tensor]:
         out_se3_only=attention(*heads, encoding_of(settings, layout=f'P{heads[0].shape[-1]}'), views, views))
     if turned:
         pairs = full.bind(views, None, heads[0].shape[1], heads[0].shape[3]).side_q
-        cos, sin = pairs.cos[0, 0, :, 0::2], pairs.sin[0, 0, :, 0::2]
+        cos, sin = (part[0, 0, 0, :, -int(turned)::2] for part in (pairs.cos, pairs.sin))
         ours['so2rep'] = torch.stack([torch.stack([cos, sin], -1), torch.stack([-sin, cos], -1)], -2)
     if 'cross_k' in given:
         others = Views(given['cross_extrinsic'], grid=grid)

@@ -194,16 +194,16 @@ def test_times_by_index_and_by_seconds():
 
     stamps = 1.5e9 + torch.tensor([[3.0, 1.0, 3.0]], dtype=torch.float64)
     first = slice(0, 1)  # the pair that turns by the position itself
-    seconds = angles('seconds', stamps).side_q.cos[0, :, 0, first].squeeze(-1)
+    seconds = angles('seconds', stamps).side_q.cos[0, 0, :, 0, first].squeeze(-1)
     assert torch.allclose(seconds, torch.tensor([2.0, 0, 2], dtype=torch.float64).cos())
     index = angles('index', stamps, stamps[:, [1, 1, 1]] + 0.5)
-    assert torch.allclose(index.side_q.cos[0, :, 0, 0], torch.tensor([2.0, 0, 2], dtype=torch.float64).cos())
-    assert torch.allclose(index.side_k.cos[0, :, 0, 0], torch.tensor([1.0] * 3, dtype=torch.float64).cos())
+    assert torch.allclose(index.side_q.cos[0, 0, :, 0, 0], torch.tensor([2.0, 0, 2], dtype=torch.float64).cos())
+    assert torch.allclose(index.side_k.cos[0, 0, :, 0, 0], torch.tensor([1.0] * 3, dtype=torch.float64).cos())
     later = index.with_queries(views(time=stamps + 10))
-    assert torch.allclose(later.side_q.cos[0, :, 0, 0], torch.tensor([3.0] * 3, dtype=torch.float64).cos())
-    given = angles('index', torch.tensor([[4, 0, 9]])).side_q.sin[0, :, 0, 0]
+    assert torch.allclose(later.side_q.cos[0, 0, :, 0, 0], torch.tensor([3.0] * 3, dtype=torch.float64).cos())
+    given = angles('index', torch.tensor([[4, 0, 9]])).side_q.sin[0, 0, :, 0, 0]
     assert torch.allclose(given, torch.tensor([4.0, 0, 9]).double().sin())
-    assert torch.allclose(angles('index', None).side_q.cos[0, :, 0, 0], torch.arange(3).double().cos())
-    assert torch.equal(angles('zero', None).side_q.cos, torch.ones(1, 3, 1, 32, dtype=torch.float64))
+    assert torch.allclose(angles('index', None).side_q.cos[0, 0, :, 0, 0], torch.arange(3).double().cos())
+    assert torch.equal(angles('zero', None).side_q.cos, torch.ones(1, 1, 3, 1, 32, dtype=torch.float64))
     with pytest.raises(ValueError, match="views of the queries have no time.*time_mode='zero'"):
         angles('seconds', None)
