@@ -10,14 +10,17 @@ if 'PYTEST_XDIST_WORKER_COUNT' in os.environ:  # cores are shared out among the 
     os.environ.setdefault('OMP_NUM_THREADS', str(max(1, (os.cpu_count() or 1) // _WORKERS)))
 
 import json
+import shutil
 import subprocess
 import sys
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from mmengine.registry import init_default_scope
 
 REPO = Path(__file__).resolve().parents[1]
@@ -66,25 +69,40 @@ def tool():
     return run_tool
 
 
+def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """The folder that `make` fills, once for all processes of `pytest -n`."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base
+    folder, done = base / name, base / f'{name}.done'
+    with FileLock(base / f'{name}.lock'):
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of a process that failed
+            make(folder)
+            done.touch()
+    return folder
+
+
 @pytest.fixture(scope='session')
 def nano_root(tmp_path_factory) -> Path:
     """A nano synthetic nuScenes without infos. Do not write into it."""
-    out = tmp_path_factory.mktemp('worlds') / 'nano'
-    done = run_tool('tools/create_synthetic_nuscenes.py', '--preset', 'nano', '--out', out, '--seed', 0, '--workers', 2)
-    assert done.returncode == 0, done.stderr
-    return out
+    def make(out: Path) -> None:
+        made = run_tool('tools/create_synthetic_nuscenes.py', '--preset', 'nano', '--out', out, '--seed', 0, '--workers', 2)
+        assert made.returncode == 0, made.stderr
+
+    return made_once(tmp_path_factory, 'nano', make)
 
 
 @pytest.fixture(scope='session')
 def nano_infos_root(nano_root, tmp_path_factory) -> Path:
-    """The nano world with infos and GT database: its own folder that shares the sensor files by links."""
-    root = tmp_path_factory.mktemp('worlds') / 'nano_infos'
-    root.mkdir()
-    for entry in nano_root.iterdir():
-        (root / entry.name).symlink_to(entry)
-    done = run_tool('tools/create_data.py', 'nuscenes', '--root-path', root, '--version', 'v1.0-mini')
-    assert done.returncode == 0, done.stderr
-    return root
+    """The nano world with infos and GT database: its own folder that shares the sensor files by links. Do not write into it."""
+    def make(root: Path) -> None:
+        root.mkdir()
+        for entry in nano_root.iterdir():
+            (root / entry.name).symlink_to(entry)
+        made = run_tool('tools/create_data.py', 'nuscenes', '--root-path', root, '--version', 'v1.0-mini')
+        assert made.returncode == 0, made.stderr
+
+    return made_once(tmp_path_factory, 'nano_infos', make)
 
 
 RIG_CHANNELS = dict(LIDAR_TOP='ROOF', CAM_FRONT='FRONT_WIDE', CAM_BACK_LEFT='LEFT', CAM_BACK='REAR')
