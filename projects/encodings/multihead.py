@@ -61,6 +61,18 @@ class CrossAttention(nn.Module):
         mixed = mixed if encoding is None else encoding.outputs(mixed)
         return self.output(mixed.transpose(1, 2).flatten(2))
 
+    def weights(self, query: Tensor, context: Tensor, valid: Tensor | None = None,
+                encoding: AttentionEncoding | None = None) -> Tensor:
+        """(B, Q, D) and (B, T, D) -> (B, heads, Q, T) float32, the weights of `forward`."""
+        queries, keys = (part.unflatten(-1, self.shape).transpose(1, 2) for part in (self.query(query), self.key(context)))
+        if encoding is not None:
+            queries, keys = encoding.queries(queries), encoding.keys(keys)
+        logits = (queries @ keys.transpose(-1, -2)).float() * self.shape[1] ** -0.5
+        bias = None if encoding is None else encoding.bias(query.shape[1], context.shape[1], logits.dtype)
+        logits = logits if bias is None else logits + bias
+        mask = None if valid is None else (valid | ~valid.any(1, keepdim=True))[:, None, None]
+        return (logits if mask is None else logits.masked_fill(~mask, -torch.inf)).softmax(-1)
+
 
 def encoding_of(settings: Mapping[str, Any] | None, dim: int, num_heads: int, layer: int = 0) -> Any:
     """What build_encoding makes of the settings, None of None; ValueError where it does not fit heads of this width."""

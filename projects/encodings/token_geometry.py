@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from projects.geometry.views import Views
 
-KINDS = ('none', 'camera_id', 'yaw_pitch', 'ray', 'pluecker', 'frustum')
-_NUMBERS = dict(yaw_pitch=4, ray=6, pluecker=6)
+KINDS = ('none', 'pixel', 'camera_id', 'yaw_pitch', 'ray', 'pluecker', 'frustum')
+_NUMBERS = dict(pixel=2, yaw_pitch=4, ray=6, pluecker=6)
 
 
 class TokenGeometry(nn.Module):
@@ -18,7 +18,8 @@ class TokenGeometry(nn.Module):
 
     Args:
         dim: D of the tokens.
-        kind: 'none'; 'camera_id', a learned vector by camera name; 'yaw_pitch', sine and cosine of the ray's angles; 'ray',
+        kind: 'none'; 'pixel', the place in its image, for attention that knows the cameras by their poses; 'camera_id', a
+            learned vector by camera name; 'yaw_pitch', sine and cosine of the ray's angles; 'ray',
             origin and direction; 'pluecker', direction and moment; 'frustum', points at several depths (as PETR, Liu et
             al., ECCV 2022).
         cam_names: for 'camera_id', all names that may occur; their order is part of the weights.
@@ -65,6 +66,8 @@ class TokenGeometry(nn.Module):
 
     def numbers(self, uv_px: Tensor, views: Views) -> Tensor:
         """(V, N, T, 2) network pixels -> (V, N, T, K) float32, the numbers that are encoded."""
+        if self.kind == 'pixel':
+            return ((2 * uv_px + 1) / views.img_hw.flip(-1)[:, :, None] - 1).float()
         origins, direction = views.rays_at(uv_px, normalise=self.kind != 'frustum')
         origin = origins[:, :, None].expand_as(direction)
         if self.kind == 'frustum':

@@ -132,18 +132,19 @@ class PETRv2(QueryHead):
         asking = self.query_positions(points)
         gap_s = self.gap_s(features, past)
         queries = self.decoder(torch.zeros_like(asking), asking, tokens, allowed,
-                               poses=lambda: self._poses(tokens, features, past, points, gap_s))
+                               poses=lambda: self.poses(tokens, features, past, points, gap_s))
         logits = torch.stack([branch(layer) for branch, layer in zip(self.cls_branches, queries)])
         raw = torch.stack([branch(layer) for branch, layer in zip(self.reg_branches, queries)])
-        return Decoded(logits, self._codes(raw, points, gap_s))
+        return Decoded(logits, self.codes(raw, points, gap_s))
 
-    def _poses(self, tokens: Tokens, features: SceneFeatures, past: Sequence[PastFrame], points: Tensor,
-               gap_s: Tensor | None) -> QueryPoses:
+    def poses(self, tokens: Tokens, features: SceneFeatures, past: Sequence[PastFrame], points: Tensor,
+              gap_s: Tensor | None) -> QueryPoses:
+        """Of queries that begin at points (B, Q, 3), 0..1, and of the tokens; arguments as made in decode_queries."""
         rigs = [rig for rig in (features.calibration, *(frame.calibration for frame in past)) if rig is not None]
         ages_s = [points.new_zeros(len(points)), *(frame.age_s.float() for frame in past)]
         keys = key_views(tokens.places, rigs, ages_s, self.point_cloud_range, points)
         return QueryPoses(keys, in_metres(points, self.point_cloud_range), lambda layer, queries: self.code.poses(
-            self._codes(self.reg_branches[layer](queries), points, gap_s)))
+            self.codes(self.reg_branches[layer](queries), points, gap_s)))
 
     def query_positions(self, points: Tensor) -> Tensor:
         """(B, Q, 3) in 0..1 -> (B, Q, E)."""
@@ -171,7 +172,7 @@ class PETRv2(QueryHead):
             gap_s = torch.where((now - then).isfinite(), now - then, age_s)
         return torch.where((gap_s > 0) & (age_s > 0), gap_s, self.images.nominal_gap_s).float()
 
-    def _codes(self, raw: Tensor, points: Tensor, gap_s: Tensor | None) -> Tensor:
+    def codes(self, raw: Tensor, points: Tensor, gap_s: Tensor | None) -> Tensor:
         """What the branches say (..., B, Q, 10) -> the same as codes."""
         raw = raw.float()
         x, y, z = self.code.centre_columns

@@ -58,3 +58,12 @@ def test_camera_id_goes_by_name():
     for names in ((), ('A', 'A')):
         with pytest.raises(ValueError, match='cam_names'):
             TokenGeometry(3, 'camera_id', cam_names=names)
+
+
+def test_pixels_are_places_in_the_own_image():
+    """From the border, -1, to the border, 1, whatever the images of a batch are padded to."""
+    rig = Calibration.from_matrices(torch.eye(3).expand(1, 2, 3, 3), torch.eye(4).expand(1, 2, 4, 4),
+                                    torch.tensor([[[40, 80], [20, 40]]]))
+    uv_px = torch.tensor([[-0.5, -0.5], [39.5, 19.5], [9.5, 4.5]]).expand(1, 2, 3, 2)
+    numbers = TokenGeometry(4, 'pixel').numbers(uv_px, rig.views())
+    assert numbers[0].tolist() == [[[-1.0, -1.0], [0.0, 0.0], [-0.75, -0.75]], [[-1.0, -1.0], [1.0, 1.0], [-0.5, -0.5]]]
