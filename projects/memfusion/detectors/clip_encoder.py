@@ -288,11 +288,14 @@ class ClipEncoder(MVXTwoStageDetector):
 
     def _read(self, count: int) -> frozenset[int]:
         """Positions of those of `count` levels that somebody reads."""
-        asked = {level for reader in self._readers()
-                 for level in (range(count) if reader.read_levels is None else reader.read_levels)}
-        if any(not -count <= level < count for level in asked):
-            raise ValueError(f'read_levels asks for {sorted(asked)}, but img_neck gives {count} levels (0 is the first)')
-        return frozenset(level % count for level in asked)
+        asked: set[int] = set()
+        for reader in self._readers():
+            levels = range(count) if reader.read_levels is None else reader.read_levels
+            if not all(-count <= level < count for level in levels):
+                raise ValueError(f'{type(reader).__name__} reads the image levels {list(levels)}, but img_neck gives {count} '
+                                 "levels (0 is the first): change its setting 'level', 'levels' or 'read_levels'")
+            asked.update(level % count for level in levels)
+        return frozenset(asked)
 
     def _readers(self) -> Iterator[Any]:
         """Whoever reads image levels, and says which by `read_levels`."""

@@ -91,6 +91,9 @@ class SparseBEVHead(QueryHead):
         self.read_levels, self.bev_channels = seen.read_levels, seen.bev_channels
         settings: LayerSettings = self.read('transformer', transformer)
         lidar = seen.bev_channels is not None
+        if lidar and settings.dim % _GROUPS_OF_NORM:
+            raise ValueError(f'pts_bbox_head.transformer.dim={settings.dim} must be a multiple of {_GROUPS_OF_NORM} where '
+                             'inputs.bev_channels is set: the BEV map is normalised in as many groups')
         self.first_boxes = nn.Parameter(start_boxes(side, 'start_on_the_floor' in self.quirks))
         self.class_features = nn.Embedding(num_classes + 1, settings.dim - 1)  # the last one: not known
         self.bev_projection = None if seen.bev_channels is None else nn.Sequential(

@@ -200,6 +200,13 @@ def test_every_parameter_learns_in_every_step(model):
             assert len(reached) > 0.9 * sum(p.requires_grad for p in model.parameters())
 
 
+def test_who_reads_a_level_that_there_is_not_is_named():
+    model = copy.deepcopy(detector('petrv2_r18_fpn_tiny-synthetic')).train()
+    model.pts_bbox_head.read_levels = (5,)
+    with pytest.raises(ValueError, match=r'PETRv2 reads the image levels \[5\], but img_neck gives 2 levels'):
+        model(**collated(model, [Frames(cameras=2).of('a', 2)], training=True), mode='loss')
+
+
 @pytest.mark.parametrize('leaf', [leaf for leaf in LEAVES if leaf.startswith(('sparsebev_r18_p', 'streampetr_r18_p'))])
 def test_lidar_of_frames_that_nobody_reads_is_not_encoded(leaf, monkeypatch):
     """Clips whose last frame learns, and a memory that keeps images: one LiDAR frame a clip, and the same is learned."""

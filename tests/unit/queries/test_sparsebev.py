@@ -267,6 +267,7 @@ def test_the_host_waits_once_a_layer():
 # -- errors ---------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(('changes', 'said'), [
     (dict(num_queries=24), 'num_queries must be a square'), (dict(inputs=dict(num_frames=0)), 'sees nothing'),
+    (dict(inputs=dict(bev_channels=6), transformer={**CFG['transformer'], 'dim': 12}), 'dim=12 must be a multiple of 8 where'),
     (dict(published_quirks=('typo',)), r"published_quirks has \['typo'\]"),
     (dict(transformer={**CFG['transformer'], 'num_groups': 3}), 'num_groups=3 must divide dim=16'),
     (dict(transformer={**CFG['transformer'], 'views_per_point': 0}), 'views_per_point must be at least 1')])
