@@ -83,4 +83,4 @@ def _what_was_done(done: Sequence[Mapping[str, Any]]) -> str:
         'is the neighbour of one that does. Right class: of the two look-alikes; guessing gives 50. Mean and half the range '
         f'over the seeds. "{CONDITIONS["noise"]}": each camera turned by an error of {NOISE_DEG:g} degrees standard deviation '
         f'that the rig does not know; "{CONDITIONS["rig"]}": `--rig other`, the same scenes and LiDAR points; '
-        f'"{CONDITIONS["other"]}": those of another scene with their rig, in which there is nothing to be found.')
+        f'"{CONDITIONS["other"]}": those of another scene: what is still found is found by poses alone.')
