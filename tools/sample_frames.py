@@ -8,7 +8,7 @@
 The file is written after every video; the same command goes on where it was stopped. A video that cannot be used is named,
 counted and left out. docs/frame_sampling.md says what the samplers are and what geometry files hold.
 
-Exit code: 0 where all videos were sampled, 1 where one was not, 2 for bad settings.
+Exit code: 0 where all videos were sampled, 1 where one was not, 2 for bad settings, 3 for a defect of the program.
 """
 
 from __future__ import annotations
@@ -75,4 +75,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    run_cli(main)
+    run_cli(main, defect_code=3)

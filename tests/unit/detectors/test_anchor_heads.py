@@ -143,8 +143,8 @@ def test_boxes_are_found_in_single_precision_under_autocast(anchor_detector, col
     model.pts_bbox_head.register_forward_hook(lambda module, inputs, outputs: heads.append(outputs[0][0].dtype))
     step = model.step
 
-    def watched(*args):
-        out = step(*args)
+    def watched(*args, **settings):
+        out = step(*args, **settings)
         found.extend(out.outputs.found)
         return out
 
