@@ -127,8 +127,8 @@ def _of_costs(costs: Costs) -> str:
     return ('One frame at full size: six images of 256 x 704 through ResNet-50, a BEV of 128 x 128 cells, from points and '
             'pixels to boxes, memories full. Operations are counted while it runs (a multiplication and an addition as two; '
             f'sampling and voxels have no count); time is that of the CPU on {seen}, frame by frame in turn with LiDAR only, '
-            'whose time it is divided by; peak memory is beyond inputs and weights. PETRv2 and StreamPETR as query detectors '
-            'are counted with cameras alone. '
+            'whose time it is divided by; peak memory is beyond inputs and weights. Query detectors are counted with cameras '
+            'and LiDAR. '
             "The last column is what others published, with their training, their images' size and often "
             'another image network: it is no result of this project.')
 

@@ -53,9 +53,9 @@ ROWS = (  # what is run first comes first
     _fusion('futrpp-sample', 'FuTr++, sampling only'),
     _queries('sparsebev', 'SparseBEV', 'sparsebev_r50_pillar02_second_secfpn_8xb1-cosine-24e_nus-3d',
              '- / 55.6 (cameras alone, R50, 8 frames)'),
-    _queries('streampetr', 'StreamPETR', 'streampetr_r50_256x704_8xb2-cosine-60e_nus-3d',
+    _queries('streampetr', 'StreamPETR', 'streampetr_r50_pillar02_second_secfpn_8xb2-cosine-24e_nus-3d',
              '48.2 / 57.1 (cameras alone, V2-99, 320x800)'),
-    _queries('petrv2', 'PETRv2', 'petrv2_r50_256x704_8xb1-cosine-24e_nus-3d',
+    _queries('petrv2', 'PETRv2', 'petrv2_r50_pillar02_second_secfpn_8xb1-cosine-24e_nus-3d',
              '41.0 / 50.3 (cameras alone, V2-99, 320x800)'),
     _queries('cmt', 'CMT', 'cmt_r50_256x704_8xb4-cyclic-20e_nus-3d', '70.3 / 72.9 (LiDAR and cameras, V2-99, 640x1600)'),
 )
