@@ -14,10 +14,9 @@ from projects.memfusion.data.files import write_text
 from projects.memfusion.runtime.checkpoint import check_architecture
 from projects.memfusion.runtime.launch import init_registry
 from projects.studies.fusion.train_row import new_model
-from projects.studies.memory.cache import load_or_encode
 from projects.studies.memory.rows import PLAIN, Budget, Row
-from projects.studies.memory.run import load_row, train_plain
-from projects.studies.memory.train_row import HISTORIES, build_row, predict, score, train
+from projects.studies.memory.run import load_row, plain_features, train_plain
+from projects.studies.memory.train_row import HISTORIES, predict, score, train
 
 from .run import HEAD, rounded
 
@@ -50,11 +49,7 @@ def run_history(data_root: Path, out: Path, results: Path, seed: int, budget: Bu
     folder = out / f'seed{seed}'
     folder.mkdir(parents=True, exist_ok=True)
     weights = train_plain(data_root, folder, seed)
-    cfg = load_row(Row(PLAIN, '', ''), data_root)
-    plain = build_row(cfg, weights, seed).eval()
-    training, testing = (
-        load_or_encode(folder / f'{split}_features.pt', plain, loader.dataset, variants, seed)
-        for split, loader, variants in (('train', cfg.train_dataloader, budget.variants), ('test', cfg.test_dataloader, 1)))
+    training, testing = plain_features(load_row(Row(PLAIN, '', ''), data_root), weights, folder, budget.variants, seed)
     lidar = {name: value for name, value in weights.items() if not name.startswith(HEAD)}
     for row in missing:
         print_log(f'{row.title}, seed {seed}', 'current')

@@ -11,9 +11,8 @@ from mmengine.logging import print_log
 from projects.memfusion.data.files import write_text
 from projects.memfusion.runtime.launch import init_registry
 from projects.studies.compare.run import rounded
-from projects.studies.memory.cache import load_or_encode
 from projects.studies.memory.rows import PLAIN, Budget, Row
-from projects.studies.memory.run import load_row, run_tool, train_plain
+from projects.studies.memory.run import load_row, plain_features, run_tool, train_plain
 from projects.studies.memory.train_row import build_row, predict, score, train
 
 SCENES = ('scene-0061', 'scene-1077', 'scene-1100', 'scene-0103')
@@ -57,11 +56,7 @@ def run_memory(root: Path, out: Path, results: Path, seeds: Sequence[int], budge
         folder = out / f'seed{seed}'
         folder.mkdir(parents=True, exist_ok=True)
         weights = train_plain(root, folder, seed)
-        plain = load_row(Row(PLAIN, '', ''), root)
-        model = build_row(plain, weights, seed).eval()
-        training, testing = (
-            load_or_encode(folder / f'{split}_features.pt', model, loader.dataset, variants, seed) for split, loader, variants
-            in (('train', plain.train_dataloader, budget.variants), ('test', plain.test_dataloader, 1)))
+        training, testing = plain_features(load_row(Row(PLAIN, '', ''), root), weights, folder, budget.variants, seed)
         for row in missing:
             print_log(f'{row.title}, seed {seed}', 'current')
             cfg = load_row(row, root)

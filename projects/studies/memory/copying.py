@@ -25,9 +25,9 @@ from projects.memfusion.data.files import write_text
 from projects.memfusion.data.transforms.box_points import count_own_points
 from projects.memfusion.structures.box_scores import EXISTS, SEEN
 
-from .cache import FeatureCache, load_or_encode
+from .cache import FeatureCache
 from .rows import Budget, Row
-from .run import load_row, make_data, train_plain
+from .run import load_row, make_data, plain_features, train_plain
 from .train_row import HISTORIES, build_row, predict, score, train
 
 PRESET = 'occlusion_long'
@@ -88,9 +88,7 @@ def run_seed(data_root: Path, out: Path, results: Path, seed: int, rows: Sequenc
     folder.mkdir(parents=True, exist_ok=True)
     plain = load_row(ROWS[0], data_root)
     weights = train_plain(data_root, folder, seed, PLAIN)
-    model = build_row(plain, weights, seed).eval()
-    training = load_or_encode(folder / 'train_features.pt', model, plain.train_dataloader.dataset, Budget().variants, seed)
-    testing = load_or_encode(folder / 'test_features.pt', model, plain.test_dataloader.dataset, 1, seed)
+    training, testing = plain_features(plain, weights, folder, Budget().variants, seed)
     clouds = load_clouds(plain.test_dataloader.dataset)
     for number, row in enumerate(missing):
         print_log(f'seed {seed}, row {number + 1} of {len(missing)}: {row.title}', 'current')

@@ -65,6 +65,14 @@ def train_plain(data_root: Path, folder: Path, seed: int, config: str = PLAIN) -
     return safe_load(last.read_text().strip(), map_location='cpu')['state_dict']
 
 
+def plain_features(plain: Config, weights: dict[str, torch.Tensor], folder: Path, variants: int,
+                   seed: int) -> tuple[FeatureCache, FeatureCache]:
+    """Stored features of the plain detector: of the training set in some variants, and of the test set."""
+    model = build_row(plain, weights, seed).eval()
+    return (load_or_encode(folder / 'train_features.pt', model, plain.train_dataloader.dataset, variants, seed),
+            load_or_encode(folder / 'test_features.pt', model, plain.test_dataloader.dataset, 1, seed))
+
+
 def run_seed(data_root: Path, out: Path, seed: int, rows: Sequence[Row] = ROWS) -> None:
     """Everything of one seed; what is finished is skipped."""
     init_default_scope('mmdet3d')
@@ -75,9 +83,7 @@ def run_seed(data_root: Path, out: Path, seed: int, rows: Sequence[Row] = ROWS) 
         return
     weights = train_plain(data_root, folder, seed)
     plain = load_row(ROWS[0], data_root)
-    model = build_row(plain, weights, seed).eval()
-    training = load_or_encode(folder / 'train_features.pt', model, plain.train_dataloader.dataset, budget.variants, seed)
-    testing = load_or_encode(folder / 'test_features.pt', model, plain.test_dataloader.dataset, 1, seed)
+    training, testing = plain_features(plain, weights, folder, budget.variants, seed)
     for number, row in enumerate(missing):
         print_log(f'seed {seed}, row {number + 1} of {len(missing)}: {row.title}', 'current')
         run_row(row, load_row(row, data_root), weights, training, testing, budget, seed, folder)
