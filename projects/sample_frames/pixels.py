@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -10,6 +9,7 @@ from typing import Protocol
 import cv2
 import numpy as np
 
+from projects.geometry.frame_sampling.video import by_number
 from projects.memfusion.visualization.image_files import read_rgb
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
@@ -109,8 +109,3 @@ class FrameFiles:
     def read(self, frames: Sequence[int]) -> Images:
         """See Pixels; OSError, naming the file, where one is no image."""
         return {frame: read_rgb(self.paths[frame]) for frame in frames}
-
-
-def by_number(name: str) -> list[tuple[int, int, str]]:
-    """A sort key in which runs of digits count as numbers."""
-    return [(0, int(part), '') if part.isdecimal() else (1, 0, part) for part in re.split(r'(\d+)', name) if part]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -78,3 +79,8 @@ def check_poses(world_from_cam: np.ndarray, num_frames: int, name: str) -> None:
         for frame, pose in enumerate(world_from_cam):
             check_rigid(pose, f'{name}: world_from_cam of frame {frame}')
         raise
+
+
+def by_number(name: str) -> list[tuple[int, int, str]]:
+    """A sort key of frame files in which runs of digits count as numbers: frame_10000 comes after frame_9999."""
+    return [(0, int(part), '') if part.isdecimal() else (1, 0, part) for part in re.split(r'(\d+)', name) if part]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
+
+from projects.geometry.frame_sampling.video import by_number
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
 _HEADER_SLACK = 3
@@ -113,7 +114,7 @@ class FrameFolder(VideoFrames):
         paths = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
         if not paths:
             raise ValueError(f'{folder} holds no frames: no file in it ends with one of {", ".join(IMAGE_SUFFIXES)}')
-        self.paths = sorted(paths, key=lambda path: _by_number(path.name))
+        self.paths = sorted(paths, key=lambda path: by_number(path.name))
         self.num_frames = len(self.paths)
 
     def _decoded(self, indices: list[int]) -> Iterator[tuple[int, np.ndarray]]:
@@ -147,8 +148,3 @@ def find_video(folder: Path, name: str) -> Path:
         if path.exists():
             return path
     raise FileNotFoundError(f'no video {folder / name} ({", ".join(VIDEO_SUFFIXES)}), nor a folder of frames of that name')
-
-
-def _by_number(name: str) -> list[tuple[int, int, str]]:
-    """A sort key in which runs of digits count as numbers."""
-    return [(0, int(part), '') if part.isdigit() else (1, 0, part) for part in re.split(r'(\d+)', name) if part]

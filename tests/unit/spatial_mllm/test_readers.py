@@ -227,3 +227,9 @@ def test_memory_does_not_grow_with_videos(made):
         peaks.append(tracemalloc.get_traced_memory()[1])
     tracemalloc.stop()
     assert peaks[1] < 1.2 * peaks[0]
+
+
+def test_a_frame_with_a_raised_digit_in_its_name_is_sorted(tmp_path):
+    for name in ('10.png', '1²3.png', '9.png'):
+        cv2.imwrite(str(tmp_path / name), np.zeros((4, 4, 3), np.uint8))
+    assert [path.name for path in FrameFolder(tmp_path).paths] == ['1²3.png', '9.png', '10.png']
