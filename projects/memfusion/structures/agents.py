@@ -21,7 +21,7 @@ FUTURE_STEPS = 12
 """6 s at 2 Hz."""
 _SHAPES: dict[str, tuple[Any, ...]] = dict(
     valid=('A',), history_xy=('A', 'H', 2), history_valid=('A', 'H'), kinematics=('A', 'H', len(KINEMATICS)),
-    future_xy=('A', FUTURE_STEPS, 2), future_valid=('A', FUTURE_STEPS), centers=('A', 'H', 2), corners=('A', 'H', 4, 2),
+    future_xy=('A', FUTURE_STEPS, 2), future_valid=('A', FUTURE_STEPS), boxes=('A', 'H', 7),
     global_from_agent=('A', 4, 4))
 
 
@@ -40,8 +40,8 @@ class Agents:
             of the heading, counted from the last frame's (0 and 1 there); 1 where the frame is valid.
         future_xy: (B, A, 12, 2) metres, agent frame, 0.5 s to 6 s.
         future_valid: (B, A, 12) bool.
-        centers: (B, A, H, 2) metres, BEV frame.
-        corners: (B, A, H, 4, 2) metres, BEV frame: the box's ground rectangle, in order around it. Masks are drawn from it.
+        boxes: (B, A, H, 7) as mmdet3d's LiDAR boxes, in the BEV frame: x, y, z of the bottom's centre, length, width, height
+            (metres), yaw (rad). Masks are drawn from them.
         global_from_agent: (B, A, 4, 4), agent frame to global; the identity where padded.
         tokens: B lists of the valid agents' `instance_sample`, in their order; they come first.
 
@@ -55,8 +55,7 @@ class Agents:
     kinematics: Tensor
     future_xy: Tensor
     future_valid: Tensor
-    centers: Tensor
-    corners: Tensor
+    boxes: Tensor
     global_from_agent: Tensor
     tokens: tuple[tuple[str, ...], ...]
 

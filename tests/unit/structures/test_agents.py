@@ -18,8 +18,8 @@ def agents_of(count: int, frames: int = 3, seed: int = 0) -> Agents:
         return torch.rand(1, count, *shape, generator=made, dtype=torch.float64)
 
     there = torch.ones(1, count, frames, dtype=torch.bool)
-    return Agents(there[..., 0], some(frames, 2), there, some(frames, 8), some(12, 2), some(12) > 0.1, some(frames, 2),
-                  some(frames, 4, 2), some(4, 4), (tuple(f'i{seed}{n}_s{seed}' for n in range(count)),))
+    return Agents(there[..., 0], some(frames, 2), there, some(frames, 8), some(12, 2), some(12) > 0.1, some(frames, 7),
+                  some(4, 4), (tuple(f'i{seed}{n}_s{seed}' for n in range(count)),))
 
 
 def test_scenes_are_padded_to_the_largest() -> None:
@@ -38,8 +38,8 @@ def test_scenes_are_padded_to_the_largest() -> None:
 
 def test_what_does_not_fit_is_named() -> None:
     scene = agents_of(2)
-    with pytest.raises(ValueError, match=r'agents.corners must be \(1, 2, 3, 4, 2\), got \(1, 2, 2, 4, 2\)'):
-        replace(scene, corners=scene.corners[:, :, 1:])
+    with pytest.raises(ValueError, match=r'agents.boxes must be \(1, 2, 3, 7\), got \(1, 2, 2, 7\)'):
+        replace(scene, boxes=scene.boxes[:, :, 1:])
     with pytest.raises(ValueError, match=r'tokens names \[3\] agents'):
         replace(scene, tokens=(('a', 'b', 'c'),))
     with pytest.raises(ValueError, match=r'one length, got \[2, 3\] frames'):
