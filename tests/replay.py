@@ -32,6 +32,7 @@ FAMILIES = {
     'frame_sampling': 'frame_sampling',
     'bevformer': 'bevformer',
     'gta': 'gta',
+    'nuscenes_prediction': 'prediction',
     'openpcdet_multihead': 'openpcdet_multihead',
     'petrv2': 'petrv2',
     'petrv2_state_dict': 'official_names',

@@ -2,12 +2,13 @@
 
 from .bicycle_racks import load_bicycle_racks
 from .class_ap import demo_map
+from .forecast_metric import NuScenesForecastMetric
 from .image_bbox_metric import ImageBBoxMetric
 from .memory_metric import MemoryMetric, evaluate_memory
 from .nuscenes_metric import OrderedNuScenesMetric
 from .segmentation_metric import BEVSegMetric, ImageSegMetric
 
 __all__ = [
-    'BEVSegMetric', 'ImageBBoxMetric', 'ImageSegMetric', 'MemoryMetric', 'OrderedNuScenesMetric', 'demo_map', 'evaluate_memory',
-    'load_bicycle_racks',
+    'BEVSegMetric', 'ImageBBoxMetric', 'ImageSegMetric', 'MemoryMetric', 'NuScenesForecastMetric', 'OrderedNuScenesMetric',
+    'demo_map', 'evaluate_memory', 'load_bicycle_racks',
 ]

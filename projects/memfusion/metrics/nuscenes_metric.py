@@ -58,6 +58,10 @@ class OrderedMetric(BaseMetric):
     def check_before(self, dataset_meta: Mapping[str, Any]) -> None:
         """Raises ValueError for what can be known to prevent a score before anything is predicted."""
 
+    def order(self, parts: list[list[dict]], size: int) -> list[dict]:
+        """The ranks' results in data-set order; see `order_results`."""
+        return order_results(parts, size)
+
     def evaluate(self, size: int) -> dict[str, float]:
         """Scores the results of all ranks; every rank returns the same metrics or raises.
 
@@ -73,7 +77,7 @@ class OrderedMetric(BaseMetric):
         failure: Exception | None = None
         if is_main_process():
             try:
-                metrics = self.compute_metrics(order_results(parts, size))
+                metrics = self.compute_metrics(self.order(parts, size))
                 # Counts too become floats: MMEngine keeps whole numbers as numpy's and then writes null for them.
                 answer[0] = {f'{self.prefix}/{name}': float(value) for name, value in metrics.items()}
             except Exception as error:  # told to the other ranks, which would wait for ever, and raised below

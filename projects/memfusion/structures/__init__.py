@@ -1,6 +1,6 @@
 """Typed contracts between the stages; no nn.Module."""
 
-from .agents import FUTURE_STEPS, KINEMATICS, Agents
+from .agents import FUTURE_STEPS, KINEMATICS, Agents, Forecast
 from .calibration import Calibration
 from .camera_frame import CameraFrame
 from .features import HeadOutputs, Readout, SceneFeatures, SceneTruth, take_rows
@@ -14,8 +14,8 @@ from .query_state import QueryProposals, QueryState
 from .scene_head import SceneHead
 
 __all__ = [
-    'FUTURE_STEPS', 'KINEMATICS', 'META_KEYS', 'Agents', 'Calibration', 'CameraFrame', 'FrameBatch', 'FrameImages', 'FrameMeta',
-    'HeadOutputs', 'History', 'ImageLabels', 'Looking', 'Looks', 'MemorySizes', 'MemoryState', 'PastFrame', 'QueryProposals',
-    'QueryState', 'Readout', 'SceneFeatures', 'SceneHead', 'SceneTruth', 'TemporalState', 'TokenPlaces', 'empty_clock',
-    'take_rows',
+    'FUTURE_STEPS', 'KINEMATICS', 'META_KEYS', 'Agents', 'Calibration', 'CameraFrame', 'Forecast', 'FrameBatch', 'FrameImages',
+    'FrameMeta', 'HeadOutputs', 'History', 'ImageLabels', 'Looking', 'Looks', 'MemorySizes', 'MemoryState', 'PastFrame',
+    'QueryProposals', 'QueryState', 'Readout', 'SceneFeatures', 'SceneHead', 'SceneTruth', 'TemporalState', 'TokenPlaces',
+    'empty_clock', 'take_rows',
 ]

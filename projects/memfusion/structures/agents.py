@@ -108,3 +108,21 @@ class Agents:
         rows = [part.padded(count) for part in parts]
         joined: dict[str, Any] = {name: torch.cat([row.tensors()[name] for row in rows]) for name in _SHAPES}
         return Agents(tokens=tuple(row for part in parts for row in part.tokens), **joined)
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Futures of the agents of B scenes.
+
+    Attributes:
+        modes: (B, A, M, 12, 2) metres, agent frame, 0.5 s to 6 s.
+        logits: (B, A, M); their softmax is the modes' probability.
+    """
+
+    modes: Tensor
+    logits: Tensor
+
+    def global_xy(self, agents: Agents) -> Tensor:
+        """(B, A, M, 12, 2) float64 global metres."""
+        turn, shift = agents.global_from_agent[..., :2, :2], agents.global_from_agent[..., :2, 3]
+        return self.modes.double() @ turn.mT[:, :, None] + shift[:, :, None, None]

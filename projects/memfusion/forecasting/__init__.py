@@ -1,0 +1,6 @@
+"""Forecasting: agents' features from memory, the head, baselines."""
+
+from .baselines import constant_velocity
+from .head import TrajectoryHead
+
+__all__ = ['TrajectoryHead', 'constant_velocity']

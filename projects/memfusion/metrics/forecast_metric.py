@@ -1,0 +1,191 @@
+"""Metric. In: samples with futures, global xy. Out: the devkit's scores of a prediction split; a submission file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from mmdet3d.registry import METRICS
+from mmengine.logging import MMLogger
+from nuscenes import NuScenes
+from nuscenes.eval.prediction.data_classes import Prediction
+from nuscenes.eval.prediction.metrics import OffRoadRate, RowMean
+from nuscenes.eval.prediction.splits import get_prediction_challenge_split
+from nuscenes.prediction import PredictHelper
+from nuscenes.prediction.models import physics
+
+from .forecast_scores import (
+    MaskedOffRoadRate,
+    displacement_errors,
+    mean_scores,
+    prediction_metrics,
+    score_futures,
+)
+from .nuscenes_metric import OrderedMetric
+from .sample_fields import describe, read_field
+
+FIELD = 'pred_futures'
+BASELINES = ('ConstantVelocityHeading', 'PhysicsOracle')
+SECONDS = 6.0
+
+
+@METRICS.register_module()
+class NuScenesForecastMetric(OrderedMetric):
+    """The devkit's prediction scores: minADE_k, minFDE_k, MissRateTopK_2_k for k = 1, 5, 10, OffRoadRate, and ADE, FDE.
+
+    Names are 'forecast/minADE_5', ...; with `baselines` those of the devkit's classes, run unchanged on the same tokens, as
+    'forecast/PhysicsOracle/minADE_5', ...; with `strata` also 'forecast/{stratum}/minADE_5', ... of every stratum.
+
+    Args:
+        data_root: folder with the version's tables and maps/prediction/prediction_scenes.json.
+        split: 'val', 'train_val', 'train', 'mini_val' or 'mini_train' of the prediction challenge.
+        version: of the tables; None is the data set's.
+        off_road: whether OffRoadRate is scored, which reads the maps.
+        drivable_masks: map name -> image file, not 0 where it is drivable, 10 pixels a metre, as MaskedOffRoadRate; None reads
+            the map expansion by the devkit.
+        baselines: any of BASELINES.
+        strata: JSON file, token -> name of its stratum.
+        submission: file to write the predictions to, as the challenge takes them; None is none.
+        prefix: of the metric names.
+        collect_device: where ranks exchange results.
+
+    Raises:
+        ValueError: naming an unknown baseline.
+    """
+
+    def __init__(
+        self,
+        data_root: str,
+        split: str = 'val',
+        version: str | None = None,
+        off_road: bool = True,
+        drivable_masks: Mapping[str, str] | None = None,
+        baselines: Sequence[str] = (),
+        strata: str | None = None,
+        submission: str | None = None,
+        prefix: str = 'forecast',
+        collect_device: str = 'cpu',
+    ) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix)
+        unknown = [name for name in baselines if name not in BASELINES]
+        if unknown:
+            raise ValueError(f'NuScenesForecastMetric.baselines: no {unknown[0]!r}; there are {BASELINES}')
+        self.data_root, self.split, self.version, self.off_road = data_root, split, version, off_road
+        self.drivable_masks, self.baselines, self.strata = drivable_masks, tuple(baselines), strata
+        self.submission = submission
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        """Keeps each agent's prediction.
+
+        Args:
+            data_batch: not used.
+            data_samples: dicts with `pred_futures`: tokens (n `instance_sample`), global_xy (n, M, 12, 2) metres and
+                probabilities (n, M).
+
+        Raises:
+            ValueError: naming the sample or the token, where they are missing or not finite.
+        """
+        del data_batch
+        for sample in data_samples:
+            found = read_field(sample, FIELD, 'the model must forecast (AgentForecaster), or take NuScenesForecastMetric out')
+            modes, probabilities = found['global_xy'].cpu().double().numpy(), found['probabilities'].cpu().double().numpy()
+            for token, xy, probability in zip(found['tokens'], modes, probabilities, strict=True):
+                if not (np.isfinite(xy).all() and np.isfinite(probability).all()):
+                    raise ValueError(f'{describe(sample)}: the future of {token} is not finite')
+                self.results.append(dict(token=token, xy=xy, probabilities=probability))
+
+    def order(self, parts: list[list[dict]], size: int) -> list[dict]:
+        """The ranks' predictions in the split's order, one for each of its tokens.
+
+        Raises:
+            ValueError: naming the first token of the split without a prediction, or the first prediction of no such token.
+        """
+        del size  # counts samples, which may have any number of agents
+        found: dict[str, dict] = {}
+        for part in parts:  # samplers repeat samples to fill up the ranks
+            for one in part:
+                found.setdefault(one['token'], one)
+        tokens = get_prediction_challenge_split(self.split, self.data_root)
+        missing, unknown = [token for token in tokens if token not in found], sorted(set(found) - set(tokens))
+        if missing or unknown:
+            what = (f'{len(missing)} of its {len(tokens)} tokens were not predicted (first: {missing[0]})' if missing else
+                    f'{unknown[0]} was predicted, but it is not among its {len(tokens)} tokens')
+            raise ValueError(f'prediction split {self.split!r} of {self.data_root}: {what}; data set and evaluator need the '
+                             'same data_root and split')
+        return [found[token] for token in tokens]
+
+    def compute_metrics(self, results: list[dict]) -> dict[str, float]:
+        """Scores ordered results, and writes the submission."""
+        predictions = [Prediction(*one['token'].split('_'), one['xy'], one['probabilities']) for one in results]
+        if self.submission is not None:
+            write_submission(predictions, Path(self.submission))
+        version = self.version or (self.dataset_meta or {}).get('version')
+        if version is None:
+            raise ValueError('NuScenesForecastMetric.version is not set, and the data set does not say its own')
+        helper = PredictHelper(NuScenes(version=version, dataroot=self.data_root, verbose=False))
+        tokens = [one['token'] for one in results]
+        scorer = ForecastScorer(helper, self._off_road_rate(helper), self.strata)
+        values = scorer.score(tokens, predictions)
+        for name in self.baselines:
+            forecast = getattr(physics, name)(SECONDS, helper)
+            values |= {f'{name}/{key}': value for key, value in scorer.score(tokens, [*map(forecast, tokens)]).items()}
+        lines = [f'{name:<40}{value:>9.3f}' for name, value in values.items()]
+        MMLogger.get_current_instance().info(f'{self.prefix}: {len(results)} agents of {self.split}\n' + '\n'.join(lines))
+        return values
+
+    def _off_road_rate(self, helper: PredictHelper) -> OffRoadRate | None:
+        if not self.off_road:
+            return None
+        if self.drivable_masks is None:
+            return OffRoadRate(helper, [RowMean()])
+        masks = {name: cv2.imread(path, cv2.IMREAD_GRAYSCALE) for name, path in self.drivable_masks.items()}
+        unreadable = [name for name, mask in masks.items() if mask is None]
+        if unreadable:
+            raise ValueError(f'NuScenesForecastMetric.drivable_masks[{unreadable[0]!r}]: {self.drivable_masks[unreadable[0]]} '
+                             'is no readable image')
+        return MaskedOffRoadRate(masks, helper)
+
+
+class ForecastScorer:
+    """Scores predictions against the futures that the devkit's helper knows.
+
+    Args:
+        helper: of the tables.
+        off_road: scores leaving the road; None leaves it out.
+        strata: JSON file, token -> name; None is none.
+    """
+
+    def __init__(self, helper: PredictHelper, off_road: OffRoadRate | None = None, strata: str | None = None) -> None:
+        self.helper, self.metrics = helper, prediction_metrics(off_road)
+        self.strata: dict[str, str] = {} if strata is None else json.loads(Path(strata).read_text())
+
+    def score(self, tokens: Sequence[str], predictions: Sequence[Prediction]) -> dict[str, float]:
+        """Means over all tokens, and over those of each stratum as '{stratum}/{name}'."""
+        truths = [self.helper.get_future_for_agent(*token.split('_'), SECONDS, in_agent_frame=False) for token in tokens]
+        scores = score_futures(truths, predictions, self.metrics)
+        plain = np.array([displacement_errors(truth, np.ones(len(truth), dtype=bool), prediction)
+                          for truth, prediction in zip(truths, predictions)]).reshape(-1, 2)
+        everything = {**scores, 'ADE': plain[:, :1], 'FDE': plain[:, 1:]}
+        values = mean_scores(everything)
+        names = [self.strata.get(token) for token in tokens]
+        for stratum in sorted({name for name in names if name is not None}):
+            members = [name == stratum for name in names]
+            means = mean_scores({name: rows[members] for name, rows in everything.items()})
+            values |= {f'{stratum}/{name}': value for name, value in means.items()}
+        return values
+
+
+def write_submission(predictions: Sequence[Prediction], path: Path) -> None:
+    """Writes predictions as the challenge takes them: a JSON list that the devkit's `Prediction.deserialize` reads back."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps([prediction.serialize() for prediction in predictions]))
+
+
+def read_submission(path: Path) -> list[Prediction]:
+    """What `write_submission` wrote."""
+    content: list[dict[str, Any]] = json.loads(path.read_text())
+    return [Prediction.deserialize(one) for one in content]
