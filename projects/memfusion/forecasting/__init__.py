@@ -1,6 +1,13 @@
 """Forecasting: agents' features from memory, the head, baselines."""
 
+from .agent_masks import AgentMasks, bev_masks, image_masks
 from .baselines import constant_velocity
+from .features import MemoryAgentFeatures
+from .forecaster import AgentForecaster, write_futures
 from .head import TrajectoryHead
+from .pooling import AgentPooling
 
-__all__ = ['TrajectoryHead', 'constant_velocity']
+__all__ = [
+    'AgentForecaster', 'AgentMasks', 'AgentPooling', 'MemoryAgentFeatures', 'TrajectoryHead', 'bev_masks', 'constant_velocity',
+    'image_masks', 'write_futures',
+]

@@ -1,5 +1,6 @@
 """Temporal memory: networks, similarity, readouts, baselines, and the modules for the slot `temporal` that tie them."""
 
+from .agent_stream import AgentMemory, AgentStream
 from .baselines import ConvGRUFusion, StackFusion
 from .bev_attention import BEVFormerTemporal
 from .bev_network import BEVMemoryNetwork
@@ -13,7 +14,7 @@ from .slot import TemporalSlot, clock
 from .temporal_memory import TemporalMemory
 
 __all__ = [
-    'BEVFormerTemporal', 'BEVMemoryNetwork', 'ConcatReadout', 'ConvGRUFusion', 'CopyMemory', 'FrameRing', 'GateReadout',
-    'ImageMemoryNetwork', 'LogOddsReadout', 'QueryMemory', 'ResidualReadout', 'StackFusion', 'TemporalMemory',
-    'TemporalSlot', 'clock', 'read_memory',
+    'AgentMemory', 'AgentStream', 'BEVFormerTemporal', 'BEVMemoryNetwork', 'ConcatReadout', 'ConvGRUFusion', 'CopyMemory',
+    'FrameRing', 'GateReadout', 'ImageMemoryNetwork', 'LogOddsReadout', 'QueryMemory', 'ResidualReadout', 'StackFusion',
+    'TemporalMemory', 'TemporalSlot', 'clock', 'read_memory',
 ]

@@ -1,4 +1,4 @@
-"""Memory network `image`: the published XMem, fed by BEV features through a 1x1 adapter to three channels.
+"""Memory network `image`: the published XMem, fed by BEV features through a 1x1 adapter to three channels, or by images.
 
 The adapted map is padded to a multiple of 16 as XMem pads its frames, so the memory grid may reach beyond the BEV:
 `map_range` says how far. In: a frame's BEV, masks and sensory state. Out: keys, values, occupancy.
@@ -41,6 +41,10 @@ class ImageMemoryNetwork(BaseModule):
         key_dim, value_dim, hidden_dim: of XMem.
         checkpoint: path of the official XMem.pth, loaded strictly; None starts from random weights.
         extra_channels: channels that are appended to the BEV features (ego motion); TemporalMemory fills it in.
+        adapter: False feeds three channels to XMem as they are.
+
+    Raises:
+        ValueError: for other than three channels without an adapter.
     """
 
     grid_keys = dict(bev_shape='bev_shape')
@@ -60,6 +64,7 @@ class ImageMemoryNetwork(BaseModule):
         hidden_dim: int = 64,
         checkpoint: str | None = None,
         extra_channels: int = 0,
+        adapter: bool = True,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -68,7 +73,9 @@ class ImageMemoryNetwork(BaseModule):
         self.bev_shape = (height, width)
         bottom, right = -height % STRIDE, -width % STRIDE
         self.padding = (right // 2, right - right // 2, bottom // 2, bottom - bottom // 2)  # as XMem: the smaller half first
-        self.adapter = nn.Conv2d(in_channels + extra_channels, 3, 1)
+        if not adapter and in_channels + extra_channels != 3:
+            raise ValueError(f'ImageMemoryNetwork: adapter=False takes 3 channels, got {in_channels + extra_channels}')
+        self.adapter = nn.Conv2d(in_channels + extra_channels, 3, 1) if adapter else nn.Identity()
         self.xmem = XMem(key_dim, value_dim, hidden_dim)
         if checkpoint is not None:
             load_checkpoint(self.xmem, checkpoint)

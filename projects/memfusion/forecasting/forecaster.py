@@ -1,0 +1,99 @@
+"""READ FIRST. Forecasting: the model. In: clips and their agents. Out: futures of every agent, global xy, with probabilities.
+
+    features(inputs, agents)       memory streams over the clip; pooled per agent and frame      (B, A, H, F), flags
+    head(agents, features, flags)  what the agent did and what memory holds of it                Forecast
+    losses, or `pred_futures` on the last frame's data sample
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from mmdet3d.registry import MODELS
+from mmengine.model import BaseModel
+from mmengine.structures import BaseDataElement
+from torch import Tensor
+
+from projects.memfusion.losses.ranks import zero_of
+from projects.memfusion.structures import Agents, Forecast
+
+FIELD = 'pred_futures'
+
+
+@MODELS.register_module()
+class AgentForecaster(BaseModel):
+    """Forecasts agents from kinematics and, with `features`, from memory.
+
+    Args:
+        head: e.g. dict(type='TrajectoryHead', num_modes=5); its feature_dim is filled in.
+        features: e.g. dict(type='MemoryAgentFeatures', ...); None is kinematics alone.
+        loss: e.g. dict(type='TrajectoryLoss').
+        train_features: whether the memory learns too (stage 2); otherwise it is frozen and stays in eval mode (stage 1).
+        data_preprocessor: dict(type='ForecastDataPreprocessor', ...).
+    """
+
+    def __init__(
+        self,
+        head: dict,
+        features: dict | None = None,
+        loss: dict | None = None,
+        train_features: bool = False,
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(data_preprocessor, init_cfg)
+        self.features: Any = None if features is None else MODELS.build(features)
+        self.head: Any = MODELS.build({**head, 'feature_dim': 0 if self.features is None else self.features.dim})
+        self.loss_futures: Any = MODELS.build(loss or dict(type='TrajectoryLoss'))
+        self.train_features = train_features
+        if self.features is not None and not train_features:
+            for name, parameter in self.features.named_parameters():
+                parameter.requires_grad_(name.startswith('pooling.'))
+
+    def train(self, mode: bool = True) -> AgentForecaster:
+        """As usual, except that frozen memory stays in eval mode."""
+        super().train(mode)
+        if self.features is not None and not self.train_features:
+            self.features.eval()
+        return self
+
+    def forward(self, inputs: Mapping[str, Any], data_samples: Sequence[BaseDataElement], mode: str = 'tensor') -> Any:
+        """mode 'loss': dict of losses; 'predict': B data samples with `pred_futures`; 'tensor': Forecast.
+
+        Args:
+            inputs: what ForecastDataPreprocessor gives, `agents` among it.
+            data_samples: B x T, clip-major.
+        """
+        agents: Agents = inputs['agents']
+        forecast = self.forecast(inputs, agents)
+        if mode == 'loss':
+            return self.loss(forecast, agents)
+        if mode == 'predict':
+            length = inputs['clip_shape'][1]
+            return write_futures(forecast, agents, data_samples[length - 1::length])
+        return forecast
+
+    def forecast(self, inputs: Mapping[str, Any], agents: Agents) -> Forecast:
+        """Futures of B clips' agents."""
+        if self.features is None:
+            return self.head(agents)
+        return self.head(agents, *self.features(inputs, agents))
+
+    def loss(self, forecast: Forecast, agents: Agents) -> dict[str, Tensor]:
+        """The losses of TrajectoryLoss over the agents of all ranks."""
+        known = agents.future_valid & agents.valid[..., None]
+        losses = self.loss_futures(forecast.modes, forecast.logits, agents.future_xy, known)
+        # Distributed training waits for every parameter; nobody reads the last write, and a batch may have no agents.
+        return {**losses, 'loss_unread': torch.zeros((), device=known.device) + zero_of(self)}
+
+
+def write_futures(forecast: Forecast, agents: Agents, samples: Sequence[Any]) -> list[Any]:
+    """Sets `pred_futures` of B data samples: tokens, modes and global_xy (n, M, 12, 2) metres, probabilities (n, M)."""
+    xy, probabilities = forecast.global_xy(agents), forecast.logits.float().softmax(dim=-1)
+    for row, (sample, tokens) in enumerate(zip(samples, agents.tokens, strict=True)):
+        count = len(tokens)
+        sample.set_field(BaseDataElement(tokens=tokens, modes=forecast.modes[row, :count], global_xy=xy[row, :count],
+                                         probabilities=probabilities[row, :count]), FIELD)
+    return list(samples)
