@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Draws what a memory does over one test scene: the gate of every frame, where a cell looks, how full the memory is.
 
-Writes gate_XX.png and gate.gif, attention_XX.png (of --frame) and memory_usage.png; pictures of these names in --out are
-replaced.
+Writes gate_XX.png and gate.gif, attention_XX.png and, of TemporalMemory, memory_usage.png; pictures of these names in --out
+are replaced. Of CopyMemory, attention_XX.png shows the frames that the cell of a hidden object reads.
 """
 
 from __future__ import annotations
@@ -25,13 +25,15 @@ from projects.memfusion.runtime import OptionsAction, prepare_config, run_cli
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config file with TemporalMemory')
+    parser.add_argument('config', help='config file with TemporalMemory or CopyMemory')
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--out', type=Path, required=True, help='folder for the pictures')
     parser.add_argument('--scene', metavar='NAME_OR_TOKEN', help='scene of the test set; default: its first')
-    parser.add_argument('--frame', type=int, metavar='I', help='whose attention is drawn, from 0; default: the last')
+    parser.add_argument('--frame', type=int, metavar='I', help='whose attention is drawn, from 0; default: the last, '
+                        'with CopyMemory the one in which the object is found that is hidden longest')
     parser.add_argument('--cell', type=float, nargs=2, metavar=('X_M', 'Y_M'),
-                        help="a place in that frame's LiDAR coordinates; default: the strongest predicted box with few points")
+                        help="a place in that frame's LiDAR coordinates; default: a hidden object that is found "
+                        '(CopyMemory), or the strongest predicted box with few points')
     parser.add_argument('--score-thr', type=float, default=0.1, help='draw boxes that score this or more; default 0.1')
     add_trust_option(parser)
     parser.add_argument('--trust-checkpoint', action='store_true',

@@ -33,6 +33,7 @@ def attention_picture(temporal: TemporalMemory, seen: MemoryFrame, cell_m: tuple
                       names: Sequence[str], title: str) -> tuple[np.ndarray, str]:
     """The picture, and a line that says which cell it is of."""
     step, range_m = seen.step, temporal.point_cloud_range
+    assert step is not None and seen.gate is not None
     map_shape = (seen.gate.shape[-2], seen.gate.shape[-1])
     cell = choose_cell(seen, cell_m, range_m, map_shape, score_thr, names)
     memory = temporal.align(step.before, step.frames)
@@ -70,6 +71,7 @@ def choose_cell(seen: MemoryFrame, cell_m: tuple[float, float] | None, range_m: 
     Without `cell_m` it is that of the strongest predicted box (score_thr or more) with at most FEW_POINTS points, for which
     memory is needed most; else of the strongest box; where nothing at all is predicted, the cell with the highest gate.
     """
+    assert seen.gate is not None
     canvas = BEVCanvas.of_range(range_m)
     boxes = seen.predictions.keep(canvas.contains(seen.predictions.boxes[:, :2]))
     if cell_m is not None:
@@ -86,7 +88,7 @@ def choose_cell(seen: MemoryFrame, cell_m: tuple[float, float] | None, range_m: 
     else:
         row, column = divmod(int(seen.gate.argmax()), map_shape[1])
         return QueryCell(row, column, _center(row, column, range_m, map_shape),
-                         'highest predicted occupancy (no box is predicted in this frame)')
+                         f'highest {seen.gate_name} (no box is predicted in this frame)')
     width, height = cell_size_m(range_m, map_shape)
     column = min(int((place[0] - range_m[0]) / width), map_shape[1] - 1)
     row = min(int((place[1] - range_m[1]) / height), map_shape[0] - 1)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmdet3d.registry import MODELS
+from mmdet3d.registry import DATASETS, MODELS
 from mmengine.config import Config
 from nuscenes.nuscenes import NuScenes
 
@@ -21,7 +21,9 @@ from projects.memfusion.runtime.errors import UserError
 from projects.memfusion.runtime.launch import init_registry
 from projects.memfusion.runtime.options import OptionsAction
 
+from .recorded_steps import stream_memory
 from .scene_pictures import draw_scene
+from .streaming import find_scene, load_detector
 
 CONFIG = 'configs/demo/xmem-gate_pillar04_second_secfpn_tiny-synthetic.py'
 RANGE_M = 25.0
@@ -67,7 +69,10 @@ class Demo:
                 f'{c} {score["per_class"][c]:.3f} ({score["num_truth"][c]})' for c in score['classes']))
         self.say('pictures')
         pictures = self.work_dir / 'pictures'
-        draw_scene(self.config(), str(trained), pictures, self.data_root)
+        cfg = self.config()
+        model, dataset = load_detector(cfg, str(trained)), DATASETS.build(cfg.test_dataloader.dataset)
+        frames = stream_memory(model, dataset, find_scene(dataset, None)[1])
+        draw_scene(frames, model.grid.point_cloud_range, dataset.metainfo['classes'], pictures, self.data_root)
         final = scores['trained']
         return (f'demo: mAP={final["mAP"]:.3f} NDS={final["NDS"]:.3f} untrained_mAP={scores["untrained"]["mAP"]:.3f} '
                 f'classes={len(final["classes"])} range_m={RANGE_M:.0f} pictures={pictures}')

@@ -5,42 +5,42 @@ The scene runs through the detector as in testing; nothing but the drawing sees 
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from mmdet3d.registry import DATASETS, MODELS
 from mmengine.config import Config
-from mmengine.dataset import pseudo_collate
 
-from projects.memfusion.memory import TemporalMemory
-from projects.memfusion.runtime.checkpoint import load_weights, safe_load
+from projects.memfusion.memory import CopyMemory, TemporalMemory
 from projects.memfusion.runtime.errors import UserError
 from projects.memfusion.runtime.launch import init_registry
-from projects.memfusion.runtime.run_checks import check_checkpoint, check_run
 from projects.memfusion.structures import MemoryState
-from projects.memfusion.visualization import BoxSet, MemoryUsage, draw_bev, draw_gate, draw_memory_usage, write_png, write_strip
+from projects.memfusion.visualization import MemoryUsage, draw_bev, draw_gate, draw_memory_usage, write_png, write_strip
 
 from .attention_pictures import attention_picture, check_cell
-from .recorded_steps import MemoryFrame, recorded_steps
+from .hidden_objects import hidden_objects
+from .read_pictures import best_found, copying_picture
+from .recorded_steps import MemoryFrame, stream_memory
 from .scene_pictures import side_by_side
+from .streaming import find_scene, load_detector
 
-_SHOWN_SCENES = 6
 _STRIP_PX = 640
+_DRAWN = (TemporalMemory, CopyMemory)
 
 
 def draw_memory(cfg: Config, checkpoint: str, out_dir: Path, scene: str | None = None, frame: int | None = None,
                 cell_m: tuple[float, float] | None = None, score_thr: float = 0.1, trust: bool = False) -> list[Path]:
-    """Streams one scene and writes `gate_XX.png`, `gate.gif`, `attention_XX.png` and `memory_usage.png` into `out_dir`.
+    """Streams one scene and writes `gate_XX.png`, `gate.gif` and `attention_XX.png` into `out_dir`; of TemporalMemory also
+    `memory_usage.png` (CopyMemory fills its slots and stays so).
 
     Args:
-        cfg: with TemporalMemory in model.temporal and clips in test_dataloader.
+        cfg: with TemporalMemory or CopyMemory in model.temporal and clips in test_dataloader.
         scene: name or token; None is the test set's first.
-        frame: whose attention is drawn, from 0; None is the last.
-        cell_m: x and y in that frame's LiDAR coordinates; None lets `choose_cell` choose.
+        frame: whose attention is drawn, from 0; None is the last, or with CopyMemory and no `cell_m` the one in which an
+            object is found that is hidden longest.
+        cell_m: x and y in that frame's LiDAR coordinates; None lets `choose_cell` choose, with CopyMemory a hidden object that
+            is found.
         score_thr: boxes that score this or more are drawn.
         trust: read the checkpoint without protection.
 
@@ -61,24 +61,45 @@ def draw_memory(cfg: Config, checkpoint: str, out_dir: Path, scene: str | None =
         raise UserError(f'--frame {chosen}: scene {name} has frames 0 to {len(positions) - 1}')
     out_dir.mkdir(parents=True, exist_ok=True)
     names, range_m = dataset.metainfo['classes'], model.grid.point_cloud_range
-    paths, strip, usage = [], [], []
+    copies = isinstance(model.temporal, CopyMemory)
+    hidden = hidden_objects([dataset.get_data_info(at) for at in positions], dataset.label_mapping)
+    paths, strip, longest = [], [], 0
+    usage: list[MemoryUsage] = []
     for number, seen in enumerate(stream_memory(model, dataset, positions)):
         strip.append(_gate_picture(seen, range_m, names, f'{name}, frame {number}', score_thr))
         paths.append(write_png(out_dir / f'gate_{number:02d}.png', strip[-1]))
-        usage.append(usage_of(seen.step.after, number))
-        if number == chosen:
-            picture, reason = attention_picture(model.temporal, seen, cell_m, score_thr, names, f'{name}, frame {number}')
-            paths.append(write_png(out_dir / f'attention_{number:02d}.png', picture))
-            print(f'attention of {reason}')
-        print(f'frame {number + 1}/{len(positions)}: {len(seen.predictions.above(score_thr))} boxes, '
-              f'{usage[-1].working} elements in working memory, {usage[-1].long_term} in long-term memory', flush=True)
-    chart = draw_memory_usage(usage, f'{name}: memory after each frame, {model.test_mode.mode} testing')
-    return [*paths, *write_strip(strip, out_dir / 'gate.gif'), write_png(out_dir / 'memory_usage.png', chart)]
+        found = best_found(hidden[number], seen, score_thr, range_m) if copies and frame is None and cell_m is None else None
+        gap = 0 if found is None else found.gap_frames
+        if gap > longest or (number == chosen and not longest):
+            longest, drawn, shown = gap, number, seen
+        held, row = _held(seen, number)
+        usage += row
+        print(f'frame {number + 1}/{len(positions)}: {len(seen.predictions.above(score_thr))} boxes, {held}', flush=True)
+    title = f'{name}, frame {drawn}'
+    if copies:
+        picture, reason = copying_picture(model.temporal, shown, hidden[drawn], cell_m, score_thr, names, title)
+    else:
+        picture, reason = attention_picture(model.temporal, shown, cell_m, score_thr, names, title)
+        chart = draw_memory_usage(usage, f'{name}: memory after each frame, {model.test_mode.mode} testing')
+        paths.append(write_png(out_dir / 'memory_usage.png', chart))
+    print(f'attention of {reason}')
+    return [*paths, *write_strip(strip, out_dir / 'gate.gif'), write_png(out_dir / f'attention_{drawn:02d}.png', picture)]
+
+
+def _held(seen: MemoryFrame, number: int) -> tuple[str, list[MemoryUsage]]:
+    """What is remembered after a frame: in words, and for the chart."""
+    assert seen.step is not None
+    state = seen.step.after
+    if not isinstance(state, MemoryState):
+        return f'{int(state.slot_valid[0].sum())} frames in memory', []
+    usage = usage_of(state, number)
+    return f'{usage.working} elements in working memory, {usage.long_term} in long-term memory', [usage]
 
 
 def _gate_picture(seen: MemoryFrame, range_m: Any, names: list[str], title: str, score_thr: float) -> np.ndarray:
     bev = draw_bev(seen.points, range_m, seen.truth, seen.predictions.above(score_thr), names, title=title, size_px=_STRIP_PX)
-    gate = draw_gate(seen.gate, range_m, seen.points, seen.truth, names, title='predicted occupancy', size_px=_STRIP_PX)
+    assert seen.gate is not None
+    gate = draw_gate(seen.gate, range_m, seen.points, seen.truth, names, title=seen.gate_name, size_px=_STRIP_PX)
     return side_by_side([bev, gate])
 
 
@@ -89,70 +110,15 @@ def build_remembering(cfg: Config, checkpoint: str, trust: bool = False) -> Any:
         UserError: where its slot `temporal` has no attention to draw, or the checkpoint is not its own.
     """
     temporal = cfg.model.get('temporal')
+    wanted = 'give a config with TemporalMemory or CopyMemory'
     if temporal is None:
-        raise UserError(f'{cfg.filename}: has no model.temporal: a single-frame detector remembers nothing; give a config '
-                        'with TemporalMemory')
+        raise UserError(f'{cfg.filename}: has no model.temporal: a single-frame detector remembers nothing; {wanted}')
     kind = temporal['type']
     found = MODELS.get(kind) if isinstance(kind, str) else kind
-    if found is not None and not issubclass(found, TemporalMemory):
-        raise UserError(f'{cfg.filename}: model.temporal is {found.__name__}, which has no attention over stored frames; give '
-                        'a config with TemporalMemory')
-    check_run(cfg, 'test')
-    model = MODELS.build(cfg.model)
-    loaded = safe_load(checkpoint, map_location='cpu', trust=trust)
-    load_weights(model, loaded, checkpoint)
-    check_checkpoint(loaded, checkpoint, cfg, 'test')
-    return model.to('cuda' if torch.cuda.is_available() else 'cpu').eval()
-
-
-def find_scene(dataset: Any, scene: str | None) -> tuple[str, list[int]]:
-    """A scene's name and the positions of its frames in the data set, in time order.
-
-    Raises:
-        UserError: where the data set has no such scene, or does not know scenes.
-    """
-    if not hasattr(dataset, 'scene_tokens'):
-        raise UserError(f'test_dataloader.dataset is {type(dataset).__name__}, which does not know scenes; use '
-                        'NuScenesSequenceDataset')
-    positions: dict[str, list[int]] = {}
-    for position, token in enumerate(dataset.scene_tokens):
-        positions.setdefault(token, []).append(position)
-    tokens = {dataset.get_data_info(at[0])['scene_name']: token for token, at in positions.items()}
-    names = list(tokens)
-    if scene is None or scene in tokens:
-        name = names[0] if scene is None else scene
-        return name, positions[tokens[name]]
-    if scene in positions:
-        return next(name for name, token in tokens.items() if token == scene), positions[scene]
-    shown = difflib.get_close_matches(scene, names, _SHOWN_SCENES) or names[:_SHOWN_SCENES]
-    raise UserError(f'--scene {scene}: {dataset.ann_file} has no scene of this name or token; it has {len(names)} scenes, '
-                    f'e.g. {", ".join(shown)}')
-
-
-def stream_memory(model: Any, dataset: Any, positions: list[int]) -> Iterator[MemoryFrame]:
-    """Runs the detector over one scene's frames in time order; yields what each gave and what memory did."""
-    points_at: dict[float, np.ndarray] = {}
-    with recorded_steps(model) as steps:
-        for position in positions:
-            item, info = dataset[position], dataset.get_data_info(position)
-            for packed in item:
-                if packed['data_samples'].frame_valid:
-                    points_at[packed['data_samples'].timestamp_s] = packed['inputs']['points'].numpy()
-            steps.clear()
-            with torch.no_grad():
-                sample = model(**model.data_preprocessor(pseudo_collate([item])), mode='predict')[0]
-            step = steps[-1]  # of a window's steps, the last is the frame's own
-            labels = info.get('eval_ann_info')
-            truth = None if labels is None else BoxSet.from_instances(labels)
-            yield MemoryFrame(
-                points=item[-1]['inputs']['points'].numpy(),
-                truth=truth if truth is None else truth.keep(truth.labels >= 0),
-                predictions=BoxSet.from_instances(sample.pred_instances_3d),
-                gate=sample.pred_occupancy[0].cpu().numpy(),
-                step=step,
-                points_at=points_at)
-            held = set(step.after.slot_time_s[step.after.slot_valid].tolist())
-            points_at = {time_s: points for time_s, points in points_at.items() if time_s in held}
+    if found is not None and not issubclass(found, _DRAWN):
+        raise UserError(f'{cfg.filename}: model.temporal is {found.__name__}, which has no attention over stored frames; '
+                        f'{wanted}')
+    return load_detector(cfg, checkpoint, trust)
 
 
 def usage_of(state: MemoryState, frame: int) -> MemoryUsage:

@@ -31,7 +31,7 @@ from projects.memfusion.visualization import (
 )
 from projects.memfusion.visualization.image_files import read_rgb
 
-from .memory_pictures import find_scene
+from .streaming import find_scene
 
 _FOLLOWED = 8
 _NEAR_M = 4.0

@@ -248,6 +248,17 @@ class CopyMemory(TemporalSlot):
             answer[:, -weights.shape[1]:] = weights
         return answer
 
+    @torch.no_grad()
+    def copied(self, features: SceneFeatures, state: CopyState, frames: FrameBatch) -> Tensor:
+        """(B, 1, H, W) in 0..1, how much of every cell is what was remembered instead of what is there: alpha, times gate
+        where there is one, times the share that null does not get. `state` is aligned to `frames`."""
+        share = 1 - self.attention(features, state, frames)[:, -1:]
+        if self.gate is None:
+            return self.alpha * share
+        assert features.observed is not None
+        bev = features.needed_bev
+        return self.alpha * share * self.gate(torch.cat([bev, features.observed.to(bev.dtype)], dim=1)).to(share.dtype)
+
     def write(self, state: CopyState, readout: Readout, outputs: HeadOutputs | None, frames: FrameBatch,
               truth: SceneTruth | None = None) -> CopyState:
         """The state after this frame."""

@@ -184,6 +184,21 @@ def test_attention_sums_to_one_and_reads_nothing_beyond_the_map_or_of_empty_slot
     assert torch.equal(fresh[:, -1], torch.ones(1, 8, 12)) and fresh[:, :-1].abs().max() == 0
 
 
+@torch.no_grad()
+@pytest.mark.parametrize('alpha', [1.0, 0.3, 0.0])
+def test_copied_says_how_much_of_a_cell_is_what_was_remembered(alpha, memory, bev, frame, pose, play, advance):
+    """Where all stored frames show the same, each cell is (1 - copied) of what is there and copied of what was."""
+    module = memory('copy alone', alpha=alpha)
+    steps = [frame(t, pose()) for t in range(3)]
+    _, state = play(module, [bev(0)] * 2, steps[:2], observed=[seen(0), seen(1)])
+    features = SceneFeatures(bev(2), observed=seen(2))
+    copied = module.copied(features, module.align(state, steps[2]), steps[2])
+    readout, _, _ = advance(module, bev(2), state, steps[2], observed=seen(2))
+    assert copied.shape == (1, 1, 8, 12) and (readout.bev - (bev(2) + copied * (bev(0) - bev(2)))).abs().max() < 1e-5
+    assert (copied.max() > 0.2 * alpha) == (alpha > 0)
+    assert not module.copied(features, module.init_state(features), steps[0]).any()
+
+
 def test_the_fitted_projection_loses_nothing_of_features_in_a_plane_and_learns_by_itself():
     generator = torch.Generator().manual_seed(0)
     plane, offset = torch.randn(2, 6, generator=generator), torch.randn(6, generator=generator)

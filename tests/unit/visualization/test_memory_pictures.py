@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from projects.demos.attention_pictures import cell_size_m, choose_cell, places_in_slots
-from projects.demos.memory_pictures import build_remembering, draw_memory, find_scene, stream_memory, usage_of
-from projects.demos.recorded_steps import MemoryFrame
+from projects.demos.memory_pictures import build_remembering, draw_memory, usage_of
+from projects.demos.recorded_steps import MemoryFrame, stream_memory
+from projects.demos.streaming import find_scene
 from projects.memfusion.runtime import UserError, init_registry, prepare_config
 from projects.memfusion.structures import MemorySizes, MemoryState
 from projects.memfusion.visualization import BoxSet, MemoryUsage, StoredFrame, draw_attention, draw_memory_usage, mark_cell
@@ -141,6 +142,7 @@ def test_chart_shows_the_numbers() -> None:
 # -- which cell -------------------------------------------------------------------------------------------------------
 def test_choice_of_the_cell() -> None:
     seen: Any = SimpleNamespace(
+        gate_name='predicted occupancy',
         points=np.tile([4.0, 4.0, 0.5], (6, 1)), gate=np.eye(4)[[1, 0, 2, 3]] * [[1], [2], [1], [1]],
         predictions=BoxSet([[4.0, 4.0, 0, 2, 2, 2, 0], [-4.0, 6.0, 0, 2, 2, 2, 0], [99.0, 0, 0, 2, 2, 2, 0]], [0, 1, 0],
                            [0.9, 0.4, 0.99]))
