@@ -9,7 +9,7 @@ import numpy as np
 from projects.synthetic_nuscenes.agents import Agent
 from projects.synthetic_nuscenes.naming import token
 from projects.synthetic_nuscenes.transforms import FloatArray, rotation_to_wxyz, yaw_rotation
-from projects.synthetic_nuscenes.world import ANNOTATED_RANGE_M, Scene
+from projects.synthetic_nuscenes.scene import ANNOTATED_RANGE_M, Scene
 
 Record = dict[str, Any]
 

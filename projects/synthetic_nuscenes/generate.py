@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from projects.synthetic_nuscenes.naming import token
 from projects.synthetic_nuscenes.output_folder import OutputFolder, write_atomically
+from projects.synthetic_nuscenes.prediction_split import PREDICTION, write_split
 from projects.synthetic_nuscenes.rig import LIDAR_CHANNEL, RIGS, Camera
 from projects.synthetic_nuscenes.scene_part import SceneWriter
 from projects.synthetic_nuscenes.settings import Settings, make_settings
@@ -101,10 +102,13 @@ def generate_dataset(
         for name in _run_scenes(settings, missing, root, workers):
             bar.set_postfix_str(name)
             bar.update()
-    tables: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
+    tables: dict[str, list[dict[str, Any]]] = {name: [] for name in (*TABLES, PREDICTION)}
     tables.update(_shared_tables(RIGS[settings.rig]))
     for name in settings.scene_names:
         for table, rows in json.loads(folder.part_path(name).read_text()).items():
             tables[table].extend(rows)
+    rows = tables.pop(PREDICTION)
+    if settings.forecast:
+        write_split(root, settings.scene_names, rows)
     folder.finish(tables)
     return True

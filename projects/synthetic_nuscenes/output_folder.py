@@ -16,13 +16,13 @@ from projects.synthetic_nuscenes.camera_labels import LABELS_FOLDER, write_class
 from projects.synthetic_nuscenes.rig import LIDAR_CHANNEL, RIGS
 from projects.synthetic_nuscenes.settings import Settings
 
-VERSION = 'v1.0-mini'
+VERSION, FORECAST_VERSION = 'v1.0-mini', 'v1.0-trainval'
 MARKER_NAME = 'synthetic_nuscenes.json'
 PARTS_NAME = '.parts'
 # Raised whenever the same settings would give other bytes.
 GENERATOR_VERSION = 1
 # In the order in which they are deleted: what says 'finished' goes first.
-_OWN_FOLDERS = (VERSION, PARTS_NAME, 'samples', 'sweeps', 'maps', LABELS_FOLDER, 'nuscenes_gt_database')
+_OWN_FOLDERS = (VERSION, FORECAST_VERSION, PARTS_NAME, 'samples', 'sweeps', 'maps', LABELS_FOLDER, 'nuscenes_gt_database')
 _DERIVED_FILES = ('nuscenes_infos_*.pkl', 'nuscenes_dbinfos_*.pkl')
 
 
@@ -44,6 +44,8 @@ class OutputFolder:
         self.root, self.settings = root, settings
         self.marker = root / MARKER_NAME
         self.parts = root / PARTS_NAME
+        # The prediction challenge's splits are of v1.0-trainval, and so are the forecast world's scene names.
+        self.version = FORECAST_VERSION if settings.forecast else VERSION
 
     def _description(self) -> dict[str, Any]:
         return {'generator_version': GENERATOR_VERSION, 'settings': self.settings.to_json()}
@@ -57,7 +59,7 @@ class OutputFolder:
 
     def is_complete(self) -> bool:
         """True where the whole data set with these settings is there."""
-        return self._read_marker() == self._description() and (self.root / VERSION).is_dir()
+        return self._read_marker() == self._description() and (self.root / self.version).is_dir()
 
     def prepare(self, force: bool = False) -> None:
         """Make the folder ready to be written or resumed.
@@ -113,12 +115,12 @@ class OutputFolder:
 
     def finish(self, tables: dict[str, list[dict[str, Any]]]) -> None:
         """Write the tables, rename them into place, drop the parts."""
-        unfinished = self.parts / VERSION
+        unfinished = self.parts / self.version
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()
         for name, rows in sorted(tables.items()):
             (unfinished / f'{name}.json').write_text(json.dumps(rows, indent=0, sort_keys=True))
-        os.replace(unfinished, self.root / VERSION)
+        os.replace(unfinished, self.root / self.version)
         self.drop_parts()
 
     def drop_parts(self) -> None:

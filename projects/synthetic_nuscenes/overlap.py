@@ -64,3 +64,8 @@ class Occupancy:
         self._tracks.append(track)
         self._halves.append(half)
         return True
+
+    def reserve(self, track: FloatArray, size_lw_m: tuple[float, float]) -> None:
+        """Let nothing come here from now on, whoever is here already."""
+        self._tracks.append(np.broadcast_to(track, (len(self.times_s), 3)))
+        self._halves.append(np.asarray(size_lw_m) / 2)

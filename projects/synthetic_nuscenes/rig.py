@@ -87,9 +87,9 @@ _OTHER_CAMERAS: tuple[Camera, ...] = (
     Camera('CAM_BACK', -170.1, 0.95, 0.2, (-0.072, -0.197, 1.779), 1050.0, (770.0, 460.0)),
     Camera('CAM_BACK_RIGHT', -104.8, -8.9, -0.6, (0.815, -0.681, 1.662), 1540.0, (780.0, 450.0)),
 )
-RIGS: dict[str, tuple[Camera, ...]] = {'nuscenes': CAMERAS, 'other': _OTHER_CAMERAS}
+RIGS: dict[str, tuple[Camera, ...]] = {'nuscenes': CAMERAS, 'other': _OTHER_CAMERAS, 'front': CAMERAS[:1]}
 """By name. 'other' is another car: each camera sits 0.3 m from nuScenes', looks 10 degrees past it and has another focal
-length and centre; the one at the back left is not there."""
+length and centre; the one at the back left is not there. 'front' has nuScenes' front camera alone."""
 
 
 def distortion_record(model: str) -> dict[str, object] | None:

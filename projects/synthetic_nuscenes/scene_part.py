@@ -14,6 +14,7 @@ from projects.synthetic_nuscenes.camera_model import Canvas, make_canvas
 from projects.synthetic_nuscenes.ground_map import ground_picture, map_mask
 from projects.synthetic_nuscenes.lidar import take_sweep
 from projects.synthetic_nuscenes.naming import random_stream, token
+from projects.synthetic_nuscenes.prediction_split import PREDICTION, prediction_rows
 from projects.synthetic_nuscenes.raycast import make_ray_grid
 from projects.synthetic_nuscenes.renderer import render
 from projects.synthetic_nuscenes.rig import LIDAR_CHANNEL, RIGS, Camera, distortion_record, ego_from_lidar
@@ -60,6 +61,8 @@ class SceneWriter:
         for channel in self.readings:
             self._add_readings(channel)
         self.tables['instance'], self.tables['sample_annotation'] = self.annotator.records()
+        if self.settings.forecast:
+            self.tables[PREDICTION] = prediction_rows(self.annotator)
         return self.tables
 
     def _write_sweeps(self) -> None:
@@ -114,7 +117,7 @@ class SceneWriter:
                 'logfile': self.logfile,
                 'vehicle': 'synthetic',
                 'date_captured': '2018-07-24',
-                'location': 'synthetic-town',
+                'location': self.scene.location,
             }
         ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from projects.synthetic_nuscenes.rig import LIDAR_CHANNEL, RIGS
-from projects.synthetic_nuscenes.settings import SCENE_KINDS, SWEEP_PERIOD_US, SWEEPS_PER_KEYFRAME, Settings
+from projects.synthetic_nuscenes.settings import FORECAST_KINDS, SCENE_KINDS, SWEEP_PERIOD_US, SWEEPS_PER_KEYFRAME, Settings
 
 # Of ten sweeps, those in which the cameras fire: 12 Hz on the LiDAR's 20 Hz.
 _CAMERA_SWEEPS = frozenset({0, 1, 3, 5, 6, 8})
@@ -31,7 +31,7 @@ class Reading:
 
 def scene_start_us(scene_name: str) -> int:
     """Stamp of the first keyframe: scene time 0."""
-    return _FIRST_STAMP_US + 61_000_137 * list(SCENE_KINDS).index(scene_name)
+    return _FIRST_STAMP_US + 61_000_137 * [*SCENE_KINDS, *FORECAST_KINDS].index(scene_name)
 
 
 def scene_time_s(scene_name: str, stamp_us: int) -> float:
@@ -46,7 +46,8 @@ def scene_readings(settings: Settings, scene_name: str) -> dict[str, list[Readin
     for sweep in range((settings.keyframes - 1) * SWEEPS_PER_KEYFRAME + 1):
         stamp = start + sweep * SWEEP_PERIOD_US
         keyframe, phase = -(-sweep // SWEEPS_PER_KEYFRAME), sweep % SWEEPS_PER_KEYFRAME
-        readings[LIDAR_CHANNEL].append(Reading(LIDAR_CHANNEL, sweep, stamp, keyframe, phase == 0))
+        if phase == 0 or settings.lidar_sweeps:
+            readings[LIDAR_CHANNEL].append(Reading(LIDAR_CHANNEL, sweep, stamp, keyframe, phase == 0))
         if phase == 0 or (settings.camera_sweeps and phase in _CAMERA_SWEEPS):
             for camera in cameras:
                 fired = stamp - SWEEP_PERIOD_US + camera.delay_us

@@ -18,7 +18,14 @@ SCENE_KINDS: dict[str, str] = {
     'scene-1100': 'left_turn',
 }
 SLOPED_SCENES: frozenset[str] = frozenset({'scene-0655', 'scene-0757', 'scene-1077', 'scene-1100'})
-RIG_NAMES: tuple[str, ...] = ('nuscenes', 'other')
+RIG_NAMES: tuple[str, ...] = ('nuscenes', 'other', 'front')
+# The forecast world's scenes bear names of the devkit's train (from the 201st on, and of the first 200: its train_val) and val.
+FORECAST_KINDS: dict[str, str] = {
+    **{f'scene-{number:04d}': 'traffic' if number % 2 else 'junction' for number in range(347, 363)},
+    **dict.fromkeys(('scene-0001', 'scene-0004'), 'junction'), 'scene-0002': 'traffic',
+    **dict.fromkeys(('scene-0012', 'scene-0014', 'scene-0016'), 'junction'),
+    **dict.fromkeys(('scene-0003', 'scene-0013', 'scene-0015'), 'traffic'),
+}
 NANO_SCENES: tuple[str, ...] = ('scene-0061', 'scene-0103', 'scene-0553', 'scene-0916')
 SWEEPS_PER_KEYFRAME = 10
 SWEEP_PERIOD_US = 50_000
@@ -36,7 +43,7 @@ class Settings:
     Attributes:
         preset: name of the preset that these settings came from.
         seed: world seed, 0 or more.
-        scene_names: scenes, each a key of `SCENE_KINDS`.
+        scene_names: scenes, each a key of `SCENE_KINDS`, or of `FORECAST_KINDS` in the forecast world.
         keyframes: keyframes per scene (2 Hz).
         azimuth_steps: LiDAR columns per sweep.
         image_wh_px: camera image size; intrinsics are scaled from 1600x900.
@@ -48,6 +55,9 @@ class Settings:
         occlusion: streets of `OcclusionPopulator`, and an ego that stops and goes, instead of the usual ones.
         long_occlusion: of these, those in which things stay hidden for 2 to 6 s.
         rig: which cameras, a key of `rig.RIGS`; the world and what its LiDAR sees do not depend on it.
+        forecast: traffic that brakes, yields and turns for reasons that can be seen, with the prediction challenge's split
+            file and maps; tables are those of v1.0-trainval.
+        lidar_sweeps: also write the LiDAR's sweeps between keyframes (20 Hz).
     """
 
     preset: str
@@ -64,6 +74,8 @@ class Settings:
     long_occlusion: bool = False
     camera_labels: bool = False
     rig: str = 'nuscenes'
+    forecast: bool = False
+    lidar_sweeps: bool = True
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -78,9 +90,12 @@ class Settings:
             raise ValueError(f'unknown distortion {self.distortion!r}; choose from {list(DISTORTION_COEFFICIENTS)}')
         if self.rig not in RIG_NAMES:
             raise ValueError(f'unknown rig {self.rig!r}; choose from {list(RIG_NAMES)}')
-        unknown = [name for name in self.scene_names if name not in SCENE_KINDS]
+        if self.forecast and (self.occlusion or self.long_occlusion):
+            raise ValueError('forecast=True has streets of its own: leave occlusion and long_occlusion out')
+        kinds = FORECAST_KINDS if self.forecast else SCENE_KINDS
+        unknown = [name for name in self.scene_names if name not in kinds]
         if unknown or not self.scene_names:
-            raise ValueError(f'unknown or no scenes {unknown}; choose from {list(SCENE_KINDS)}')
+            raise ValueError(f'unknown or no scenes {unknown}; choose from {list(kinds)}')
         if len(set(self.scene_names)) < len(self.scene_names):
             raise ValueError(f'every scene once, got {list(self.scene_names)}')
 
@@ -94,14 +109,17 @@ class Settings:
         values = asdict(self)
         values['scene_names'] = list(self.scene_names)
         values['image_wh_px'] = list(self.image_wh_px)
-        for name, usual in (('occlusion', False), ('long_occlusion', False), ('camera_labels', False), ('rig', 'nuscenes')):
+        for name, usual in _USUAL.items():
             if values[name] == usual:
                 # Left out where it changes nothing, so that folders made before this field existed stay valid.
                 del values[name]
         return values
 
 
+_USUAL = dict(occlusion=False, long_occlusion=False, camera_labels=False, rig='nuscenes', forecast=False, lidar_sweeps=True)
 _ALL = tuple(SCENE_KINDS)
+_FORECAST = tuple(FORECAST_KINDS)
+_FORECAST_NANO = ('scene-0348', 'scene-0001', 'scene-0003', 'scene-0012')
 PRESETS: dict[str, Settings] = {
     'nano': Settings('nano', 0, NANO_SCENES, 5, 200, (400, 225)),
     'tiny': Settings('tiny', 0, _ALL, 10, 542, (400, 225)),
@@ -110,6 +128,9 @@ PRESETS: dict[str, Settings] = {
     'occlusion': Settings('occlusion', 0, _ALL, 40, 362, (160, 90), parked_density=0.7, occlusion=True),
     'occlusion_long': Settings(
         'occlusion_long', 0, _ALL, 40, 362, (160, 90), parked_density=0.7, occlusion=True, long_occlusion=True),
+    'forecast': Settings('forecast', 0, _FORECAST, 40, 400, (400, 225), rig='front', forecast=True, lidar_sweeps=False),
+    'forecast_nano': Settings(
+        'forecast_nano', 0, _FORECAST_NANO, 20, 160, (160, 90), rig='front', forecast=True, lidar_sweeps=False),
 }
 
 
@@ -117,7 +138,7 @@ def make_settings(preset: str, seed: int = 0, **changes: Any) -> Settings:
     """Take a preset and change some fields of it.
 
     Args:
-        preset: nano, tiny, mini, full, occlusion or occlusion_long.
+        preset: a key of `PRESETS`.
         seed: world seed.
         **changes: fields of `Settings`; an unknown one is an error.
 

@@ -6,20 +6,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from projects.synthetic_nuscenes.agents import Agent
+from projects.synthetic_nuscenes.forecast_world import build_forecast_scene
 from projects.synthetic_nuscenes.motion import RoadMotion, SpeedProfile
 from projects.synthetic_nuscenes.naming import random_stream
 from projects.synthetic_nuscenes.occlusion import CONVOY_SPEED_MPS, LongOcclusionPopulator, OcclusionPopulator
 from projects.synthetic_nuscenes.overlap import Occupancy
 from projects.synthetic_nuscenes.populate import Populator, Zone
 from projects.synthetic_nuscenes.road import Ground, Road, build_road
-from projects.synthetic_nuscenes.scenery import SceneryBuilder, Solid
+from projects.synthetic_nuscenes.scene import EGO_CENTER_AHEAD_M, EGO_SIZE_LW_M, Scene
+from projects.synthetic_nuscenes.scenery import SceneryBuilder
 from projects.synthetic_nuscenes.settings import SCENE_KINDS, SLOPED_SCENES, Settings, make_settings
-from projects.synthetic_nuscenes.transforms import FloatArray, make_transform
 
-EGO_SIZE_LW_M = (4.1, 1.75)
-EGO_CENTER_AHEAD_M = 1.3
-ANNOTATED_RANGE_M = 60.0
 _BEHIND_M, _AHEAD_M, _FILLED_M = 110.0, 110.0, 62.0
 _TURN_RADIUS_M = 17.0
 _PROFILES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
@@ -40,44 +37,6 @@ _STOP_AND_GO_PROFILES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = 
     'starting': ((0.0, 4.0, 7.0), (0.0, 0.0, 8.0)),
     'cruise': ((0.0, 6.0, 8.0, 12.0, 14.0), (5.5, 5.5, 0.0, 0.0, 5.5)),
 }
-
-
-@dataclass(frozen=True)
-class Scene:
-    """One scene of the world; times are seconds since its first keyframe.
-
-    Attributes:
-        name: nuScenes scene name; kind: what the ego does in it.
-        agents: annotated objects; solids: fixed, not annotated.
-        map_size_m: (x, y) size of the map, whose origin is the world's.
-    """
-
-    name: str
-    kind: str
-    duration_s: float
-    road: Road
-    ground: Ground
-    ego_motion: RoadMotion
-    agents: tuple[Agent, ...]
-    solids: tuple[Solid, ...]
-    map_size_m: tuple[float, float]
-
-    def ego_pose(self, t_s: float) -> FloatArray:
-        """global_from_ego (4, 4) at t; the origin is the middle of the rear axle, on the ground."""
-        x, y, yaw = (float(value) for value in self.ego_motion.pose(float(t_s)))
-        z = float(self.ground.height(x, y))
-        return make_transform(self.ground.upright(yaw), np.array([x, y, z]))
-
-    def agent(self, name: str) -> Agent:
-        """Find an agent by name.
-
-        Raises:
-            KeyError: no such agent.
-        """
-        for agent in self.agents:
-            if agent.name == name:
-                return agent
-        raise KeyError(f'no agent {name!r} in {self.name}')
 
 
 @dataclass(frozen=True)
@@ -139,8 +98,10 @@ def build_scene(settings: Settings, name: str) -> Scene:
 
     Args:
         settings: of the whole data set.
-        name: key of `SCENE_KINDS`.
+        name: key of `SCENE_KINDS`, or of `FORECAST_KINDS` in the forecast world.
     """
+    if settings.forecast:
+        return build_forecast_scene(settings, name)
     rng = random_stream(settings.seed, 'world', name)
     kind = SCENE_KINDS[name]
     profile = SpeedProfile(*(_STOP_AND_GO_PROFILES if settings.occlusion else _PROFILES)[kind])

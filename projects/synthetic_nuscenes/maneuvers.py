@@ -1,0 +1,53 @@
+"""World stage: why a vehicle in traffic does what it does next; its simulated speeds and reasons in, a word out (no frame)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from projects.synthetic_nuscenes.motion import Trajectory
+from projects.synthetic_nuscenes.transforms import FloatArray
+
+HORIZON_S = 6.0
+MANEUVERS = ('yield', 'brake', 'turn', 'keep')
+FREE, LEADER, CROSSING = 0, 1, 2
+"""What limits a vehicle's acceleration: nothing but its own wish and the lane, whoever is ahead of it, whoever crosses."""
+_SPEED_CHANGE_MPS = 2.0
+_TURN_RAD = np.radians(25.0)
+_BRAKING_MPS2 = -0.8
+_STANDING_MPS = 0.5
+
+
+@dataclass(frozen=True)
+class ManeuverLog:
+    """What a simulation says of one vehicle.
+
+    Attributes:
+        times_s: (K,) rising.
+        speeds_mps: (K,).
+        reasons: (K,) `FREE`, `LEADER` or `CROSSING`.
+        trajectory: what it drives along.
+    """
+
+    times_s: FloatArray
+    speeds_mps: FloatArray
+    reasons: np.ndarray
+    trajectory: Trajectory
+
+    def at(self, t_s: float) -> str:
+        """One of `MANEUVERS`: what happens within the 6 s after t that a constant velocity does not foretell.
+
+        'yield' and 'brake': the speed changes by 2 m/s or more, and the vehicle brakes or stands for a crossing, or for its leader;
+        'turn': neither, but the heading changes by 25 degrees or more; 'keep' is the rest.
+        """
+        coming = (self.times_s >= t_s - 1e-6) & (self.times_s <= t_s + HORIZON_S + 1e-6)
+        times, speeds, reasons = self.times_s[coming], self.speeds_mps[coming], self.reasons[coming]
+        acceleration = np.gradient(speeds, times)
+        if np.abs(speeds - speeds[0]).max() >= _SPEED_CHANGE_MPS:
+            held = (acceleration < _BRAKING_MPS2) | (speeds < _STANDING_MPS)
+            for word, reason in (('yield', CROSSING), ('brake', LEADER)):
+                if (held & (reasons == reason)).any():
+                    return word
+        yaw = np.unwrap(self.trajectory.pose(times)[2])
+        return 'turn' if np.abs(yaw - yaw[0]).max() >= _TURN_RAD else 'keep'
