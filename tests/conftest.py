@@ -105,6 +105,22 @@ def nano_infos_root(nano_root, tmp_path_factory) -> Path:
     return made_once(tmp_path_factory, 'nano_infos', make)
 
 
+@pytest.fixture(scope='session')
+def forecast_root(tmp_path_factory) -> Path:
+    """Two scenes of the forecast world (one of train, one of val), 18 keyframes each, with infos. Do not write into it."""
+    def make(out: Path) -> None:
+        from projects.memfusion.data.nuscenes_infos import create_infos
+        from projects.synthetic_nuscenes.generate import generate_dataset
+        from projects.synthetic_nuscenes.settings import make_settings
+
+        settings = make_settings('forecast_nano', scene_names=('scene-0348', 'scene-0012'), keyframes=18, azimuth_steps=96,
+                                 image_wh_px=(48, 27))
+        generate_dataset(out, settings, progress=False)
+        create_infos(out, 'v1.0-trainval', out)
+
+    return made_once(tmp_path_factory, 'forecast', make)
+
+
 RIG_CHANNELS = dict(LIDAR_TOP='ROOF', CAM_FRONT='FRONT_WIDE', CAM_BACK_LEFT='LEFT', CAM_BACK='REAR')
 RIG_VERSION = 'v1.0-rig'
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from projects.synthetic_nuscenes.agents import Agent
 from projects.synthetic_nuscenes.naming import token
-from projects.synthetic_nuscenes.transforms import FloatArray, rotation_to_wxyz, yaw_rotation
 from projects.synthetic_nuscenes.scene import ANNOTATED_RANGE_M, Scene
+from projects.synthetic_nuscenes.transforms import FloatArray, rotation_to_wxyz, yaw_rotation
 
 Record = dict[str, Any]
 

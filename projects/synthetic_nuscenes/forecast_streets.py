@@ -8,7 +8,7 @@ import numpy as np
 
 from projects.synthetic_nuscenes.agents import Agent
 from projects.synthetic_nuscenes.maneuvers import ManeuverLog
-from projects.synthetic_nuscenes.motion import LineMotion, RoadMotion, SpeedProfile, constant_speed
+from projects.synthetic_nuscenes.motion import LineMotion, RoadMotion, SpeedProfile, Trajectory, constant_speed
 from projects.synthetic_nuscenes.overlap import Occupancy, rectangles_overlap
 from projects.synthetic_nuscenes.populate import PARKING_D_M, Populator, Zone
 from projects.synthetic_nuscenes.road import Ground, Road
@@ -24,12 +24,15 @@ from projects.synthetic_nuscenes.streets import (
 )
 from projects.synthetic_nuscenes.taxonomy import KINDS
 from projects.synthetic_nuscenes.traffic import STEP_S, Crossing, Traffic, Vehicle, simulate
+from projects.synthetic_nuscenes.transforms import FloatArray
 
 WARM_UP_S = 6.0
 """Traffic runs so long before the scene starts, so that it does not start with everybody adjusting."""
 _SLOW_SHARE, _TURN_SHARE = 0.3, 0.4
 _JUNCTION_LINE_M, _CROSSWALK_LINE_M = 8.0, 4.0
 _KERBS_D_M = (-6.0, 9.6)
+Crosser = tuple[str, Trajectory, list[Crossing]]
+"""Kind, motion, and the crossings of the two lanes."""
 
 
 class ForecastPopulator(Populator):
@@ -57,7 +60,8 @@ class ForecastPopulator(Populator):
             trajectory = RoadMotion(vehicle.path, vehicle.start_m, 0.0, traffic.profile(index))
             if index or ego is None:
                 self._add_exactly(vehicle.kind_name, vehicle.length_m, trajectory)
-                self.logs[self.agents[-1].name] = ManeuverLog(times, traffic.speeds_mps[index], traffic.reasons[index], trajectory)
+                log = ManeuverLog(times, traffic.speeds_mps[index], traffic.reasons[index], trajectory)
+                self.logs[self.agents[-1].name] = log
         for kind_name, motion, _ in crossers:
             self._add_exactly(kind_name, KINDS[kind_name].size_lwh_m[0], motion)
         self._add_kerb(zone)
@@ -85,7 +89,8 @@ class ForecastPopulator(Populator):
         kind = str(rng.choice(['lorry', 'bus'], p=[0.7, 0.3])) if slow else 'car'
         name = self._pair(0)[0] if kind == 'lorry' else kind
         speed = rng.uniform(3.5, 6.0) if slow else rng.uniform(7.0, 11.0)
-        length = round(float(KINDS[name].size_lwh_m[0] + np.clip(rng.standard_normal(), -2, 2) * KINDS[name].size_std_lwh_m[0]), 3)
+        mean, std = KINDS[name].size_lwh_m[0], KINDS[name].size_std_lwh_m[0]
+        length = round(float(mean + np.clip(rng.standard_normal(), -2, 2) * std), 3)
         path, turn, leaves = self._lanes[direction], -1, np.inf
         ahead = [number for number, s in enumerate(self.layout.junctions_s_m) if direction * s + SHIFT_S_M[0] > place_m + 5.0]
         turns = rng.random() < _TURN_SHARE
@@ -96,9 +101,9 @@ class ForecastPopulator(Populator):
         return Vehicle(path, direction, place_m, float(speed), length, name, turn, leaves)
 
     # -- those who cross ---------------------------------------------------------------------------------------------------
-    def _draw_crossers(self, zone: Zone, duration_s: float) -> list[tuple[str, RoadMotion | LineMotion, list[Crossing]]]:
+    def _draw_crossers(self, zone: Zone, duration_s: float) -> list[Crosser]:
         """Cars along the side streets and people on the crosswalks, each with the crossings of the two lanes."""
-        crossers: list[tuple[str, RoadMotion | LineMotion, list[Crossing]]] = []
+        crossers: list[Crosser] = []
         for s in self.layout.junctions_s_m:
             street, t_s = side_street(self.road, s), self.rng.uniform(1.0, 5.0)
             while zone.first_s_m < s < zone.last_s_m and t_s < duration_s:
@@ -112,12 +117,12 @@ class ForecastPopulator(Populator):
                 t_s += self.rng.uniform(11.0, 18.0)
         return crossers
 
-    def _car_across(self, street: Road, s_m: float, middle_s: float) -> tuple[str, RoadMotion, list[Crossing]]:
+    def _car_across(self, street: Road, s_m: float, middle_s: float) -> Crosser:
         """A car that is on the road's line at `middle_s`."""
         speed, toward = float(self.rng.uniform(6.0, 8.5)), int(self.rng.choice([-1, 1]))
         start = -toward * min(SIDE_REACH_M - 4.0, speed * (middle_s + WARM_UP_S))
-        leaves = middle_s - abs(start) / speed
-        profile = SpeedProfile((leaves, leaves + 2 * abs(start) / speed, leaves + 2 * abs(start) / speed + 0.1), (speed, speed, 0.0))
+        starts, ends = (middle_s + sign * abs(start) / speed for sign in (-1, 1))
+        profile = SpeedProfile((starts, ends, ends + 0.1), (speed, speed, 0.0))
         motion = RoadMotion(street, start, -toward * SIDE_LANE_M, profile, toward)
         half = KINDS['car'].size_lwh_m[0] / 2 + 1.9
         return 'car', motion, [
@@ -125,12 +130,13 @@ class ForecastPopulator(Populator):
                 middle_s + (toward * LANE_D_M[direction] + sign * half) / speed for sign in (-1, 1)))
             for direction in LANE_D_M]
 
-    def _person_across(self, s_m: float, starts_s: float, side: int) -> tuple[str, LineMotion, list[Crossing]]:
+    def _person_across(self, s_m: float, starts_s: float, side: int) -> Crosser:
         """Somebody who walks from one kerb to the other; side +1 starts on the left."""
         first_d, last_d = _KERBS_D_M[::-side]
         speed = float(self.rng.uniform(1.2, 1.7))
         seconds = abs(last_d - first_d) / speed
-        profile = SpeedProfile((starts_s, starts_s + 0.4, starts_s + 0.4 + seconds, starts_s + 0.8 + seconds), (0.0, speed, speed, 0.0))
+        knots = starts_s + np.cumsum([0.0, 0.4, seconds, 0.4])
+        profile = SpeedProfile(tuple(knots.tolist()), (0.0, speed, speed, 0.0))
         x, y, heading = (float(value) for value in self.road.at(s_m, first_d))
         motion = LineMotion(x, y, heading - side * np.pi / 2, profile)
         crossings = []
@@ -144,12 +150,14 @@ class ForecastPopulator(Populator):
         return Crossing(direction, direction * s_m - line_m, direction * s_m + clear_m, moments_s[0], moments_s[1])
 
     # -- nobody overlaps -----------------------------------------------------------------------------------------------------
-    def _settle(self, vehicles: list, crossers: list, times: np.ndarray) -> tuple[list, list, Traffic]:
-        """Simulate; leave out who would touch somebody, and simulate again, so that everybody's reasons are there to be seen."""
+    def _settle(self, vehicles: list[Vehicle], crossers: list[Crosser],
+                times: FloatArray) -> tuple[list[Vehicle], list[Crosser], Traffic]:
+        """Simulate; leave out who would touch somebody, and simulate again: everybody's reasons are there to be seen."""
         while True:
             traffic = simulate(vehicles, [crossing for *_, crossings in crossers for crossing in crossings], times)
             seen = self.occupancy.times_s
-            motions = [RoadMotion(vehicle.path, vehicle.start_m, 0.0, traffic.profile(index)) for index, vehicle in enumerate(vehicles)]
+            motions: list[Trajectory] = [RoadMotion(vehicle.path, vehicle.start_m, 0.0, traffic.profile(index))
+                                         for index, vehicle in enumerate(vehicles)]
             motions += [motion for _, motion, _ in crossers]
             names = [vehicle.kind_name for vehicle in vehicles] + [name for name, *_ in crossers]
             lengths = [vehicle.length_m for vehicle in vehicles] + [KINDS[name].size_lwh_m[0] for name, *_ in crossers]
@@ -163,7 +171,7 @@ class ForecastPopulator(Populator):
             else:
                 crossers = crossers[:worst - len(vehicles)] + crossers[worst - len(vehicles) + 1:]
 
-    def _add_exactly(self, kind_name: str, length_m: float, trajectory: RoadMotion | LineMotion) -> None:
+    def _add_exactly(self, kind_name: str, length_m: float, trajectory: Trajectory) -> None:
         kind = KINDS[kind_name]
         draws = np.clip(self.rng.standard_normal(3), -2, 2)
         width, height = (round(float(mean + draw * std), 3) for mean, draw, std in
@@ -188,7 +196,7 @@ class ForecastPopulator(Populator):
                 s += self.rng.uniform(5.6, 9.0)
 
 
-def _first_to_leave(tracks: np.ndarray, halves: np.ndarray) -> int | None:
+def _first_to_leave(tracks: FloatArray, halves: FloatArray) -> int | None:
     """The last of all that touch an earlier one at some time; None where nobody does. tracks: (N, T, 3); halves: (N, 2)."""
     for index in range(len(tracks) - 1, 0, -1):
         distance = np.hypot(*np.moveaxis(tracks[:index, :, :2] - tracks[index, :, :2], -1, 0)).min(axis=1)

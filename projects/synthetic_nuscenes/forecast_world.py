@@ -1,4 +1,4 @@
-"""World stage: one scene of the forecast world; settings and a name in, streets, traffic with its reasons and scenery out (world)."""
+"""World stage: one scene of the forecast world; settings and a name in, streets, traffic and scenery out."""
 
 from __future__ import annotations
 
@@ -59,11 +59,13 @@ def build_forecast_scene(settings: Settings, name: str) -> Scene:
     zone = Zone(-_FILLED_M, reach + _FILLED_M, settings.parked_density)
     ego_path = lane_path(road, 1)
     ego = Vehicle(ego_path, 1, -6.0 * WARM_UP_S, 6.0, EGO_LENGTH_M, 'car') if drives else None
-    if not drives:
-        _keep_free(occupancy, standing_ego(road, EGO_WATCH_D_M))
+    ego_motion = standing_ego(road, EGO_WATCH_D_M)
+    if ego is None:
+        _keep_free(occupancy, ego_motion)
     profile = populator.populate_streets(zone, duration, ego)
-    ego_motion = standing_ego(road, EGO_WATCH_D_M) if ego is None or profile is None else RoadMotion(
-        ego_path, ego.start_m, 0.0, profile)
+    if ego is not None and profile is not None:
+        ego_motion = RoadMotion(ego_path, ego.start_m - EGO_CENTER_AHEAD_M, 0.0, profile)
+        _keep_free(occupancy, ego_motion)
     streets = tuple(side_street(road, s) for s in layout.junctions_s_m if zone.first_s_m - 30 < s < zone.last_s_m + 30)
     for street in streets:
         _clear_square(occupancy, street)

@@ -14,9 +14,8 @@ MANEUVERS = ('yield', 'brake', 'turn', 'keep')
 FREE, LEADER, CROSSING = 0, 1, 2
 """What limits a vehicle's acceleration: nothing but its own wish and the lane, whoever is ahead of it, whoever crosses."""
 _SPEED_CHANGE_MPS = 2.0
-_TURN_RAD = np.radians(25.0)
-_BRAKING_MPS2 = -0.8
-_STANDING_MPS = 0.5
+_TURN_RAD = np.radians(15.0)
+_BEFORE_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -38,16 +37,14 @@ class ManeuverLog:
     def at(self, t_s: float) -> str:
         """One of `MANEUVERS`: what happens within the 6 s after t that a constant velocity does not foretell.
 
-        'yield' and 'brake': the speed changes by 2 m/s or more, and the vehicle brakes or stands for a crossing, or for its leader;
-        'turn': neither, but the heading changes by 25 degrees or more; 'keep' is the rest.
+        'yield' and 'brake': the speed changes by 2 m/s or more, and somebody who crosses, or the leader, is among the reasons
+        from 2 s before t on (whoever waited goes on for the same reason); 'turn': it changes for none of them, but for the
+        bends of the lane, or the heading changes by 15 degrees or more; 'keep' is the rest.
         """
         coming = (self.times_s >= t_s - 1e-6) & (self.times_s <= t_s + HORIZON_S + 1e-6)
-        times, speeds, reasons = self.times_s[coming], self.speeds_mps[coming], self.reasons[coming]
-        acceleration = np.gradient(speeds, times)
+        times, speeds = self.times_s[coming], self.speeds_mps[coming]
         if np.abs(speeds - speeds[0]).max() >= _SPEED_CHANGE_MPS:
-            held = (acceleration < _BRAKING_MPS2) | (speeds < _STANDING_MPS)
-            for word, reason in (('yield', CROSSING), ('brake', LEADER)):
-                if (held & (reasons == reason)).any():
-                    return word
+            reasons = self.reasons[(self.times_s >= t_s - _BEFORE_S) & (self.times_s <= times[-1])]
+            return 'yield' if (reasons == CROSSING).any() else 'brake' if (reasons == LEADER).any() else 'turn'
         yaw = np.unwrap(self.trajectory.pose(times)[2])
         return 'turn' if np.abs(yaw - yaw[0]).max() >= _TURN_RAD else 'keep'

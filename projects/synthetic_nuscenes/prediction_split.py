@@ -1,8 +1,8 @@
 """Writing stage: which agents are to be predicted, as nuScenes' prediction challenge says it; an annotator in, JSON files out.
 
 `maps/prediction/prediction_scenes.json` is the challenge's own file, `{scene name: ['instance_sample', ...]}`. The devkit's
-`get_prediction_challenge_split` picks the scenes of 'train' (the devkit's train scenes from the 201st on), 'train_val' (its first
-200) and 'val' out of it by their names. `maps/prediction/maneuvers.json`, `{'instance_sample': maneuver}`, is ours.
+`get_prediction_challenge_split` picks the scenes of 'train' (the devkit's train scenes from the 201st on), 'train_val' (its
+first 200) and 'val' out of it by their names. `maps/prediction/maneuvers.json`, `{'instance_sample': maneuver}`, is ours.
 """
 
 from __future__ import annotations

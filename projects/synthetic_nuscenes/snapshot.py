@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from projects.synthetic_nuscenes.agents import part_geometry
-from projects.synthetic_nuscenes.transforms import FloatArray, yaw_rotation
 from projects.synthetic_nuscenes.scene import Scene
+from projects.synthetic_nuscenes.transforms import FloatArray, yaw_rotation
 
 # What a pixel shows where it shows no agent: scenery, the ground plane, the sky, or nothing that was rendered.
 STATIC_OWNER, GROUND_OWNER, SKY_OWNER, UNSEEN_OWNER = -1, -2, -3, -4

@@ -1,7 +1,7 @@
 """World stage: the forecast world's streets; a random stream in, a road with bends, junctions and crosswalks out (world).
 
-All offsets are those of `populate.py`: the ego's lane at d = 0, the oncoming one at 3.6 m; beside each, before a junction, a lane
-from which one can only turn right. Traffic keeps to the right.
+All offsets are those of `populate.py`: the ego's lane at d = 0, the oncoming one at 3.6 m; beside each, before a junction, a
+lane from which one can only turn right. Traffic keeps to the right.
 """
 
 from __future__ import annotations

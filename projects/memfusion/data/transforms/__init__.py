@@ -1,5 +1,6 @@
 """Stage data: the pipeline's transforms; importing this package registers them in mmdet3d's TRANSFORMS."""
 
+from .bev_rasters import RasterizePoints
 from .box_points import CountBoxPoints
 from .calibration_noise import CalibrationNoise
 from .clip_alignment import AlignToClipEnd
@@ -18,6 +19,6 @@ from .sensor_faults import DropCameras, DropLidar
 __all__ = [
     'AlignToClipEnd', 'CalibrationNoise', 'ClipBEVAugmentation', 'CountBoxPoints', 'CropImages', 'DistortImagesPhotometric',
     'DropCameras', 'DropLidar', 'FlipImages', 'LoadImageLabels', 'LoadLidarPoints', 'LoadLidarSweeps', 'LoadMultiViewImages',
-    'MaskImageGrid', 'PackClipFrame', 'ProjectImageBoxes', 'ProjectLidarsegLabels', 'ReplaceImages', 'ResizeImages',
-    'RotateImages', 'UndistortImages',
+    'MaskImageGrid', 'PackClipFrame', 'ProjectImageBoxes', 'ProjectLidarsegLabels', 'RasterizePoints',
+    'ReplaceImages', 'ResizeImages', 'RotateImages', 'UndistortImages',
 ]

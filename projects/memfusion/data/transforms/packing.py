@@ -19,6 +19,7 @@ from mmengine.structures import InstanceData
 from projects.memfusion.structures import META_KEYS, CameraFrame
 
 from ..errors import DataError
+from .bev_rasters import RASTER_KEY
 from .box_points import NUM_POINTS_KEY
 from .image_labels import LABELS_KEY, labels_to_network
 from .multiview_loading import NUM_MASKED_KEY, sample_name
@@ -33,7 +34,8 @@ class PackClipFrame(Pack3DDetInputs):
 
     Where images were loaded, adds `inputs['cameras']` and, from `img_labels`, the field `gt_img_labels`: a tuple of N
     ImageLabels in network pixels. The matrix of the LiDAR-side augmentation goes into the calibration here, when all of it
-    is done, so its place in the pipeline does not matter. From `gt_num_points`, adds `gt_instances_3d.num_points`.
+    is done, so its place in the pipeline does not matter. From `gt_num_points`, adds `gt_instances_3d.num_points`; from
+    `raster`, `inputs['raster']`.
 
     Raises:
         DataError: naming the sample, where points were augmented by transforms that do not write `bev_aug`, there are images
@@ -55,6 +57,8 @@ class PackClipFrame(Pack3DDetInputs):
             cameras = packed['inputs']['cameras'] = pack_cameras(results)
             if LABELS_KEY in results:
                 packed['data_samples'].set_field(labels_to_network(results[LABELS_KEY], cameras.calibration), 'gt_img_labels')
+        if RASTER_KEY in results:
+            packed['inputs'][RASTER_KEY] = torch.from_numpy(results[RASTER_KEY])
         if NUM_POINTS_KEY in results:
             packed['data_samples'].gt_instances_3d.num_points = torch.from_numpy(results[NUM_POINTS_KEY])
         return packed
