@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from projects.memfusion.heads import SceneHead
@@ -75,6 +75,30 @@ def check_task_heads(heads: Mapping[str, Any], has_images: bool) -> None:
         same = [other for other, one in heads.items() if one.field == head.field]
         if len(same) > 1:
             raise ValueError(f'model.task_heads {same} write the same field of the samples, {head.field!r}: give each its own')
+
+
+_READERS = dict(
+    bev="let the head read a BEV (bev_tokens, bev or inputs.bev_channels of a query head), or a task head with needs='bev'",
+    past='use a head that looks at earlier frames: PETRv2 with images.num_frames, SparseBEVHead with inputs.num_frames above 1',
+    queries='use a head that asks on with remembered queries, StreamPETR with queries.num_propagated above 0')
+"""What to do for what a memory hands on to be read."""
+
+
+def check_readers(temporal: Any, head: SceneHead | None, task_heads: Iterable[Any]) -> None:
+    """Somebody reads what the memory hands on, where both sides say what that is.
+
+    Raises:
+        ValueError: naming the memory and who could read it.
+    """
+    part = None if temporal is None else temporal.hands_on
+    if part is None or (head is not None and head.reads is None):
+        return
+    read = {one.needs for one in task_heads}
+    if head is not None:
+        read |= {*(head.reads or ()), *(('bev',) if head.bev_channels is not None else ())}
+    if part not in read:
+        raise ValueError(f'model.temporal ({type(temporal).__name__}) remembers for nobody, as no head reads what it hands on: '
+                         f'{_READERS[part]}; or set model.temporal=None')
 
 
 def check_steps(temporal: Any, head: SceneHead | None, has_images: bool) -> None:

@@ -51,7 +51,7 @@ from .modes import evaluating, freeze, keep_frozen_in_eval
 from .recollection import Recollection
 from .seen_scores import SeenScores
 from .session import Session, TestMode, check_clip
-from .slot_checks import check_steps, check_task_heads
+from .slot_checks import check_readers, check_steps, check_task_heads
 from .targets import center_heatmaps
 
 LOSS_FRAMES = ('all', 'last')
@@ -128,6 +128,7 @@ class TemporalFusionDetector(ClipEncoder):
         self.temporal: Any = None if temporal is None else MODELS.build(temporal)
         head = scene_head(self.pts_bbox_head) if self.with_pts_bbox else None
         check_steps(self.temporal, head, self.with_img_backbone)
+        check_readers(self.temporal, head, self.task_heads.values())
         if head is not None:
             self.data_preprocessor.num_classes = head.matched_classes
         train_cfg, test_cfg = train_cfg or {}, test_cfg or {}

@@ -106,8 +106,9 @@ class FusionLayer(BaseModule):
         return {}
 
     def _used_levels(self, bev_lidar: Tensor | None, img_feats: Sequence[Tensor], calibration: Calibration) -> list[Tensor]:
-        if max(self.levels) >= len(img_feats):
-            raise ValueError(f'fusion_layer.levels {self.levels} asks for more than the {len(img_feats)} levels of img_neck')
+        if absent := [level for level in self.levels if not -len(img_feats) <= level < len(img_feats)]:
+            raise ValueError(f'fusion_layer.levels {self.levels} has {absent}, but img_neck gives {len(img_feats)} levels: 0 '
+                             'is the first, -1 the last')
         if not isinstance(calibration, Calibration):
             raise ValueError(f'fusion_layer needs the Calibration of the images, got {type(calibration).__name__}: it is made '
                              'in LoadMultiViewImages, ClipDataPreprocessor hands it on')

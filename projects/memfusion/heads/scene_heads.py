@@ -26,7 +26,7 @@ class _BEVHead(SceneHead):
     """Heads on one BEV map, which is the readout's where memory makes one."""
 
     def __init__(self, head: Any) -> None:
-        self.head, self.bev_channels = head, head.in_channels
+        self.head, self.bev_channels, self.reads = head, head.in_channels, ()
 
     def forward(self, features: SceneFeatures, readout: Readout, truth: SceneTruth | None) -> Any:
         """As SceneHead.forward.

@@ -56,6 +56,8 @@ class ConvGRUFusion(TemporalSlot):
         point_cloud_range, alpha, align: as in TemporalSlot.
     """
 
+    hands_on = 'bev'
+
     def __init__(self, in_channels: int, point_cloud_range: Sequence[float], hidden_dim: int = 64, alpha: float = 1.0,
                  align: str = 'network', init_cfg: dict | None = None) -> None:
         super().__init__(point_cloud_range, alpha, align, init_cfg)
@@ -123,6 +125,8 @@ class StackFusion(TemporalSlot):
             their mean stands in for the features. Needs `observed`.
         point_cloud_range, alpha, align: as in TemporalSlot.
     """
+
+    hands_on = 'bev'
 
     def __init__(self, in_channels: int, point_cloud_range: Sequence[float], num_frames: int = 4, hidden_dim: int = 64,
                  observed: bool = False, copy: bool = False, alpha: float = 1.0, align: str = 'network',

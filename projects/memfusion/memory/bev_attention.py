@@ -74,6 +74,8 @@ class BEVFormerTemporal(TemporalSlot):
             BEV, see TemporalSelfAttention.
     """
 
+    hands_on = 'bev'
+
     def __init__(self, in_channels: int, point_cloud_range: Sequence[float], hidden_dim: int = 128, num_layers: int = 1,
                  num_heads: int = 8, num_points: int = 4, ffn_channels: int = 256, alpha: float = 1.0, align: str = 'network',
                  published_quirks: bool | Sequence[str] = False, init_cfg: dict | None = None) -> None:

@@ -88,6 +88,8 @@ class CopyMemory(TemporalSlot):
         point_cloud_range, alpha, align: as in TemporalSlot.
     """
 
+    hands_on = 'bev'
+
     def __init__(
         self,
         in_channels: int,

@@ -107,7 +107,7 @@ class FrameRing(TemporalSlot):
             0 by 0 cells.
     """
 
-    needs_levels, reads_bev = True, False
+    needs_levels, reads_bev, hands_on = True, False, 'past'
 
     def __init__(self, point_cloud_range: Sequence[float], num_frames: int = 2, align: str = 'network',
                  levels: Sequence[int] | None = None, init_cfg: dict | None = None) -> None:
@@ -156,8 +156,12 @@ class FrameRing(TemporalSlot):
     def _slot(self, features: SceneFeatures) -> FrameImages:
         if features.levels is None or features.calibration is None:
             raise ValueError('temporal=FrameRing keeps image features, but the frames have none: set model.img_backbone')
-        kept = range(len(features.levels)) if self.read_levels is None else [
-            level % len(features.levels) for level in self.read_levels]
+        count = len(features.levels)
+        asked = range(count) if self.read_levels is None else self.read_levels
+        if missing := [level for level in asked if not -count <= level < count]:
+            raise ValueError(f'temporal.levels={list(asked)} has {missing}, but img_neck gives {count} levels: 0 is the first, '
+                             '-1 the last')
+        kept = [level % count for level in asked]
         levels = (level if i in kept else level[..., :0, :0] for i, level in enumerate(features.levels))
         return FrameImages(tuple(levels), features.calibration)
 

@@ -44,7 +44,7 @@ class QueryMemory(TemporalSlot):
         num_kept: queries that a frame leaves, those with the best scores.
     """
 
-    needs_outputs = True
+    needs_outputs, hands_on = True, 'queries'
 
     def __init__(self, point_cloud_range: Sequence[float], embed_dims: int = 256, num_slots: int = 1024, num_kept: int = 256,
                  align: str = 'network', init_cfg: dict | None = None) -> None:

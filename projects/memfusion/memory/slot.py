@@ -43,6 +43,8 @@ class TemporalSlot(BaseModule):
     """Whether `read` wants image features beside those of the BEV."""
     reads_bev = True
     """Whether it, or the head for its `write`, reads the BEV features of every frame."""
+    hands_on: str | None = None
+    """The field of Readout that it fills for others, 'bev', 'past' or 'queries'; None is not said, and not checked."""
     read_levels: Sequence[int] | None = None
     """Positions of the image levels that it reads; None is all."""
 

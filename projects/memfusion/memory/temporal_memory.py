@@ -81,6 +81,8 @@ class TemporalMemory(TemporalSlot):
     typed_parts = dict(masks=MaskPolicy, long_term=LongTermPolicy, motion_gate=MotionGate, key_position=KeyPosition)
     """What is built of the settings that are parts of the config without a type."""
 
+    hands_on = 'bev'
+
     def __init__(
         self,
         network: dict,

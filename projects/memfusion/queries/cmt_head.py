@@ -118,7 +118,7 @@ class CMTHead(QueryHead):
         settings: Transformer = self.read('transformer', transformer)
         self.needs_levels = self.inputs.img_channels is not None
         self.read_levels = (self.inputs.level,)
-        self.bev_channels = self.inputs.bev_channels
+        self.bev_channels, self.reads = self.inputs.bev_channels, ()
         self.masked_modal: MaskedModal | None = None if masked_modal is None else self.read('masked_modal', masked_modal)
         if self.masked_modal is not None and not (self.needs_levels and self.bev_channels):
             raise ValueError('model.pts_bbox_head.masked_modal hides one of two sensors, but inputs has only '

@@ -104,6 +104,7 @@ class PETRv2(QueryHead):
         dim, layers = said.dim, said.num_layers
         self.mean_gap, self.sine_features = 'mean_gap' in quirks, dim // 2
         self.images: ImageSettings | None = None if images is None else self.read('images', images)
+        self.reads = () if self.images is None or self.images.num_frames == 1 else ('past',)
         if self.images is not None:
             self.needs_levels, self.read_levels = True, (self.images.level,)
             self.input_proj = nn.Linear(self.images.channels, dim)

@@ -89,6 +89,7 @@ class SparseBEVHead(QueryHead):
         seen: Inputs = self.read('inputs', inputs)
         self.num_frames, self.needs_levels = seen.num_frames, seen.num_frames > 0
         self.read_levels, self.bev_channels = seen.read_levels, seen.bev_channels
+        self.reads = ('past',) if seen.num_frames > 1 else ()
         settings: LayerSettings = self.read('transformer', transformer)
         lidar = seen.bev_channels is not None
         if lidar and settings.dim % _GROUPS_OF_NORM:

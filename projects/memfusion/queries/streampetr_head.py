@@ -93,6 +93,7 @@ class StreamPETR(QueryHead):
         super().__init__(num_classes, point_cloud_range, None, loss_cfg, decode_cfg, denoising, init_cfg)
         counts: QueryCounts = self.read('queries', queries)
         self.num_query, self.num_propagated = counts.num_learned, counts.num_propagated
+        self.reads = ('queries',) if self.num_propagated else ()
         self.quirks = parse_quirks(published_quirks, QUIRKS, 'model.pts_bbox_head')
         said: DecoderSettings = self.read('transformer', transformer)
         dim = self.dim = said.dim

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from mmengine.structures import InstanceData
@@ -17,6 +17,7 @@ class SceneHead:
         needs_levels: whether it reads image features beside those of the BEV.
         read_levels: positions of the image levels that it reads; None is all.
         bev_channels: C of the BEV features that it reads; None where it reads none.
+        reads: which of 'past' and 'queries' of a Readout it asks for; None is not said, and not checked.
         matched_classes: K of a head that matches boxes, whose truth must be sound: finite boxes with sizes, labels below K.
             None is any truth.
     """
@@ -24,6 +25,7 @@ class SceneHead:
     needs_levels: bool = False
     read_levels: Sequence[int] | None = None
     bev_channels: int | None = None
+    reads: Collection[str] | None = None
     matched_classes: int | None = None
 
     def forward(self, features: SceneFeatures, readout: Readout, truth: SceneTruth | None) -> Any:

@@ -180,6 +180,8 @@ def test_errors_name_what_is_wrong():
         build()(bev, [feats[0][:, :2]], calibration)
     with pytest.raises(ValueError, match=r'levels \(0, 1\)'):
         build(strides=(8, 16))(bev, feats, calibration)
+    with pytest.raises(ValueError, match=r'levels \(-3,\) has \[-3\], but img_neck gives 1 levels: 0 is the first'):
+        build(levels=[-3])(bev, feats, calibration)
     with pytest.raises(ValueError, match='needs the Calibration'):
         build()(bev, feats, None)
     for none, said in ((calibration.select([]), '0 frames of 3'), (calibration.take_cameras(torch.arange(0)), '2 frames of 0')):

@@ -141,3 +141,5 @@ def test_bad_settings_and_frames_are_named():
         FrameRing(RANGE, num_frames=1)
     with pytest.raises(ValueError, match='FrameRing keeps image features.*img_backbone'):
         FrameRing(RANGE).init_state(SceneFeatures(bev=torch.zeros(1, 2, 4, 4)))
+    with pytest.raises(ValueError, match=r'temporal.levels=\[0, 3\] has \[3\], but img_neck gives \d levels'):
+        walk(FrameRing(RANGE, levels=[0, 3]), [[meta('a', 0)]])

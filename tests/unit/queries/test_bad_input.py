@@ -14,7 +14,9 @@ from mmengine.dataset import pseudo_collate
 from mmengine.structures import InstanceData
 
 from projects.memfusion.data.clip_preprocessor import ClipDataPreprocessor
-from projects.memfusion.queries import QueryHead, StreamPETR
+from projects.memfusion.detectors.slot_checks import check_readers
+from projects.memfusion.memory import FrameRing, QueryMemory, StackFusion
+from projects.memfusion.queries import CMTHead, QueryHead, StreamPETR
 from projects.memfusion.queries.assignment import Assigner
 from projects.memfusion.queries.boxes import DecodeSettings
 from projects.memfusion.queries.image_tokens import level_at
@@ -49,6 +51,29 @@ def test_a_bev_of_another_width():
     for head in heads:
         with pytest.raises(ValueError, match='pts_bbox_head is made for a BEV of 6 channels, but it has 5'):
             head(SceneFeatures(bev=torch.zeros(1, 5, 4, 4)), Readout(), None)
+
+
+@pytest.mark.parametrize('memory', [FrameRing(RANGE), QueryMemory(RANGE), StackFusion(6, RANGE)])
+def test_a_memory_that_no_head_reads(memory):
+    """Each memory beside heads that read it, and beside those that do not."""
+    small = dict(dim=16, num_layers=1, num_heads=2, ffn_dim=16)
+    images = dict(channels=6)
+    heads = dict(
+        bev=[SparseBEVHead(2, RANGE, 4, dict(num_frames=0, bev_channels=6), small), CMTHead(2, RANGE, dict(bev_channels=6))],
+        past=[PETRv2(2, RANGE, 4, {**images, 'num_frames': 2}, None, small),
+              SparseBEVHead(2, RANGE, 4, dict(num_frames=2), small)],
+        queries=[StreamPETR(2, RANGE, dict(num_learned=4, num_propagated=2), small, dict(in_channels=6))],
+        none=[PETRv2(2, RANGE, 4, {**images, 'num_frames': 1}, None, small),
+              SparseBEVHead(2, RANGE, 4, dict(num_frames=1), small),
+              StreamPETR(2, RANGE, dict(num_learned=4, num_propagated=0), small, dict(in_channels=6)),
+              CMTHead(2, RANGE, dict(img_channels=6)), None])
+    for part, one in ((part, head) for part, group in heads.items() for head in group):
+        if part == memory.hands_on:
+            check_readers(memory, one, [])
+        else:
+            with pytest.raises(ValueError, match=rf'temporal \({type(memory).__name__}\) remembers for nobody.*temporal=None'):
+                check_readers(memory, one, [])
+        check_readers(None, one, [])
 
 
 def test_no_query_and_half_a_range():
