@@ -34,7 +34,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     chosen.add_argument('--query', type=int, metavar='I', help='whose attention is drawn; default: the best')
     chosen.add_argument('--at', type=float, nargs=2, metavar=('X_M', 'Y_M'),
                         help="or the best query near a place in the frame's LiDAR coordinates")
-    parser.add_argument('--layer', type=int, default=-1, metavar='I', help='of the decoder, from 0; default: the last')
+    parser.add_argument('--layer', type=int, default=-1, metavar='I',
+                        help='of the decoder, from 0, whose points and attention are drawn; default: the last')
     add_trust_option(parser)
     parser.add_argument('--trust-checkpoint', action='store_true',
                         help='read checkpoints without protection: they may run any program')

@@ -48,7 +48,7 @@ def draw_query_pictures(cfg: Config, checkpoint: str, out_dir: Path, scene: str 
         frame: of the scene, from 0.
         query: whose attention is drawn, by number; None is the best, or
         at_m: the best of those whose box lies within 4 m of x, y in that frame's LiDAR coordinates.
-        layer: of the decoder, from 0; -1 is the last.
+        layer: of the decoder, from 0; -1 is the last. Points and attention are this one's.
         trust: read the checkpoint without protection.
 
     Raises:
@@ -83,14 +83,15 @@ def _draw(record: QueryRecord, one: QueryRecord, dataset: Any, position: int, it
     points = None if cloud is None else cloud.numpy()
     labels = info.get('eval_ann_info')
     truth = None if labels is None else BoxSet.from_instances(labels)
+    try:
+        attends = one.looks(layer).attends
+    except ValueError as error:
+        raise UserError(f'--{error}, from 0') from error
     out_dir.mkdir(parents=True, exist_ok=True)
-    drawn = [write_png(out_dir / 'queries.png', draw_queries(record, range_m, points, truth, names, title))]
+    drawn = [write_png(out_dir / 'queries.png', draw_queries(record, range_m, points, truth, names, title, layer=layer))]
     if images and record.rig is not None:
-        drawn.append(write_png(out_dir / 'query_cameras.png', draw_query_cameras(record, images, names)))
-    attending = [looks for looks in one.layers if looks.images is not None or looks.bev is not None]
-    if attending:
-        if not -len(attending) <= layer < len(attending):
-            raise UserError(f'--layer {layer}: the head has layers 0 to {len(attending) - 1}')
+        drawn.append(write_png(out_dir / 'query_cameras.png', draw_query_cameras(record, images, names, layer=layer)))
+    if attends:
         picture = draw_query_attention(one, range_m, images, points, truth, names, layer, title)
         drawn.append(write_png(out_dir / 'query_attention.png', picture))
     return drawn

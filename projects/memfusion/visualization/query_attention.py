@@ -31,7 +31,7 @@ def draw_query_attention(record: QueryRecord, range_m: Sequence[float], images: 
         images: (H, W, 3) uint8 RGB by camera name, as they came from the cameras; None where there are none.
         points: (P, 3+) of the LiDAR, or None.
         truth: drawn green, or None.
-        layer: of those that look, in their order.
+        layer: its position.
 
     Returns:
         (H, W, 3) uint8 RGB; the colours of cameras and BEV each have a scale of their own, see heat_of.
@@ -39,12 +39,9 @@ def draw_query_attention(record: QueryRecord, range_m: Sequence[float], images: 
     Raises:
         ValueError: where the head does not attend, or has no such layer.
     """
-    attending = [looks for looks in record.layers if looks.images is not None or looks.bev is not None]
-    if not attending:
+    looks, parts = record.looks(layer), []
+    if not looks.attends:
         raise ValueError('the head that was recorded does not attend to tokens')
-    if not -len(attending) <= layer < len(attending):
-        raise ValueError(f'layer {layer}: the head that was recorded has {len(attending)} layers')
-    looks, parts = attending[layer], []
     if looks.images is not None and images:
         raw, tiles = record.raw_rig, {name: tile_of(image, tile_width_px) for name, image in images.items()}
         for name, tile in tiles.items():
@@ -64,7 +61,7 @@ def draw_query_attention(record: QueryRecord, range_m: Sequence[float], images: 
         draw_boxes(bev, canvas, truth, TRUTH, class_names)
     draw_boxes(bev, canvas, record.box(0), MARK, class_names, thickness=2, text_below=True)
     parts.append(bev)
-    return _beside(parts, _caption(record, looks, class_names, layer % len(attending) + 1, title))
+    return _beside(parts, _caption(record, looks, class_names, layer % len(record.layers), title))
 
 
 def blend_attention(tile: np.ndarray, shares: np.ndarray, record: QueryRecord, camera: int, scale: float) -> None:

@@ -40,6 +40,11 @@ class LayerLooks:
     bev: np.ndarray | None
     earlier: np.ndarray | None
 
+    @property
+    def attends(self) -> bool:
+        """Whether it weighs tokens, of images or of the BEV."""
+        return self.images is not None or self.bev is not None
+
 
 @dataclass(frozen=True)
 class QueryRecord:
@@ -68,6 +73,12 @@ class QueryRecord:
         size = self.rig.img_hw_raw
         return replace(self.rig, img_aug=torch.eye(4).expand_as(self.rig.img_aug), img_hw=size, seen_px=whole_window(size),
                        padded_hw=None)
+
+    def looks(self, layer: int = -1) -> LayerLooks:
+        """What a layer looks at, by its position; ValueError where there is none."""
+        if not -len(self.layers) <= layer < len(self.layers):
+            raise ValueError(f'layer {layer}: the head that was recorded has {len(self.layers)} layers')
+        return self.layers[layer]
 
     def box(self, k: int) -> BoxSet:
         """The box of the k-th chosen query at the end."""

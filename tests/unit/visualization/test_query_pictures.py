@@ -144,6 +144,21 @@ def test_sampled_pixels_are_drawn_on_the_camera_that_reads_them() -> None:
         draw_query_cameras(replace(seen, rig=None), images)
 
 
+def test_a_layer_that_is_asked_for_is_drawn() -> None:
+    first, last = (LayerLooks(np.full((2, 1, 3), at), None, None, None, None) for at in (4.0, -8.0))
+    seen = replace(record(first), layers=(first, last))
+    for layer, at in ((0, 4.0), (1, -8.0), (-1, -8.0)):
+        drawn = near(draw_queries(seen, RANGE_M, size_px=600, layer=layer), QUERY_COLORS[0])
+        for place in (4.0, -8.0):
+            row, column = round(30 * (10 - place)), round(30 * (place + 10))
+            assert drawn[row - 2:row + 2, column - 2:column + 2].any() == (place == at), (layer, place)
+    for draw in (draw_queries, draw_query_attention):
+        with pytest.raises(ValueError, match='layer 2: the head that was recorded has 2 layers'):
+            draw(seen, RANGE_M, layer=2)
+    with pytest.raises(ValueError, match='layer -3: the head that was recorded has 2 layers'):
+        draw_query_cameras(seen, {}, layer=-3)
+
+
 def test_even_attention_is_dark_and_a_peak_is_bright() -> None:
     even = np.full((2, 4, 4), 1 / 32) * np.linspace(0.9, 1.1, 32).reshape(2, 4, 4)
     assert heat_of(even).max() < 0.05
@@ -186,9 +201,12 @@ def test_command_line(querying: tuple[Path, Path], repo: Path, tmp_path: Path, c
     assert read_rgb(tmp_path / 'queries.png').shape == (900, 900, 3) and '3 pictures' in capsys.readouterr().out
 
 
-def test_a_frame_that_is_not_there_is_an_error(querying: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_frame_or_layer_that_is_not_there_is_an_error(querying: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(UserError, match='has frames 0 to'):
         draw_query_pictures(prepare_config(querying[0]), str(querying[1]), tmp_path, frame=99)
+    with pytest.raises(UserError, match='--layer 9: the head that was recorded has 2 layers, from 0'):
+        draw_query_pictures(prepare_config(querying[0]), str(querying[1]), tmp_path, layer=9)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_detector_without_queries_is_named(repo: Path, tmp_path: Path) -> None:
