@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from mmengine.logging import print_log
+from scipy.optimize import isotonic_regression
 
 from projects.studies.fusion.results import spread
 from projects.studies.fusion.rows import LOOKALIKES, RANGE_M
@@ -24,6 +26,8 @@ COSTS = {'parameters': ('parameters', 1e6, 'M', 1), 'flops': ('operations', 1e9,
          'cpu_s': ('time', 1.0, 's', 2), 'peak_bytes': ('peak memory', 1e6, 'MB', 0)}
 SCORES = ('mAP', 'NDS', 'look-alikes', 'others')
 NOT_RUN = 'not run'
+_LINE_SHARE = 0.045
+"""Of the picture's height, between two names."""
 Costs = Mapping[str, Mapping[str, float] | None]
 
 
@@ -80,24 +84,36 @@ def _cell(values: Sequence[float], sign: str = '') -> str:
 
 
 def draw(path: Path, rows: Sequence[Compared], found: Mapping[str, Found], costs: Costs) -> None:
-    """mAP against counted operations, a dot a row with its seeds as a bar; PNG."""
-    figure = Figure(figsize=(8, 5), dpi=110, layout='constrained')
+    """mAP against counted operations, a dot a row with its seeds as a bar; names stand beside, in the order of mAP; PNG."""
+    figure = Figure(figsize=(9, 5), dpi=110, layout='constrained')
     axis = figure.subplots()
-    for row in rows:
-        cost, values = costs[row.name], found[row.name].of('mAP')
-        if cost is None or not values:
-            continue
-        at = cost['flops'] / 1e9
+    dots = [(row, costs[row.name], found[row.name].of('mAP')) for row in rows]
+    drawn = sorted(((row, cost['flops'] / 1e9, values) for row, cost, values in dots if cost is not None and values),
+                   key=lambda dot: mean(dot[2]))
+    axis.set_xscale('log')
+    for k, (row, at, values) in enumerate(drawn):
         axis.plot([at, at], [min(values), max(values)], '-', color='grey', linewidth=1)
-        axis.plot(at, mean(values), 'o' if row.writes_bev else 's', color='tab:blue' if row.writes_bev else 'tab:orange')
-        axis.annotate(row.title, (at, mean(values)), xytext=(5, 4), textcoords='offset points', fontsize=8)
+        axis.plot(at, mean(values), 'o' if row.writes_bev else 's', color=f'C{k}')
+    axis.margins(x=0.1, y=0.2)
+    low, high = axis.get_ylim()
+    heights = spread_apart([(mean(values) - low) / (high - low) for _, _, values in drawn], _LINE_SHARE)
+    for k, ((row, at, values), height) in enumerate(zip(drawn, heights)):
+        axis.annotate(row.title, (at, mean(values)), (1.05, height), textcoords='axes fraction', fontsize=8, va='center',
+                      annotation_clip=False, arrowprops=dict(arrowstyle='-', color=f'C{k}', alpha=0.5, linewidth=0.8,
+                                                             relpos=(0, 0.5)))
     axis.set_xlabel('operations of a frame at full size (GFLOPs, counted)')
     axis.set_ylabel('mAP on the synthetic worlds (%)')
-    axis.set_xscale('log')
+    for ticks in (axis.xaxis.set_major_formatter, axis.xaxis.set_minor_formatter):
+        ticks('{x:g}')
     axis.grid(alpha=0.3, which='both')
-    axis.margins(x=0.15, y=0.1)
     path.parent.mkdir(parents=True, exist_ok=True)
     FigureCanvasAgg(figure).print_png(str(path))
+
+
+def spread_apart(places: Sequence[float], gap: float) -> list[float]:
+    """Ascending places, moved as little as squares can say so that each is at least `gap` above the one before."""
+    steps = gap * np.arange(len(places))
+    return (isotonic_regression(np.array(places, dtype=float) - steps).x + steps).tolist()
 
 
 def write_report(results: Path, rows: Sequence[Compared], seeds: Sequence[int], doc: Path, extra: Sequence[str] = ()) -> None:
@@ -117,7 +133,8 @@ def write_report(results: Path, rows: Sequence[Compared], seeds: Sequence[int], 
     parts = [_of_costs(costs), cost_table(rows, costs), _of_scores(found), accuracy_table(rows, found)]
     if any(cost is not None and found[row].seeds for row, cost in costs.items()):
         draw(doc.parent / PICTURE, rows, found, costs)
-        parts.append(f'![mAP against operations]({PICTURE})')
+        parts.append(f'![mAP against operations]({PICTURE})\n\nDots fuse into the BEV, squares are query detectors; bars span '
+                     'the seeds.')
     write_tables(doc, '\n' + '\n\n'.join([*parts, *extra]) + '\n', MARKERS)
     print_log(f'{sum(bool(one.seeds) for one in found.values())} of {len(rows)} rows written to {doc}', 'current')
 

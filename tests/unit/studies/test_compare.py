@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from projects.benchmarks.full_frames import full_frame
 from projects.memfusion.runtime.errors import UserError
 from projects.studies.compare import costs, history, results, rows, run, sweep
-from projects.studies.compare.report import MARKERS, NOT_RUN, said_of, write_report
+from projects.studies.compare.report import MARKERS, NOT_RUN, said_of, spread_apart, write_report
 from projects.studies.fusion.rows import LOOKALIKES
 from projects.studies.fusion.train_row import class_means
 from projects.studies.memory.cache import FeatureCache
@@ -102,6 +103,11 @@ def test_report(finished, tmp_path):
     assert '| +10.0 | images not used | +0.4 |' in doc.read_text()
     write_report(tmp_path / 'none', rows.ROWS, (0,), doc)
     assert f'| FuTr++ | {NOT_RUN} | - |' in doc.read_text() and '.png' not in doc.read_text()
+
+
+def test_names_of_rows_that_did_alike_stand_apart():
+    np.testing.assert_allclose(spread_apart([0.0, 0.0, 0.0, 1.0, 1.05], 0.1), [-0.1, 0.0, 0.1, 0.975, 1.075], atol=1e-12)
+    assert spread_apart([0.2, 0.5], 0.1) == pytest.approx([0.2, 0.5]) and spread_apart([], 0.1) == []
 
 
 def test_finished_rows_and_costs_are_skipped(finished, tmp_path, monkeypatch):
