@@ -18,7 +18,8 @@ def replay(path: Path, device: str = 'cpu') -> list[tuple[str, float]]:
     published = {name: arrays.pop(name) for name in OUTPUTS if name in arrays}
     given = {name: torch.from_numpy(value).to(device) for name, value in arrays.items()}
     encoding = build_encoding(dict(type='CaPE6', convention='eschernet', reference='world', trans_scale=1.0))
-    bound = encoding.bind(Views(given['p_q']), Views(given['p_k']), 1, given['f_q'].shape[-1])
+    sides = (Views(given[name], validate=False) for name in ('p_q', 'p_k'))
+    bound = encoding.bind(*sides, 1, given['f_q'].shape[-1])
     tq, tk = bound.queries(given['f_q'][:, None])[:, 0], bound.keys(given['f_k'][:, None])[:, 0]
     ours = dict(tq=tq, tk=tk, score=tq @ tk.transpose(-1, -2))
     return [(name, difference(ours[name].cpu().numpy(), value, TOLERANCE)) for name, value in published.items()]

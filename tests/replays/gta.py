@@ -30,14 +30,22 @@ def outputs_of(given: dict[str, Tensor]) -> dict[str, Tensor]:
     factors, (untouched, of_poses, turned) = rest[:2], (int(number) for number in rest[2:])
     parts = [f'{letters}{size}' for letters, size in (('I', untouched), ('P', of_poses), ('HW', turned)) if size]
     layout, grid = ' '.join(parts), (int(rows), int(columns))
-    settings: dict[str, Any] = dict(layout=layout, trans_scale=float(given['trans_coeff']),
-                                    rotary=dict(scale=(0.0, -factors[0], -factors[1])))
+    settings: dict[str, Any] = dict(layout=layout, rotary=dict(scale=(0.0, -factors[0], -factors[1])))
     heads = [given[name] for name in 'qkv']
-    views = Views(given['extrinsic'], grid=grid)
+
+    def views_of(extrinsic: Tensor, factor: Tensor) -> Views:
+        """With lengths times the file's factor, which may be 0 or negative, as no setting of ours may."""
+        lengths = torch.stack([factor, factor, factor, one])[:, None]
+        scaled = torch.cat([extrinsic[..., :3], extrinsic[..., 3:] * lengths], dim=-1)
+        return Views(scaled, grid=grid, validate=False)
+
+    coefficient = given['trans_coeff'].reshape(())
+    one = torch.ones_like(coefficient)
+    views, unit = views_of(given['extrinsic'], coefficient), views_of(given['extrinsic'], one)
     full = encoding_of(settings)
     ours = dict(
         out=attention(*heads, full, views, views), attn=weights(heads[0], heads[1], full, views, views),
-        out_unit=attention(*heads, encoding_of(settings, trans_scale=1.0), views, views),
+        out_unit=attention(*heads, full, unit, unit),
         out_qk_only=attention(*heads, encoding_of(settings, values=False), views, views),
         out_se3_only=attention(*heads, encoding_of(settings, layout=f'P{heads[0].shape[-1]}'), views, views))
     if turned:
@@ -45,14 +53,14 @@ def outputs_of(given: dict[str, Tensor]) -> dict[str, Tensor]:
         cos, sin = (part[0, 0, 0, :, -int(turned)::2] for part in (pairs.cos, pairs.sin))
         ours['so2rep'] = torch.stack([torch.stack([cos, sin], -1), torch.stack([-sin, cos], -1)], -2)
     if 'cross_k' in given:
-        others = Views(given['cross_extrinsic'], grid=grid)
+        others = views_of(given['cross_extrinsic'], coefficient)
         ours['out_cross'] = attention(heads[0], given['cross_k'], given['cross_v'], full, views, others)
         ours['attn_cross'] = weights(heads[0], given['cross_k'], full, views, others)
     return ours
 
 
 def encoding_of(settings: dict[str, Any], **changed: Any) -> Any:
-    return build_encoding({'type': 'GTA', **settings, **changed}).double()
+    return build_encoding({'type': 'GTA', 'trans_scale': 1.0, **settings, **changed}).double()
 
 
 def weights(q: Tensor, k: Tensor, encoding: Any, views_q: Views, views_k: Views) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from projects.encodings import Views, attention, build_encoding
 
 TOLERANCE = 1e-10
+seen_from = partial(Views, validate=False)  # published numbers may have been made with any K and poses
 INPUTS = ('q', 'k', 'v', 'viewmats', 'Ks', 'settings')
 OF_TOKENS, CROSS = ('viewmats_tok', 'Ks_tok'), ('cross_k', 'cross_v', 'cross_viewmats', 'cross_Ks')
 OUTPUTS = ('out_K', 'out_noK', 'out_K_causal', 'out_K_freq', 'out_tok_K', 'out_tok_noK', 'out_cross',
@@ -32,7 +34,7 @@ def outputs_of(given: dict[str, Tensor], numbers: list[int]) -> dict[str, Tensor
     image, grid = (height, width), (rows, columns)
     heads = [given[name] for name in 'qkv']
     plain = encoding_of()
-    seen = {'K': Views(given['viewmats'], given['Ks'], image, grid), 'noK': Views(given['viewmats'], None, None, grid)}
+    seen = {'K': seen_from(given['viewmats'], given['Ks'], image, grid), 'noK': seen_from(given['viewmats'], None, None, grid)}
     ours = {}
     for kind, views in seen.items():
         bound = plain.bind(views, None, heads[0].shape[1], heads[0].shape[3])
@@ -44,10 +46,10 @@ def outputs_of(given: dict[str, Tensor], numbers: list[int]) -> dict[str, Tensor
         ours['out_K_freq'] = attention(*heads, encoding_of(base=base, scale=scale), seen['K'], seen['K'])
     if 'viewmats_tok' in given:
         for kind, intrinsics in (('K', given['Ks_tok']), ('noK', None)):
-            views = Views(given['viewmats_tok'], intrinsics, None if intrinsics is None else image, grid, per='token')
+            views = seen_from(given['viewmats_tok'], intrinsics, None if intrinsics is None else image, grid, per='token')
             ours[f'out_tok_{kind}'] = attention(*heads, plain, views, views)
     if 'cross_k' in given:
-        views = Views(given['cross_viewmats'], given['cross_Ks'], image, (numbers[5], numbers[4]))
+        views = seen_from(given['cross_viewmats'], given['cross_Ks'], image, (numbers[5], numbers[4]))
         ours['out_cross'] = attention(heads[0], given['cross_k'], given['cross_v'], plain, seen['K'], views)
     return ours
 
