@@ -66,7 +66,11 @@ def layer_settings(num_layers: int = 3, dim: int = 128, num_heads: int = 8,
 
 
 def build_self_attention(dim: int, num_heads: int, kind: str = 'deformable', num_points: int = 4) -> nn.Module | None:
-    """What the settings `self_attention` say; None of 'none'."""
+    """What the settings `self_attention` say; None of 'none'.
+
+    There is no encoding: deformable attention reads at places that the queries choose, so no query is compared with a key
+    whose pose could count. Attention among cells that can know poses: FuTr++'s sample.self_attn, PETRv2Fusion's self_attention.
+    """
     if kind not in SELF_KINDS:
         raise ValueError(f'fusion_layer.self_attention.kind must be one of {", ".join(SELF_KINDS)}, got {kind!r}')
     return TemporalSelfAttention(dim, num_heads, num_points, entries=1) if kind == 'deformable' else None

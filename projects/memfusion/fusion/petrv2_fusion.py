@@ -17,12 +17,14 @@ from mmdet3d.registry import MODELS
 from torch import Tensor, nn
 
 from projects.common.settings import build_part
-from projects.encodings.multihead import MultiheadAttention
+from projects.encodings import Views
+from projects.encodings.multihead import MultiheadAttention, encoding_of
 from projects.memfusion.structures import Calibration
 
 from .bev_queries import BEVQueries, check_bev_shape
 from .frustum_tokens import FrustumTokens, ImageTokens
 from .fusion_layer import FusionLayer, FusionOutput
+from .token_poses import cell_views
 
 
 class GlobalLayer(nn.Module):
@@ -32,18 +34,21 @@ class GlobalLayer(nn.Module):
         dim: D.
         num_heads: heads of both attentions.
         ffn_channels: hidden channels of the feed-forward part.
+        encoding: of `encoding_of`, where the cells lie in the attention among queries; None is none.
     """
 
-    def __init__(self, dim: int, num_heads: int, ffn_channels: int) -> None:
+    def __init__(self, dim: int, num_heads: int, ffn_channels: int, encoding: Any = None) -> None:
         super().__init__()
+        self.encoding, self.shape = encoding, (num_heads, dim // num_heads)
         self.self_attention, self.cross_attention = MultiheadAttention(dim, num_heads), MultiheadAttention(dim, num_heads)
         self.feed_forward = nn.Sequential(nn.Linear(dim, ffn_channels), nn.ReLU(), nn.Linear(ffn_channels, dim))
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(3))
 
-    def forward(self, query: Tensor, position: Tensor, tokens: ImageTokens) -> Tensor:
-        """query (V, Q, D), position (1, Q, D) -> (V, Q, D)."""
+    def forward(self, query: Tensor, position: Tensor, tokens: ImageTokens, cells: Views | None = None) -> Tensor:
+        """query (V, Q, D), position (1, Q, D) -> (V, Q, D); the cells' views are needed for an encoding."""
         asks = query + position
-        query = self.norms[0](query + self.self_attention(asks, asks, query))
+        bound = None if self.encoding is None else self.encoding.bind(cells, cells, *self.shape)
+        query = self.norms[0](query + self.self_attention(asks, asks, query, encoding=bound))
         read = self.cross_attention(query + position, tokens.keys, tokens.values, keep=tokens.keep)
         query = self.norms[1](query + read)
         return self.norms[2](query + self.feed_forward(query))
@@ -58,6 +63,11 @@ def layer_settings(num_layers: int = 3, dim: int = 256, num_heads: int = 8, ffn_
     return num_layers, dim, num_heads, ffn_channels, (query_grid[0], query_grid[1])
 
 
+def self_attention_settings(encoding: Mapping[str, Any] | None = None) -> Mapping[str, Any] | None:
+    """The settings `self_attention`."""
+    return encoding
+
+
 @MODELS.register_module()
 class PETRv2Fusion(FusionLayer):
     """Coarse BEV queries that attend to all image tokens at once (PETRv2, Liu et al., ICCV 2023). With a LiDAR BEV it starts as
@@ -68,6 +78,8 @@ class PETRv2Fusion(FusionLayer):
         bev_shape: (H, W) of the BEV; the detector fills it in.
         query_init: 'lidar', queries are means of the LiDAR's BEV; 'learned', a vector for each, for cameras alone.
         layers: dict(num_layers=3, dim=256, num_heads=8, ffn_channels=1024, query_grid=(32, 32)).
+        self_attention: dict(encoding=None), settings of build_encoding: where the coarse cells lie in the attention among
+            them, e.g. dict(type='HW+P').
         embedding: dict(depths=64, depth_kind='lid' | 'linear', start_m=1.0, position_range=None, gate=True), see FrustumTokens.
 
     Raises:
@@ -75,7 +87,7 @@ class PETRv2Fusion(FusionLayer):
     """
 
     grid_keys = dict(point_cloud_range='point_cloud_range', bev_shape='bev_shape')
-    typed_parts = dict(layers=layer_settings, embedding=FrustumTokens)
+    typed_parts = dict(layers=layer_settings, self_attention=self_attention_settings, embedding=FrustumTokens)
     """What is built of the settings that are parts of the config without a type."""
 
     def __init__(
@@ -88,6 +100,7 @@ class PETRv2Fusion(FusionLayer):
         levels: Sequence[int] | None = None,
         query_init: str = 'lidar',
         layers: Mapping[str, Any] | None = None,
+        self_attention: Mapping[str, Any] | None = None,
         embedding: Mapping[str, Any] | None = None,
         init_cfg: dict | None = None,
     ) -> None:
@@ -100,7 +113,10 @@ class PETRv2Fusion(FusionLayer):
         self.queries = BEVQueries(bev_channels, dim, grid, self.point_cloud_range, query_init)
         self.tokens = build_part(FrustumTokens, embedding, 'model.fusion_layer.embedding', img_channels, dim, self.strides[0],
                                  self.point_cloud_range)
-        self.layers = nn.ModuleList(GlobalLayer(dim, heads, hidden) for _ in range(num_layers))
+        encoding = build_part(self_attention_settings, self_attention, 'model.fusion_layer.self_attention')
+        self.layers = nn.ModuleList(
+            GlobalLayer(dim, heads, hidden, encoding_of(encoding, dim, heads, layer)) for layer in range(num_layers))
+        self.knows_cells = encoding is not None
         self.mix = nn.Sequential(nn.Conv2d(dim if self.makes_bev else dim + bev_channels, dim, 1), nn.ReLU())
         self.output = nn.Conv2d(dim, bev_channels, 1)
         if not self.makes_bev:
@@ -111,10 +127,11 @@ class PETRv2Fusion(FusionLayer):
         """As FusionLayer.fuse_levels."""
         check_bev_shape(bev_lidar, self.bev_shape)
         there = calibration.cam_valid
-        query, position, _ = self.queries(bev_lidar, len(there))
+        query, position, cells_m = self.queries(bev_lidar, len(there))
         tokens = self.tokens(maps[0], calibration)
+        cells = cell_views(cells_m[:1], self.point_cloud_range, self.queries.grid) if self.knows_cells else None
         for layer in self.layers:
-            query = layer(query, position, tokens)
+            query = layer(query, position, tokens, cells)
         coarse = query.transpose(1, 2).unflatten(2, self.queries.grid)
         spread = F.interpolate(coarse, self.bev_shape, mode='bilinear', align_corners=False)
         if bev_lidar is None:

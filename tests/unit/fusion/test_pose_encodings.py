@@ -9,7 +9,8 @@ import pytest
 import torch
 from sync_counts import counting
 
-from projects.memfusion.fusion import cell_attention, token_attention
+from projects.encodings import attention, build_encoding
+from projects.memfusion.fusion import cell_attention, petrv2_fusion, token_attention
 from projects.memfusion.fusion.cell_attention import CellSelfAttention
 from projects.memfusion.fusion.fusion_state import CameraTokens, FusionState
 from projects.memfusion.fusion.token_attention import CameraAttention, TokenAttention
@@ -169,6 +170,30 @@ def test_without_an_encoding_weights_and_names_stay():
     assert not [name for name in build(sample=dict(kind='tokens')).state_dict() if 'token_attn' in name]
 
 
+@torch.no_grad()
+@pytest.mark.parametrize('encoding', [dict(type='HW+P'), dict(type='PRoPE')], ids=lambda cfg: cfg['type'])
+def test_coarse_cells_of_petrv2fusion_know_where_they_lie(encoding, monkeypatch):
+    """The first layer's attention by the function on its own; another world frame changes nothing."""
+    small, calibration = dict(layers=dict(num_heads=2)), ring(3)
+    plain, layer = build('petr', **small), build('petr', **small, self_attention=dict(encoding=encoding))
+    assert plain.state_dict().keys() == layer.state_dict().keys()
+    bev, feats = inputs(calibration)
+    query, position, cells_m = layer.queries(bev, 2)
+    part, seen = layer.layers[0], cell_views(cells_m, RANGE, (8, 4))
+    asks = query + position
+    weight, bias = part.self_attention.in_proj_weight.chunk(3), part.self_attention.in_proj_bias.chunk(3)
+    heads = [torch.nn.functional.linear(x, w, b).unflatten(-1, (2, 8)).transpose(1, 2)
+             for x, w, b in zip((asks, asks, query), weight, bias)]
+    mixed = attention(*heads, build_encoding(encoding), seen, seen).transpose(1, 2).flatten(2)
+    found = []
+    part.norms[0].register_forward_pre_hook(lambda module, given: found.append(given[0]))
+    here = layer(bev, feats, calibration)
+    torch.testing.assert_close(found[0], query + part.self_attention.out_proj(mixed), atol=1e-5, rtol=0)
+    monkeypatch.setattr(petrv2_fusion, 'cell_views', lambda *args: moved(cell_views(*args), far_world()))
+    assert (layer(bev, feats, calibration) - here).abs().max() < 2e-6 * here.abs().max()
+    assert (plain(bev, feats, calibration) - here).abs().max() > 1e-3
+
+
 def test_attention_among_tokens_starts_as_the_identity():
     layer = build(random_weights=False, tokens=dict(self_attn=dict(num_heads=2, encoding=AMONG)), sample=dict(kind='off'))
     calibration = ring(2)
@@ -183,6 +208,9 @@ def test_attention_among_tokens_starts_as_the_identity():
     (dict(sample=dict(kind='tokens', num_heads=8, encoding=ACROSS)), 'P'),
     (dict(tokens=dict(self_attn=dict(encoding=dict(type='PROPE')))), "encoding.type must be one of.*'PROPE'"),
     (dict(sample=dict(kind='tokens', encoding=dict(type='CaPE6', speed=3))), "no setting.*speed"),
+    (dict(kind='petr', self_attention=dict(encoding=dict(type='CaPE'))), "encoding.type must be one of.*'CaPE'"),
+    (dict(kind='petr', layers=dict(num_heads=8), self_attention=dict(encoding=dict(type='CaPE6'))), 'P'),
+    (dict(kind='bevformer', self_attention=dict(encoding=ACROSS)), "self_attention: no setting 'encoding'"),
 ])
 def test_wrong_settings_are_told(stages, said):
     with pytest.raises(ValueError, match=said):
