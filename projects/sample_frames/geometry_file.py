@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,12 +90,29 @@ def _visible(path: Path, arrays: dict[str, np.ndarray], number: int, see: SeeOpt
         lacking = [name for name in needed.get(kind, ()) if name not in arrays]
         raise ValueError(f'{path}: --sees {kind} needs {", ".join(lacking) or "a nuScenes scene"}, which is not there; it has '
                          f'{sorted(arrays)}')
-    name = str(path)
+    name, size = str(path), arrays.get('image_hw')
+    if kind == 'depth' and size is not None and size.tolist() != list(arrays['depth'].shape[1:]):
+        raise ValueError(f'{path}: depth is of {arrays["depth"].shape[1:]} pixels, image_hw says {size.tolist()}: nobody can '
+                         'tell of which the intrinsics are. Resize depth, or scale intrinsics and image_hw to its size')
     if kind == 'points':
         return WorldPoints(arrays['world_points'], arrays.get('conf'), see.voxel_m, name)
     if kind == 'depth':
+        if arrays['depth'].ndim == 3:
+            check_size(arrays['intrinsics'], arrays['depth'].shape[1:], f'{path}: depth')
         return DepthMaps(arrays['depth'], arrays['intrinsics'], arrays['world_from_cam'], arrays.get('conf'), see.voxel_m, name)
     if arrays['image_hw'].shape != (2,):
         raise ValueError(f'{path}: image_hw must be height and width, got {arrays["image_hw"].tolist()}')
     height, width = map(int, arrays['image_hw'])
+    check_size(arrays['intrinsics'], (height, width), f'{path}: image_hw')
     return Frustums(number, see.frustum_voxel_m, arrays['world_from_cam'], arrays['intrinsics'], (height, width), see.range_m)
+
+
+def check_size(intrinsics: np.ndarray, image_hw: Sequence[int], name: str) -> None:
+    """Raises ValueError, beginning with `name`, where a principal point lies outside of images of that height and width."""
+    if intrinsics.shape[-2:] != (3, 3):
+        return  # which is told elsewhere
+    middle = intrinsics[..., :2, 2].reshape(-1, 2)
+    outside = ((middle <= 0) | (middle >= np.array(image_hw[::-1]))).any(axis=1)
+    if outside.any():
+        raise ValueError(f'{name} is of {image_hw[0]} x {image_hw[1]} pixels (height x width), but the intrinsics have their '
+                         f'middle at {middle[outside][0].tolist()}: they are of images of another size')

@@ -9,10 +9,9 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from projects.geometry.frame_sampling.video import by_number
+from projects.geometry.frame_sampling.video import frame_paths
 from projects.memfusion.visualization.image_files import read_rgb
 
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 Images = dict[int, np.ndarray]
 
 
@@ -101,10 +100,7 @@ class FrameFiles:
         Raises:
             ValueError: it holds none.
         """
-        paths = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != '.']
-        if not paths:
-            raise ValueError(f'{folder} holds no frames: no file in it ends with one of {", ".join(IMAGE_SUFFIXES)}')
-        return cls(sorted(paths, key=lambda path: (by_number(path.name), path.name)))
+        return cls(frame_paths(folder))
 
     def read(self, frames: Sequence[int]) -> Images:
         """See Pixels; OSError, naming the file, where one is no image."""

@@ -13,7 +13,7 @@ from projects.memfusion.data.point_files import is_close, read_points
 from projects.memfusion.data.poses import record_matrix
 from projects.memfusion.data.sensor_channels import pick_lidar
 
-from .geometry_file import SeeOptions
+from .geometry_file import SeeOptions, check_size
 from .pixels import FrameFiles
 
 if TYPE_CHECKING:
@@ -70,9 +70,9 @@ class Scenes:
         if see.kind == 'frustum' and cameras:
             sensor = self.nusc.get('calibrated_sensor', cameras[0]['calibrated_sensor_token'])
             poses = np.stack([self._pose(camera) for camera in cameras])
-            height, width = cameras[0]['height'], cameras[0]['width']
-            return poses, Frustums(len(samples), see.frustum_voxel_m, poses, np.array(sensor['camera_intrinsic']),
-                                   (height, width), see.range_m)
+            size, intrinsics = (cameras[0]['height'], cameras[0]['width']), np.array(sensor['camera_intrinsic'])
+            check_size(intrinsics, size, f'{self.root / self.version}: {self.camera} of {name}')
+            return poses, Frustums(len(samples), see.frustum_voxel_m, poses, intrinsics, size, see.range_m)
         if see.kind not in ('auto', 'lidar'):
             raise ValueError(f'{self.root / self.version} has no {see.kind} for its scenes: use --sees lidar, or frustum where '
                              'there are cameras')

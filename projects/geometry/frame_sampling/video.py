@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -11,6 +12,8 @@ import numpy as np
 from projects.geometry.rigid import check_rigid
 
 from .voxel_sets import VoxelSets
+
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 
 
 class Visible(Protocol):
@@ -84,3 +87,16 @@ def check_poses(world_from_cam: np.ndarray, num_frames: int, name: str) -> None:
 def by_number(name: str) -> list[tuple[int, int, str]]:
     """A sort key of frame files in which runs of digits count as numbers: frame_10000 comes after frame_9999."""
     return [(0, int(part), '') if part.isdecimal() else (1, 0, part) for part in re.split(r'(\d+)', name) if part]
+
+
+def frame_paths(folder: Path) -> list[Path]:
+    """The images of a folder in the order of the numbers in their names; hidden files, which some systems leave beside them
+    (._frame_1.png), are no frames.
+
+    Raises:
+        ValueError: naming the folder, where it holds no image.
+    """
+    paths = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != '.']
+    if not paths:
+        raise ValueError(f'{folder} holds no frames: no file in it ends with one of {", ".join(IMAGE_SUFFIXES)}')
+    return sorted(paths, key=lambda path: (by_number(path.name), path.name))

@@ -16,6 +16,7 @@ import numpy as np
 
 from projects.geometry.frame_sampling import DepthMaps, Frustums, Video, Visible, WorldPoints
 from projects.geometry.frame_sampling.video import check_poses
+from projects.geometry.homography import resize_homography
 
 _IMAGES = ('depth', 'world_points', 'conf')
 _ROWS = ('world_from_cam', *_IMAGES, 'tokens', 'stamps_s', 'frames')
@@ -81,10 +82,17 @@ class VideoGeometry:
         if self.world_from_cam is None or self.intrinsics is None:
             return None
         if self.depth is not None:
-            return DepthMaps(self.depth, self.intrinsics, self.world_from_cam, name=self.name)
+            return DepthMaps(self.depth, self._depth_intrinsics(self.depth.shape[1:]), self.world_from_cam, name=self.name)
         if self.image_hw is None:
             return None
         return Frustums(len(self.frames), _RANGE_M / 20, self.world_from_cam, self.intrinsics, self.image_hw, _RANGE_M)
+
+    def _depth_intrinsics(self, depth_hw: Sequence[int]) -> np.ndarray:
+        """K of the depth maps' own pixels, which may be fewer than the images have."""
+        assert self.intrinsics is not None
+        if self.image_hw is None:
+            return self.intrinsics
+        return resize_homography(self.image_hw, (depth_hw[0], depth_hw[1])).numpy()[:3, :3] @ self.intrinsics
 
 
 def geometry_beside(video: Path) -> Path:

@@ -9,9 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from projects.geometry.frame_sampling.video import by_number
+from projects.geometry.frame_sampling.video import frame_paths
 
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
 _HEADER_SLACK = 3
 """Frames that a header may count too many."""
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm')
@@ -111,10 +110,7 @@ class FrameFolder(VideoFrames):
 
     def __init__(self, folder: Path) -> None:
         self.name = str(folder)
-        paths = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
-        if not paths:
-            raise ValueError(f'{folder} holds no frames: no file in it ends with one of {", ".join(IMAGE_SUFFIXES)}')
-        self.paths = sorted(paths, key=lambda path: by_number(path.name))
+        self.paths = frame_paths(folder)
         self.num_frames = len(self.paths)
 
     def _decoded(self, indices: list[int]) -> Iterator[tuple[int, np.ndarray]]:

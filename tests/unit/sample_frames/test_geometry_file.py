@@ -39,6 +39,10 @@ def test_points_depth_and_frustums(write):
     (dict(), 'lidar', '--sees lidar needs a nuScenes scene'),
     (dict(frames=np.arange(12)[::-1]), 'auto', 'frames must be rising whole numbers from 0'),
     (dict(intrinsics=K, image_hw=np.array([3])), 'frustum', r'image_hw must be height and width, got \[3\]'),
+    (dict(intrinsics=K, image_hw=np.array([3, 2])), 'frustum', r'image_hw is of 3 x 2 pixels .* middle at \[2.0, 1.5\]'),
+    (dict(depth=np.ones((12, 3, 2)), intrinsics=K), 'depth', 'depth is of 3 x 2 pixels .* another size'),
+    (dict(depth=np.ones((12, 3, 4)), intrinsics=K, image_hw=np.array([6, 8])), 'depth',
+     r'depth is of \(3, 4\) pixels, image_hw says \[6, 8\]'),
     (dict(stamps_s=np.zeros(12)), 'auto', 'stamps must be 12 rising numbers'),
     (dict(depth=np.float64(3)), 'auto', 'depth must have one row for each frame, got a single number'),
 ])

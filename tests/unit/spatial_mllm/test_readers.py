@@ -54,7 +54,8 @@ def test_frames_of_a_film_are_decoded_on_demand_and_once(film, monkeypatch):
 def test_frames_of_a_folder_go_by_their_numbers_and_are_rgb(tmp_path):
     for number in (9999, 10000, 2):
         cv2.imwrite(str(tmp_path / f'frame_{number}.png'), np.full((4, 6, 3), [number % 100, 0, 200], np.uint8))
-    (tmp_path / 'notes.txt').write_text('')
+    for other in ('notes.txt', '._frame_2.png'):  # some systems leave the second beside every file
+        (tmp_path / other).write_text('')
     folder = FrameFolder(tmp_path)
     assert [path.stem for path in folder.paths] == ['frame_2', 'frame_9999', 'frame_10000']
     np.testing.assert_array_equal(folder.read([1, 0])[:, 0, 0], [[200, 0, 99], [200, 0, 2]])
@@ -108,6 +109,16 @@ def test_geometry_that_cannot_be_used_names_the_file(tmp_path, told):
     np.savez(tmp_path / 'scene.npz', **geometry(**BAD[told]))
     with pytest.raises(ValueError, match=f'scene.npz.*{told}'):
         read_geometry(tmp_path / 'scene.npz', 4, ('world_from_cam',))
+
+
+def test_depth_of_half_the_size_has_its_own_intrinsics(tmp_path):
+    path = tmp_path / 'scene.npz'
+    seen = []
+    for step in (1, 2):
+        np.savez(path, **geometry(depth=np.full((4, 24 // step, 32 // step), 2.0, np.float32)))
+        points = read_geometry(path, 4).video().visible.points(np.arange(1))[0]
+        seen.append(points.reshape(24 // step, 32 // step, 3))
+    np.testing.assert_allclose(seen[1], seen[0].reshape(12, 2, 16, 2, 3).mean(axis=(1, 3)), atol=1e-12)
 
 
 def test_geometry_of_some_frames(tmp_path):
