@@ -51,18 +51,22 @@ def random_poses(count, generator):
     return pose
 
 
-def tiny_batch(time, seed=0):
-    """Inputs of both models for two videos of 6 frames, and the scene of their 6 grid steps."""
+def tiny_batch(time, seed=0, camera_tokens=False):
+    """Inputs of both models for two videos of 6 frames, and the scene of their 6 grid steps.
+
+    `camera_tokens`: a token more for each step.
+    """
     generator = torch.Generator().manual_seed(seed)
-    block = [VIDEO] * 4
+    each = 4 + camera_tokens
+    block = [VIDEO] * each
     video = [START, *block * 3, END] if time != 'frames' else [token for _ in range(3) for token in (7, START, *block, END)]
     tokens = torch.tensor([[5, 6, *video, 8, 9, 10], [5, 7, *video, 8, 11, 12]])
-    rule = PositionRule(IMAGE, VIDEO, time=time)
+    rule = PositionRule(IMAGE, VIDEO, time=time, camera_tokens=camera_tokens)
     places, _ = position_ids(tokens, rule, VisionBlocks(videos=[GRID, GRID], seconds=[1.0, 1.0]))
     pixels = torch.randn(2 * 48, 1176, generator=generator)
     step = torch.full_like(tokens, -1)
     for row in range(2):
-        step[row, tokens[row] == VIDEO] = torch.arange(3).repeat_interleave(4) + 3 * row
+        step[row, tokens[row] == VIDEO] = torch.arange(3).repeat_interleave(each) + 3 * row
     poses = torch.cat([FramePoses(random_poses(3, generator)).relative().cam_from_world for _ in range(2)])
     intrinsics = torch.tensor([[0.9, 0, 0.5], [0, 1.1, 0.5], [0, 0, 1]], dtype=torch.float64).expand(6, 3, 3)
     scene = Scene(step, FramePoses(poses, intrinsics), torch.randn(24, GEOMETRY_DIM, generator=generator),

@@ -58,9 +58,15 @@ def pack_tokens(videos: Sequence[Tensor], grids: Sequence[Sequence[int]], tempor
 
 
 class Connector(nn.Module):
-    """What goes between vision tower and language model; `needs` is the part of a `Scene` that it reads."""
+    """What goes between vision tower and language model.
+
+    Attributes:
+        needs: the part of a `Scene` that it reads.
+        adds_tokens: whether each grid step has a token more, before its vision tokens (`Processor(camera_tokens=True)`).
+    """
 
     needs: str
+    adds_tokens = False
 
     def reset(self) -> None:
         """Initial weights."""
@@ -109,6 +115,41 @@ class CameraConnector(AddConnector):
     needs = 'camera'
 
 
+class CameraPrefix(Connector):
+    """A token of its own for each grid step's camera, before the step's vision tokens, which stay as they are.
+
+    Args:
+        geometry_dim: width of a camera's numbers.
+        dim: D.
+    """
+
+    needs, adds_tokens = 'camera', True
+
+    def __init__(self, geometry_dim: int, dim: int) -> None:
+        super().__init__()
+        self.ln_q = RMSNorm(geometry_dim)
+        self.mlp = nn.Sequential(nn.Linear(geometry_dim, geometry_dim), nn.GELU(), nn.Linear(geometry_dim, dim))
+        self.reset()
+
+    def reset(self) -> None:
+        for layer in (self.mlp[0], self.mlp[2]):
+            layer.reset_parameters()  # type: ignore[operator]
+        nn.init.ones_(self.ln_q.weight)
+
+    def forward(self, vision: Tensor, geometry: Tensor) -> Tensor:
+        """(M, D) and cameras (S, geometry_dim) -> the cameras' tokens (S, D)."""
+        return self.mlp(self.ln_q(geometry.to(self.ln_q.weight.dtype))).to(vision.dtype)
+
+
+def put_before_steps(tokens: Tensor, firsts: Tensor, per_step: Tensor) -> Tensor:
+    """Tokens (M, D) of S grid steps, per_step (S,) of each, and one (S, D) for each -> (M + S, D), each before its step's."""
+    steps = torch.arange(len(per_step), device=tokens.device)
+    before = per_step.cumsum(0) - per_step
+    place = torch.arange(len(tokens), device=tokens.device) + steps.repeat_interleave(per_step, output_size=len(tokens)) + 1
+    both = tokens.new_zeros(len(tokens) + len(firsts), tokens.shape[1])
+    return both.index_copy(0, before + steps, firsts).index_copy(0, place, tokens)
+
+
 class CatConnector(Connector):
     """Half of the channels from the picture, half from geometry.
 
@@ -142,7 +183,8 @@ class CatConnector(Connector):
         return torch.cat([self.picture(vision), added.to(vision.dtype)], dim=-1)
 
 
-CONNECTORS: dict[str, type[Connector]] = dict(add=AddConnector, cat=CatConnector, camera_token=CameraConnector)
+CONNECTORS: dict[str, type[Connector]] = dict(add=AddConnector, cat=CatConnector, camera_token=CameraConnector,
+                                              camera_prefix=CameraPrefix)
 
 
 def build_connector(cfg: Mapping[str, Any] | None, dim: int) -> Connector | None:

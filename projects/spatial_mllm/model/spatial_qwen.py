@@ -17,7 +17,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_multimodal_rotary_pos_emb
 from transformers.models.qwen3_vl.modeling_qwen3_vl import apply_rotary_pos_emb
 
-from .connectors import Connector, build_connector
+from .connectors import Connector, build_connector, put_before_steps
 from .pose_attention import AttentionShape, BoundPoses, PoseAttention, PosePlan, PoseSettings
 from .poses import Scene
 from .small_vit import SmallViT
@@ -115,8 +115,8 @@ class SpatialMixin(Base):
                               else self.look(pixel_values_videos, video_grid_thw))
             if self.connector is not None:
                 known = (self.encoder(pixel_values_videos, video_grid_thw.tolist())  # type: ignore[union-attr]
-                         if self.encoder is not None else self._known(self.connector.needs, scene, video_grid_thw))
-                tokens = self.connector(tokens, known)
+                         if self.encoder is not None else self._known(self.connector.needs, scene))
+                tokens, deeper = self._connected(self.connector, tokens, deeper, known, video_grid_thw)
             seen.append((input_ids == self.config.video_token_id, tokens, deeper))
         embeds, deep = self._placed(input_ids, seen)
         if self.pose_plan is not None:
@@ -143,7 +143,9 @@ class SpatialMixin(Base):
             return embeds, {}
         for mask, tokens, _ in seen:
             if int(mask.sum()) != len(tokens):
-                raise ValueError(f'{int(mask.sum())} placeholder tokens for {len(tokens)} vision tokens')
+                adds = self.connector is not None and self.connector.adds_tokens
+                raise ValueError(f'{int(mask.sum())} placeholder tokens for {len(tokens)} vision tokens; camera_tokens '
+                                 f'must be {adds}, as the connector adds {"a token" if adds else "none"} to a grid step')
             embeds = embeds.masked_scatter(mask[..., None], tokens.to(embeds.dtype))
         if not self.interleaved:
             return embeds, {}
@@ -156,17 +158,26 @@ class SpatialMixin(Base):
             layers.append(layer[anywhere])
         return embeds, dict(visual_pos_masks=anywhere, deepstack_visual_embeds=layers)
 
-    def _known(self, needs: str, scene: Scene | None, grid: Any) -> Tensor:
-        """(M, C) what the connector reads of each video token."""
+    def _known(self, needs: str, scene: Scene | None) -> Tensor:
+        """What the connector reads: geometry (M, C) of each video token, or the camera (S, C) of each grid step."""
         known = None if scene is None else getattr(scene, needs)
         if known is None:
             raise ValueError(f"the connector reads a scene's {needs}, and there is none: give a geometry source, or load the "
                              "model with connector=dict(type='none')")
-        if needs == 'camera':
-            steps, height, width = grid.unbind(1)
-            tokens = height * width // self.model.visual.spatial_merge_size ** 2
-            known = known.repeat_interleave(tokens.repeat_interleave(steps), dim=0)
         return known
+
+    def _connected(self, connector: Connector, tokens: Any, deeper: list[Tensor], known: Tensor,
+                   grid: Any) -> tuple[Tensor, list[Tensor]]:
+        """Vision tokens (M, D) and those of deeper layers after the connector."""
+        if connector.needs == 'geometry':
+            return connector(tokens, known), deeper
+        steps, height, width = grid.unbind(1)
+        per_step = (height * width // self.model.visual.spatial_merge_size ** 2).repeat_interleave(steps)
+        if not connector.adds_tokens:
+            return connector(tokens, known.repeat_interleave(per_step, dim=0)), deeper
+        firsts = connector(tokens, known)
+        return (put_before_steps(tokens, firsts, per_step),
+                [put_before_steps(one, torch.zeros_like(firsts), per_step) for one in deeper])
 
     def _bind(self, plan: PosePlan, scene: Scene | None, seen: bool, device: torch.device) -> BoundPoses:
         if plan.settings.mode == 'still':

@@ -26,6 +26,7 @@ class Chat:
         by_frames: whether each grid step is a block of its own behind its time (Qwen3-VL), or all are one (Qwen2.5-VL).
         system: the system line; None leaves it out.
         middle: where in a grid step its time lies, a share: two frames, half-way from the first to the second.
+        camera_tokens: whether each grid step has a token more.
     """
 
     tokenizer: Any
@@ -33,6 +34,7 @@ class Chat:
     by_frames: bool = False
     system: str | None = SYSTEM
     middle: float = 0.25
+    camera_tokens: bool = False
 
     def encode(self, question: str, grid: Sequence[int] | None, seconds: float,
                answer: str | None = None) -> tuple[Tensor, Tensor]:
@@ -63,7 +65,7 @@ class Chat:
     def _video(self, grid: Sequence[int] | None, seconds: float) -> str:
         if grid is None:
             return ''
-        steps, tokens = grid[0], grid[1] * grid[2] // self.merge ** 2
+        steps, tokens = grid[0], grid[1] * grid[2] // self.merge ** 2 + self.camera_tokens
         if not self.by_frames:
             return f'{VISION_START}{VIDEO_PAD * (steps * tokens)}{VISION_END}'
         return ''.join(f'<{(step + self.middle) * seconds:.1f} seconds>{VISION_START}{VIDEO_PAD * tokens}{VISION_END}'

@@ -27,6 +27,7 @@ class PositionRule:
         time: 'float': floor(index x seconds x tokens_per_second), transformers 4.51 and Spatial-MLLM; 'int': seconds are
             truncated first, 4.57; 'v5': time as 'float', but what follows begins at the block's start + its longer side, 5.24;
             'index': a step of 1, Qwen2-VL; 'frames': every grid row of a video is a block of its own at time 0, Qwen3-VL.
+        camera_tokens: whether a video's grid rows begin with a token more, which stands where their first patch does.
     """
 
     image_id: int
@@ -34,6 +35,7 @@ class PositionRule:
     merge: int = 2
     tokens_per_second: float = 2.0
     time: str = 'float'
+    camera_tokens: bool = False
 
     def __post_init__(self) -> None:
         if self.time not in TIME_RULES:
@@ -47,11 +49,14 @@ class PositionRule:
         step = torch.tensor(int(seconds) if self.time == 'int' else seconds, dtype=torch.float32)
         return (index * step * self.tokens_per_second).long()
 
-    def block(self, grid: Sequence[int], seconds: float) -> Tensor:
-        """Grid (t, h, w) in patches -> (3, tokens) ids that begin at 0."""
+    def block(self, grid: Sequence[int], seconds: float, kind: str = 'image') -> Tensor:
+        """Grid (t, h, w) in patches -> (3, tokens) ids that begin at 0; kind is 'image' or 'video'."""
         steps, rows, columns = grid[0], grid[1] // self.merge, grid[2] // self.merge
         axes = torch.meshgrid(self.times(steps, seconds), torch.arange(rows), torch.arange(columns), indexing='ij')
-        return torch.stack(axes).flatten(1)
+        ids = torch.stack(axes).flatten(2)
+        if self.camera_tokens and kind == 'video':
+            ids = torch.cat([ids[..., :1], ids], dim=-1)
+        return ids.flatten(1)
 
     def span(self, grid: Sequence[int], ids: Tensor) -> int:
         """How far what follows a block begins after the block."""
@@ -133,7 +138,7 @@ def row_parts(tokens: list[int], rule: PositionRule, blocks: VisionBlocks) -> It
         if first == len(tokens):
             return
         grid, seconds = blocks.next(kinds[tokens[first]])
-        ids = rule.block(grid, seconds)
+        ids = rule.block(grid, seconds, kinds[tokens[first]])
         stop = first + ids.shape[1]
         if any(token != tokens[first] for token in tokens[first:stop]) or stop > len(tokens):
             raise ValueError(f'a {kinds[tokens[first]]} of grid {tuple(grid)} needs {ids.shape[1]} tokens in a row from token '

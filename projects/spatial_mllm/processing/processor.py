@@ -35,11 +35,13 @@ class Processor:
         pose_merge: of POSE_MERGES, for the two frames of a token.
         geometry: config of a geometry source; None: none.
         system: the chat's system line; None leaves it out; 'published' is the model's own.
+        camera_tokens: each grid step begins with a token for its camera, as the connector 'camera_prefix' wants it.
     """
 
     def __init__(self, checkpoint: str | Path, patches: Mapping[str, Any] | None = None, time: str | None = None,
                  seconds_per_grid: float | None = 0.5, pose_merge: str = 'first',
-                 geometry: Mapping[str, Any] | GeometrySource | None = None, system: str | None = 'published') -> None:
+                 geometry: Mapping[str, Any] | GeometrySource | None = None, system: str | None = 'published',
+                 camera_tokens: bool = False) -> None:
         self.tokenizer = load_tokenizer(checkpoint)
         config = AutoConfig.from_pretrained(checkpoint, local_files_only=True)
         check_ids(self.tokenizer, config, str(checkpoint))
@@ -53,11 +55,12 @@ class Processor:
                                                merge=vision.spatial_merge_size), **colours, **(patches or {})})
         rule = time or _TIME[config.model_type]
         self.rule = PositionRule(config.image_token_id, config.video_token_id, self.patches.merge,
-                                 getattr(vision, 'tokens_per_second', 2.0), rule)
+                                 getattr(vision, 'tokens_per_second', 2.0), rule, camera_tokens)
         if system == 'published':
             system = SYSTEM if config.model_type == 'qwen2_5_vl' else None
         temporal = 1 if pose_merge == 'duplicate' else self.patches.temporal
-        self.chat = Chat(self.tokenizer, self.patches.merge, rule == 'frames', system, (temporal - 1) / (2 * temporal))
+        self.chat = Chat(self.tokenizer, self.patches.merge, rule == 'frames', system, (temporal - 1) / (2 * temporal),
+                         camera_tokens)
         self.seconds_per_grid, self.pose_merge = seconds_per_grid, pose_merge
         self.source = build_source(geometry) if isinstance(geometry, Mapping) or geometry is None else geometry
 
@@ -85,7 +88,7 @@ class Processor:
         seconds = self._seconds(seconds_per_frame)
         tokens, labels = self.chat.encode(question, grid.tolist(), seconds, answer)
         places, _ = position_ids(tokens[None], self.rule, VisionBlocks(videos=[grid.tolist()], seconds=[seconds]))
-        each = int(grid[1] * grid[2]) // self.patches.merge ** 2
+        each = int(grid[1] * grid[2]) // self.patches.merge ** 2 + self.rule.camera_tokens
         step = torch.full_like(tokens, -1)
         step[tokens == self.rule.video_id] = torch.arange(int(grid[0])).repeat_interleave(each)
         return Example(tokens, labels, places[:, 0], step, pixels, grid[None], **self._geometry(frames, known, grid, repeat))

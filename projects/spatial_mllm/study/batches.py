@@ -48,6 +48,7 @@ class Batcher:
         self.rooms, self.vocabulary, self.row = rooms, vocabulary, row
         self.tokens = None if not row.video or tokens is None else tokens if row.images else torch.zeros_like(tokens)
         self.steps = rooms.poses.cam_from_world.shape[1]
+        self.camera_tokens = row.spatial.get('connector', {}).get('type') == 'camera_prefix'
         self.poses = _poses(rooms.poses, row.poses, seed)
 
     def __call__(self, chosen: np.ndarray, kinds: tuple[str, ...], most: int, rng: np.random.Generator | None = None) -> Batch:
@@ -80,7 +81,10 @@ class Batcher:
             return torch.tensor([word['<start>'], word['<end>']]), torch.arange(2).expand(3, 2)
         side = round((self.tokens.shape[1] // self.steps) ** 0.5)
         grid = torch.stack(torch.meshgrid(torch.arange(self.steps), torch.arange(side), torch.arange(side), indexing='ij'))
-        film = grid.flatten(1) + 1
+        film = grid.flatten(2)
+        if self.camera_tokens:
+            film = torch.cat([film[..., :1], film], dim=-1)
+        film = film.flatten(1) + 1
         end = torch.full((3, 1), int(film.max()) + 1)
         words = [word['<start>'], *[word['<video>']] * film.shape[1], word['<end>']]
         return torch.tensor(words), torch.cat([torch.zeros(3, 1, dtype=torch.long), film, end], dim=1)
@@ -105,7 +109,7 @@ class Batcher:
         each, rooms = self.tokens.shape[1] // self.steps, torch.from_numpy(chosen)
         step = torch.full_like(words, -1)
         film = words == self.vocabulary.number['<video>']
-        step[film] = torch.arange(len(chosen) * self.steps).repeat_interleave(each)
+        step[film] = torch.arange(len(chosen) * self.steps).repeat_interleave(each + self.camera_tokens)
         matrices = self.poses.img_from_cam
         poses = FramePoses(self.poses.cam_from_world[rooms].flatten(0, 1),
                            None if matrices is None else matrices[rooms].flatten(0, 1))

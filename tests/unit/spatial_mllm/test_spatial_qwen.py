@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 import transformers
-from tiny_qwen import CAMERA_DIM, FAMILIES, GEOMETRY_DIM, SPECIAL, config_25, random_poses, tiny_batch
+from tiny_qwen import CAMERA_DIM, FAMILIES, GEOMETRY_DIM, SPECIAL, VIDEO, config_25, random_poses, tiny_batch
 from transformers import DynamicCache
 
 from projects.spatial_mllm.model.pose_attention import AttentionShape, PoseAttention, PosePlan, PoseSettings
@@ -274,11 +274,41 @@ def test_which_channels_time_has():
     (dict(encoder={}), 'no connector reads'), (dict(pose=dict(mode='append', values=True)), 'leaves values'),
     (dict(pose=dict(channels=6)), 'multiple of 4'), (dict(pose=dict(heads=(1, 0))), 'rising numbers'),
     (dict(pose=dict(layers=(2,))), 'the model has 2 layers'), (dict(poses={}), "unknown parts \\['poses'\\]"),
-    (dict(connector=dict(type='mul')), 'connector.type must be one of add, cat, camera_token or none'),
+    (dict(connector=dict(type='mul')), 'connector.type must be one of add, cat, camera_token, camera_prefix or none'),
 ])
 def test_wrong_settings_are_named(spatial, message):
     with pytest.raises(ValueError, match=message):
         SpatialQwen25(config_25(**spatial))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('name', FAMILIES)
+def test_a_camera_token_stands_before_those_of_its_step(name, monkeypatch):
+    """By hand: the embeddings that the language model is given, and what Qwen3's deeper layers add."""
+    family = FAMILIES[name]
+    torch.manual_seed(0)
+    model = family.ours(family.config(connector=dict(type='camera_prefix', geometry_dim=CAMERA_DIM))).eval()
+    inputs, scene = tiny_batch(family.time, camera_tokens=True)
+    tokens, deeper = model.look(inputs['pixel_values_videos'], inputs['video_grid_thw'])
+    given, run = {}, model.model.language_model.forward
+    monkeypatch.setattr(model.model.language_model, 'forward', lambda **kwargs: given.update(kwargs) or run(**kwargs))
+    first = model(**inputs, scene=scene).logits
+    film = inputs['input_ids'] == VIDEO
+    steps = given['inputs_embeds'][film].unflatten(0, (6, 5))
+    torch.testing.assert_close(steps[:, 1:].flatten(0, 1), tokens)
+    torch.testing.assert_close(steps[:, 0], model.connector.mlp(model.connector.ln_q(scene.camera)))
+    for layer, own in zip(given.get('deepstack_visual_embeds', []), deeper):
+        layer = layer.unflatten(0, (6, 5))
+        assert layer[:, 0].abs().max() == 0 and torch.equal(layer[:, 1:].flatten(0, 1), own)
+    places = inputs['position_ids'][:, film].unflatten(1, (6, 5))
+    assert torch.equal(places[..., 0], places[..., 1]) and (places[..., 1:].diff(dim=-1) != 0).any(0).all()
+    moved = replace(scene, camera=scene.camera.index_fill(0, torch.tensor([5]), 3.0))
+    second = model(**inputs, scene=moved).logits
+    assert torch.equal(second[0], first[0]) and not torch.equal(second[1], first[1])
+    answer = model.generate(**inputs, scene=scene, **GREEDY)
+    torch.testing.assert_close(answer.logits[0], first[:, -1], atol=1e-5, rtol=1e-4)
+    with pytest.raises(ValueError, match='24 placeholder tokens for 30 vision tokens; camera_tokens must be True'):
+        model(**tiny_batch(family.time)[0], scene=scene)
 
 
 def test_what_a_scene_lacks_is_named():

@@ -104,6 +104,13 @@ def test_an_example_says_what_it_should(room_data, checkpoint):
     assert example.camera.shape == (2, 2 * 16)
 
 
+def test_a_token_more_for_each_camera(room_data):
+    plain, more = (room_data(dict(camera_tokens=more))[0]['example'] for more in (False, True))
+    assert len(more.tokens) == len(plain.tokens) + 2 and more.position_ids.shape == (3, len(more.tokens))
+    assert [(more.step_of_token == step).sum() for step in (0, 1)] == [5, 5]
+    assert torch.equal(more.position_ids.amax(1), plain.position_ids.amax(1)) and torch.equal(more.camera, plain.camera)
+
+
 def test_each_frame_of_a_duplicated_pair_has_its_pose(room_data):
     pairs, single = (room_data(dict(pose_merge=merge))[0]['example'] for merge in ('first', 'duplicate'))
     assert single.grid.tolist() == [[4, 4, 4]] and len(single.poses.cam_from_world) == 4
