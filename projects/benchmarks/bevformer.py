@@ -20,8 +20,8 @@ from projects.geometry import cell_positions
 
 from .bevformer_plain import PlainSpatial, PlainTemporal
 from .fusion import car_ring
-from .models import Row, interleave, rows_of
-from .peak_memory import peak_bytes
+from .models import Row
+from .peak_memory import measure_cases
 
 _DIM, _HEADS, _LEVEL, _STRIDE, _RANGE = 256, 8, (16, 44), 16, (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0)
 _HEIGHTS_M = (-4.5, -2.17, 0.17, 2.5)
@@ -113,10 +113,4 @@ def measure_bevformer(repeats: int) -> list[Row]:
 
 
 def _measure(cases: Mapping[str, Case], baseline: str, note: str, repeats: int) -> list[Row]:
-    calls = {name: build(case) for name, case in cases.items()}
-    seconds = interleave(calls, repeats)
-    calls.clear()
-    peaks = {name: peak_bytes(partial(build, replace(case, bev_size=8)), partial(build, case)) for name, case in cases.items()}
-    return [Row(row.name, row.seconds, row.low, row.high, baseline, row.ratio,
-                f'{note}; {peaks[row.name] / 1e6:.0f} MB ({peaks[row.name] / max(peaks[baseline], 1):.2f}x)')
-            for row in rows_of(seconds, baseline)]
+    return measure_cases(cases, build, lambda case: replace(case, bev_size=8), baseline, note, repeats)

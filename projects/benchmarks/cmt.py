@@ -19,8 +19,8 @@ from projects.memfusion.structures import Readout, SceneFeatures
 
 from .cmt_plain import PlainCMT, PlainSizes
 from .fusion import car_ring
-from .models import Row, interleave, rows_of
-from .peak_memory import peak_bytes
+from .models import Row
+from .peak_memory import measure_cases
 
 _SETTING = '900 queries, 6 layers'
 _EMBEDDINGS, _HEAD = 'CMT embeddings, published order', 'CMT head, published order'
@@ -133,10 +133,4 @@ def measure_cmt(repeats: int) -> list[Row]:
 
 
 def _measure(cases: Mapping[str, Case], baseline: str, note: str, repeats: int) -> list[Row]:
-    calls = {name: build(case) for name, case in cases.items()}
-    seconds = interleave(calls, repeats)
-    calls.clear()
-    peaks = {name: peak_bytes(partial(build, case.small()), partial(build, case)) for name, case in cases.items()}
-    return [Row(row.name, row.seconds, row.low, row.high, baseline, row.ratio,
-                f'{note}; {peaks[row.name] / 1e6:.0f} MB ({peaks[row.name] / max(peaks[baseline], 1):.2f}x)')
-            for row in rows_of(seconds, baseline)]
+    return measure_cases(cases, build, Case.small, baseline, note, repeats)

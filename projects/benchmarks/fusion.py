@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -14,8 +13,8 @@ from torch import Tensor
 from projects.memfusion.fusion import FastBEVFusion, FuTrPlusPlus
 from projects.memfusion.structures import Calibration
 
-from .models import Row, interleave, rows_of
-from .peak_memory import peak_bytes
+from .models import Row
+from .peak_memory import measure_cases
 from .ring import ring
 
 BEV_SIZES = (128, 180)
@@ -104,9 +103,5 @@ def measure_fusion(repeats: int) -> list[Row]:
     return rows + _measure(cheapest, 'FuTr++, 10 % active cells', 'BEV 128, forward', repeats)
 
 
-def _measure(cases: dict[str, Case], baseline: str, note: str, repeats: int) -> list[Row]:
-    calls = {name: build(case) for name, case in cases.items()}
-    peaks = {name: peak_bytes(partial(build, case.at(16)), partial(build, case)) for name, case in cases.items()}
-    return [Row(row.name, row.seconds, row.low, row.high, baseline, row.ratio,
-                f'{note}; {peaks[row.name] / 1e6:.0f} MB ({peaks[row.name] / max(peaks[baseline], 1):.2f}x)')
-            for row in rows_of(interleave(calls, repeats), baseline)]
+def _measure(cases: Mapping[str, Case], baseline: str, note: str, repeats: int) -> list[Row]:
+    return measure_cases(cases, build, lambda case: case.at(16), baseline, note, repeats)

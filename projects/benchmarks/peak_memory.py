@@ -7,11 +7,16 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+
+from .models import Row, interleave, rows_of
+
+Case = TypeVar('Case')
 
 
 def peak_bytes(warm_up: Callable[[], Callable[[], Any]], make: Callable[[], Callable[[], Any]]) -> int:
@@ -35,6 +40,31 @@ def peak_bytes(warm_up: Callable[[], Callable[[], Any]], make: Callable[[], Call
         raise RuntimeError('the process that measures peak memory ended without an answer: see its error above') from None
     process.join()
     return int(value)
+
+
+def measure_cases(cases: Mapping[str, Case], build: Callable[[Case], Callable[[], Any]], small: Callable[[Case], Case],
+                  baseline: str, note: str, repeats: int) -> list[Row]:
+    """Time, case by case in turn, and then the peak memory of each, relative to the case named `baseline`.
+
+    Args:
+        cases: by name; can be pickled.
+        build: makes the call of a case; can be pickled.
+        small: makes of a case the one that warms up the process that measures memory.
+        baseline, note: of the rows.
+        repeats: rounds.
+    """
+    calls = {name: build(case) for name, case in cases.items()}
+    seconds = interleave(calls, repeats)
+    calls.clear()
+    peaks = {name: peak_bytes(partial(build, small(case)), partial(build, case)) for name, case in cases.items()}
+    return with_peaks(seconds, peaks, baseline, note)
+
+
+def with_peaks(seconds: dict[str, list[float]], peaks: Mapping[str, int], baseline: str, note: str) -> list[Row]:
+    """Rows of these seconds, whose notes also say the peak memory (bytes)."""
+    return [Row(row.name, row.seconds, row.low, row.high, baseline, row.ratio,
+                f'{note}; {peaks[row.name] / 1e6:.0f} MB ({peaks[row.name] / max(peaks[baseline], 1):.2f}x)')
+            for row in rows_of(seconds, baseline)]
 
 
 def _peak_bytes(warm_up: Callable[[], Callable[[], Any]], make: Callable[[], Callable[[], Any]], told: Any) -> None:

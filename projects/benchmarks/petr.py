@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -18,8 +17,8 @@ from projects.memfusion.queries.petrv2_embedding import EmbeddingSettings, Image
 from projects.memfusion.structures import Calibration
 
 from .fusion import car_ring
-from .models import Row, interleave, rows_of
-from .peak_memory import peak_bytes
+from .models import Row
+from .peak_memory import measure_cases
 from .petr_plain import PlainEmbedding
 
 _DIM, _FRAMES = 256, 2
@@ -97,9 +96,4 @@ def measure_petr(repeats: int) -> list[Row]:
 
 
 def _measure(cases: Mapping[str, Case], baseline: str, note: str, repeats: int) -> list[Row]:
-    calls = {name: build(case) for name, case in cases.items()}
-    small = {name: replace(case, cameras=1, size=(4, 11)) for name, case in cases.items()}
-    peaks = {name: peak_bytes(partial(build, small[name]), partial(build, case)) for name, case in cases.items()}
-    return [Row(row.name, row.seconds, row.low, row.high, baseline, row.ratio,
-                f'{note}; {peaks[row.name] / 1e6:.0f} MB ({peaks[row.name] / max(peaks[baseline], 1):.2f}x)')
-            for row in rows_of(interleave(calls, repeats), baseline)]
+    return measure_cases(cases, build, lambda case: replace(case, cameras=1, size=(4, 11)), baseline, note, repeats)

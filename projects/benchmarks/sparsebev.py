@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,8 +13,8 @@ from projects.memfusion.queries.sparsebev_head import QUIRKS, start_boxes
 from projects.memfusion.queries.sparsebev_layer import LayerSettings, SparseBEVLayer
 
 from .fusion import car_ring
-from .models import Row, interleave, rows_of
-from .peak_memory import peak_bytes
+from .models import Row
+from .peak_memory import measure_cases
 from .sparsebev_plain import plain_mixing, plain_sampling, regrouped
 
 PLAIN = 'SparseBEV sampling and mixing, published order'
@@ -97,11 +95,5 @@ def measure_sparsebev(repeats: int) -> list[Row]:
     return rows + _measure(few, next(iter(few)), '2 layers, 900 queries, 8 frames', repeats)
 
 
-def _measure(cases: dict[str, Case], baseline: str, note: str, repeats: int) -> list[Row]:
-    calls: dict[str, Callable[[], Any]] = {name: build(case) for name, case in cases.items()}
-    seconds = interleave(calls, repeats)
-    calls.clear()
-    peaks = {name: peak_bytes(partial(build, case.small()), partial(build, case)) for name, case in cases.items()}
-    return [Row(row.name, row.seconds, row.low, row.high, baseline, row.ratio,
-                f'{note}; {peaks[row.name] / 1e6:.0f} MB ({peaks[row.name] / max(peaks[baseline], 1):.2f}x)')
-            for row in rows_of(seconds, baseline)]
+def _measure(cases: Mapping[str, Case], baseline: str, note: str, repeats: int) -> list[Row]:
+    return measure_cases(cases, build, Case.small, baseline, note, repeats)

@@ -21,7 +21,7 @@ from projects.memfusion.structures import Calibration, FrameBatch, FrameMeta, He
 
 from .fusion import car_ring
 from .models import Row, interleave, rows_of
-from .peak_memory import peak_of_call
+from .peak_memory import peak_of_call, with_peaks
 
 ALONE = 'head alone, 900 learned queries'
 _RANGE = (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0)
@@ -119,9 +119,7 @@ def _measure(cases: dict[str, Case], note: str, repeats: int) -> list[Row]:
     seconds = interleave(calls, repeats)
     peaks = {name: peak_of_call(call) for name, call in calls.items()}
     baseline = next(iter(cases))
-    return [Row(row.name, row.seconds, row.low, row.high, baseline, row.ratio,
-                f'{note}; {peaks[row.name] / 1e6:.0f} MB ({peaks[row.name] / max(peaks[baseline], 1):.2f}x)')
-            for row in rows_of(seconds, baseline)]
+    return with_peaks(seconds, peaks, baseline, note)
 
 
 def _over_a_scene(case: Case) -> list[Row]:

@@ -24,6 +24,7 @@ from projects.memfusion.runtime.checkpoint import safe_load
 from projects.studies.fusion.frames import camera_dataset
 from projects.studies.fusion.run import load_row
 from projects.studies.fusion.train_row import new_model
+from projects.studies.memory.descent import Descent
 from projects.studies.memory.rows import Budget
 
 ROW = 'configs/study/fusion_futrpp.py'
@@ -52,10 +53,7 @@ def image_weights(roots: Sequence[Path], folder: Path, seed: int, budget: Budget
 def train_images(model: Any, cameras: ConcatDataset, budget: Budget, seed: int) -> float:
     """Trains image branch and 2-D box head; returns the seconds it took."""
     parts = (model.img_backbone, model.img_neck, model.task_heads['img_boxes'])
-    parameters = [parameter for part in parts for parameter in part.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=budget.lr, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, budget.lr, total_steps=budget.iterations, pct_start=0.2, div_factor=10)
+    descent = Descent((parameter for part in parts for parameter in part.parameters()), budget)
     draw, device = torch.Generator().manual_seed(seed), model.data_preprocessor.device
     model.train()
     start, running = time.perf_counter(), 0.0
@@ -67,11 +65,7 @@ def train_images(model: Any, cameras: ConcatDataset, budget: Budget, seed: int) 
             images = model.encode_images(inputs, rows, rows)
             losses = model.task_heads['img_boxes'].loss(images.levels, [one.to(device) for one in samples], images.calibration)
             loss, _ = model.parse_losses({f'loss_{name}': value for name, value in losses.items()})
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 10.0)
-        optimizer.step()
-        schedule.step()
+        descent.step(loss)
         running += float(loss.detach())
         if (step + 1) % 50 == 0:
             print_log(f'  step {step + 1}: loss {running / 50:.3f}, {time.perf_counter() - start:.0f} s', 'current')

@@ -22,6 +22,7 @@ from projects.studies.compare.run import rounded
 from projects.studies.fusion.rows import WORLDS
 from projects.studies.fusion.run import Study, load_row, prepare
 from projects.studies.fusion.train_row import build_row, new_model
+from projects.studies.memory.descent import Descent
 from projects.studies.memory.rows import Budget
 from projects.studies.memory.run import run_tool
 
@@ -129,9 +130,7 @@ def run_row(study: Study, seen: Seen, row: Encoded, budget: Budget, path: Path) 
 
 def train(looking: torch.nn.Module, frames: PosedFrames, budget: Budget, seed: int) -> float:
     """Trains on stored frames, the same draws for every row; returns the seconds it took."""
-    optimizer = torch.optim.AdamW(looking.parameters(), lr=budget.lr, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, budget.lr, total_steps=budget.iterations, pct_start=0.2, div_factor=10)
+    descent = Descent(looking.parameters(), budget)
     draw = torch.Generator().manual_seed(seed)
     looking.train()
     start, cache = time.perf_counter(), frames.cache
@@ -142,11 +141,7 @@ def train(looking: torch.nn.Module, frames: PosedFrames, budget: Budget, seed: i
         if not batch.objects.there.any():
             continue
         loss = looking(batch.bev, batch.levels, batch.rig, batch.objects).loss(batch.objects, batch.places)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(looking.parameters(), 10.0)
-        optimizer.step()
-        schedule.step()
+        descent.step(loss)
     return time.perf_counter() - start
 
 

@@ -17,6 +17,7 @@ from mmengine.logging import print_log
 from projects.memfusion.detectors.encoded_clip import EncodedClip
 
 from .cache import FeatureCache
+from .descent import Descent
 from .rows import Budget
 
 HISTORIES = ('own', 'other', 'none')
@@ -37,10 +38,7 @@ def build_row(cfg: Config, weights: dict[str, torch.Tensor], seed: int) -> Any:
 def train(model: Any, cfg: Config, cache: FeatureCache, budget: Budget, seed: int) -> float:
     """Trains on cached clips; returns the seconds it took."""
     length = cfg.train_dataloader.dataset.seq_len
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=budget.lr, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, budget.lr, total_steps=budget.iterations, pct_start=0.2, div_factor=10)
+    descent = Descent((p for p in model.parameters() if p.requires_grad), budget)
     draw, device = torch.Generator().manual_seed(seed), model.data_preprocessor.device
     model.train()
     start, running = time.perf_counter(), 0.0
@@ -51,11 +49,7 @@ def train(model: Any, cfg: Config, cache: FeatureCache, budget: Budget, seed: in
         with torch.autocast(device.type, torch.bfloat16):  # a third off each step where the CPU multiplies bfloat16
             losses = model.loss_on_clip(*cache.batch(variants, ends, length, device), model.context_frames(length))
             loss, _ = model.parse_losses(losses)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 10.0)
-        optimizer.step()
-        schedule.step()
+        descent.step(loss)
         running += float(loss.detach())
         if (iteration + 1) % 100 == 0:
             seconds = time.perf_counter() - start

@@ -2,12 +2,14 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from projects.benchmarks import peak_memory
 from projects.benchmarks.petr import Case, build
 from projects.benchmarks.petr_plain import PlainEmbedding
 
@@ -37,3 +39,10 @@ def test_what_is_measured_runs():
     shapes = {build(replace(small, kind=kind, training=training))().shape
               for kind in ('plain', 'first', 'again') for training in (False, True)}
     assert shapes == {(1, 12, 256)}
+
+
+def test_cases_are_timed_and_weighed_against_the_baseline(monkeypatch):
+    monkeypatch.setattr(peak_memory, 'peak_bytes', lambda warm_up, make: 1_000_000 * warm_up()() * make()())
+    rows = peak_memory.measure_cases(dict(one=3, two=6), lambda case: partial(int, case), lambda case: 1, 'one', 'forward', 2)
+    assert [(row.name, row.relative_to) for row in rows] == [('one', 'one'), ('two', 'one')] and rows[0].ratio == 1
+    assert [row.note for row in rows] == ['forward; 3 MB (1.00x)', 'forward; 6 MB (2.00x)']
