@@ -9,7 +9,7 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from projects.geometry.frame_sampling.video import frame_paths
+from projects.geometry.frame_sampling.video import frame_paths, is_cut_off
 from projects.memfusion.visualization.image_files import read_rgb
 
 Images = dict[int, np.ndarray]
@@ -47,7 +47,7 @@ class VideoFile:
         self.num_frames = said if ends else self._count()
         if self.num_frames < 1:
             raise ValueError(f'{path} is not a readable video: no frame of it can be decoded')
-        if self.num_frames < 0.99 * said - 3:  # headers are often a few frames off
+        if is_cut_off(said, self.num_frames):
             raise ValueError(f'{path} is cut or damaged: its header says {said} frames, {self.num_frames} can be decoded')
         self.stamps_s = np.arange(self.num_frames) / rate if rate > 0 else None
 

@@ -100,3 +100,8 @@ def frame_paths(folder: Path) -> list[Path]:
     if not paths:
         raise ValueError(f'{folder} holds no frames: no file in it ends with one of {", ".join(IMAGE_SUFFIXES)}')
     return sorted(paths, key=lambda path: (by_number(path.name), path.name))
+
+
+def is_cut_off(said: int, decoded: int) -> bool:
+    """Whether far fewer frames of a video can be decoded than its header says; headers are often a few off."""
+    return decoded < 0.99 * said - 3

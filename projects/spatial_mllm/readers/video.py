@@ -9,10 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from projects.geometry.frame_sampling.video import frame_paths
+from projects.geometry.frame_sampling.video import frame_paths, is_cut_off
 
-_HEADER_SLACK = 3
-"""Frames that a header may count too many."""
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm')
 
 
@@ -69,7 +67,7 @@ class VideoFile(VideoFrames):
         self.num_frames = said if ends else self._counted()
         if self.num_frames < 1:
             raise ValueError(f'{path} is not a readable video: no frame of it can be decoded (was the file cut off?)')
-        if self.num_frames < said - _HEADER_SLACK:
+        if is_cut_off(said, self.num_frames):
             raise ValueError(f'{path} is cut off or damaged: its header says {said} frames, {self.num_frames} can be decoded')
         self.stamps_s = np.arange(self.num_frames) / rate if rate > 0 else None
 
