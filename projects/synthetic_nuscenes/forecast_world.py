@@ -10,7 +10,7 @@ from projects.synthetic_nuscenes.naming import random_stream
 from projects.synthetic_nuscenes.overlap import Occupancy
 from projects.synthetic_nuscenes.populate import Zone
 from projects.synthetic_nuscenes.road import Ground, Road
-from projects.synthetic_nuscenes.scene import EGO_CENTER_AHEAD_M, EGO_SIZE_LW_M, SIDE_STREET_HALF_M, Scene
+from projects.synthetic_nuscenes.scene import EGO_CENTER_AHEAD_M, EGO_SIZE_LW_M, Scene
 from projects.synthetic_nuscenes.scenery import SceneryBuilder
 from projects.synthetic_nuscenes.settings import FORECAST_KINDS, Settings
 from projects.synthetic_nuscenes.streets import SIDE_REACH_M, lane_path, make_layout, side_street
@@ -21,7 +21,7 @@ LOCATIONS = ('singapore-onenorth', 'singapore-hollandvillage', 'singapore-queens
 """The four maps that nuscenes-devkit knows, with sizes that it knows as well; each holds several scenes, side by side."""
 EGO_WATCH_D_M = -8.4
 EGO_LENGTH_M = 4.1
-_PLOT_M = (690.0, 400.0)
+_PLOT_M = (720.0, 430.0)
 _COLUMNS = 2
 _FILLED_M, _BEHIND_M = 62.0, 190.0
 _SQUARE_M = 34.0
@@ -66,9 +66,8 @@ def build_forecast_scene(settings: Settings, name: str) -> Scene:
     if ego is not None and profile is not None:
         ego_motion = RoadMotion(ego_path, ego.start_m - EGO_CENTER_AHEAD_M, 0.0, profile)
         _keep_free(occupancy, ego_motion)
-    streets = tuple(side_street(road, s) for s in layout.junctions_s_m if zone.first_s_m - 30 < s < zone.last_s_m + 30)
-    for street in streets:
-        _clear_square(occupancy, street)
+    for s in layout.junctions_s_m:
+        _clear_square(occupancy, side_street(road, s))
     scenery = SceneryBuilder(road, ground, occupancy, rng)
     scenery.add_walls(zone.first_s_m, zone.last_s_m)
     scenery.add_buildings(zone.first_s_m - 20, zone.last_s_m + 20)
@@ -76,7 +75,7 @@ def build_forecast_scene(settings: Settings, name: str) -> Scene:
     size = (float(np.ceil(road.x_m.max() + SIDE_REACH_M)), float(np.ceil(road.y_m.max() + SIDE_REACH_M)))
     return Scene(
         name, kind, duration, road, ground, ego_motion, tuple(populator.agents), tuple(scenery.solids), size,
-        corner, location, streets, layout.crosswalks_s_m, populator.logs)
+        corner, location, layout.junctions_s_m, layout.crosswalks_s_m, populator.logs)
 
 
 def _keep_free(occupancy: Occupancy, ego: RoadMotion) -> None:
@@ -89,4 +88,4 @@ def _clear_square(occupancy: Occupancy, street: Road) -> None:
     """Nothing is built on the corners of a junction, so that one sees who comes along the side street."""
     x, y, heading = street.at(0.0, 0.0)
     block: FloatArray = np.array([[float(x), float(y), float(heading)]])
-    occupancy.reserve(block, (2 * SIDE_REACH_M, max(_SQUARE_M, 2 * SIDE_STREET_HALF_M)))
+    occupancy.reserve(block, (2 * SIDE_REACH_M, _SQUARE_M))

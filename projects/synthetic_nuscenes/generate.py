@@ -12,6 +12,7 @@ from typing import Any
 import cv2
 from tqdm import tqdm
 
+from projects.synthetic_nuscenes.map_expansion import MAPS, write_maps
 from projects.synthetic_nuscenes.naming import token
 from projects.synthetic_nuscenes.output_folder import OutputFolder, write_atomically
 from projects.synthetic_nuscenes.prediction_split import PREDICTION, write_split
@@ -102,13 +103,14 @@ def generate_dataset(
         for name in _run_scenes(settings, missing, root, workers):
             bar.set_postfix_str(name)
             bar.update()
-    tables: dict[str, list[dict[str, Any]]] = {name: [] for name in (*TABLES, PREDICTION)}
+    tables: dict[str, list[dict[str, Any]]] = {name: [] for name in (*TABLES, PREDICTION, MAPS)}
     tables.update(_shared_tables(RIGS[settings.rig]))
     for name in settings.scene_names:
         for table, rows in json.loads(folder.part_path(name).read_text()).items():
             tables[table].extend(rows)
-    rows = tables.pop(PREDICTION)
+    tokens, streets = tables.pop(PREDICTION), tables.pop(MAPS)
     if settings.forecast:
-        write_split(root, settings.scene_names, rows)
+        write_split(root, settings.scene_names, tokens)
+        write_maps(root, settings.seed, streets)
     folder.finish(tables)
     return True

@@ -9,13 +9,14 @@ import numpy as np
 
 from projects.synthetic_nuscenes.naming import random_stream
 from projects.synthetic_nuscenes.road import Road
-from projects.synthetic_nuscenes.scene import SIDE_STREET_HALF_M, Scene
+from projects.synthetic_nuscenes.scene import Scene
 from projects.synthetic_nuscenes.scenery import ROAD_EDGES_D_M
+from projects.synthetic_nuscenes.streets import SIDE_STREET_HALF_M
 from projects.synthetic_nuscenes.transforms import FloatArray
 
 RESOLUTION_M = 0.1
 _GRASS_BGR, _ASPHALT_BGR = (52, 96, 76), (83, 81, 81)
-_KERBS_D_M = (-6.3, 9.9)
+KERBS_D_M = (-6.3, 9.9)
 _LINES_D_M = ((-3.1, False), (-1.9, False), (1.8, True), (5.5, False), (6.8, False))
 
 
@@ -76,7 +77,7 @@ def ground_picture(scene: Scene, seed: int) -> GroundPicture:
     _strip(scene.road, picture, ROAD_EDGES_D_M, (142, 142, 144), origin)
     for street in scene.side_streets:
         _strip(street, picture, (-SIDE_STREET_HALF_M, SIDE_STREET_HALF_M), _ASPHALT_BGR, origin)
-    _strip(scene.road, picture, _KERBS_D_M, _ASPHALT_BGR, origin)
+    _strip(scene.road, picture, KERBS_D_M, _ASPHALT_BGR, origin)
     first, last = scene.road.length_range_m
     for d, dashed in _LINES_D_M:
         s = np.arange(first, last, 0.5)

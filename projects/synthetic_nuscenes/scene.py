@@ -12,12 +12,12 @@ from projects.synthetic_nuscenes.maneuvers import ManeuverLog
 from projects.synthetic_nuscenes.motion import RoadMotion
 from projects.synthetic_nuscenes.road import Ground, Road
 from projects.synthetic_nuscenes.scenery import Solid
+from projects.synthetic_nuscenes.streets import side_street
 from projects.synthetic_nuscenes.transforms import FloatArray, make_transform
 
 EGO_SIZE_LW_M = (4.1, 1.75)
 EGO_CENTER_AHEAD_M = 1.3
 ANNOTATED_RANGE_M = 60.0
-SIDE_STREET_HALF_M = 3.6
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Scene:
         map_size_m: (x, y) size of the map, whose origin is the world's.
         map_origin_m: (x, y) corner of the part of it that the scene's pictures show.
         location: name of the map; those of nuScenes have map files.
-        side_streets: that cross the road at right angles, each as wide as `SIDE_STREET_HALF_M` on both sides of its line.
+        junctions_s_m: middles of the crossings with side streets, along the road.
         crosswalks_s_m: where people cross, along the road.
         maneuvers: of the agents in traffic, by name.
     """
@@ -46,9 +46,14 @@ class Scene:
     map_size_m: tuple[float, float]
     map_origin_m: tuple[float, float] = (0.0, 0.0)
     location: str = 'synthetic-town'
-    side_streets: tuple[Road, ...] = ()
+    junctions_s_m: tuple[float, ...] = ()
     crosswalks_s_m: tuple[float, ...] = ()
     maneuvers: Mapping[str, ManeuverLog] = field(default_factory=dict)
+
+    @property
+    def side_streets(self) -> tuple[Road, ...]:
+        """Those at the junctions, each as wide as `SIDE_STREET_HALF_M` on both sides of its line."""
+        return tuple(side_street(self.road, s) for s in self.junctions_s_m)
 
     def ego_pose(self, t_s: float) -> FloatArray:
         """global_from_ego (4, 4) at t; the origin is the middle of the rear axle, on the ground."""

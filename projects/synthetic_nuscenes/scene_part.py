@@ -13,6 +13,8 @@ from projects.synthetic_nuscenes.camera_labels import CameraLabelWriter
 from projects.synthetic_nuscenes.camera_model import Canvas, make_canvas
 from projects.synthetic_nuscenes.ground_map import ground_picture, map_mask
 from projects.synthetic_nuscenes.lidar import take_sweep
+from projects.synthetic_nuscenes.map_expansion import MAPS
+from projects.synthetic_nuscenes.map_geometry import map_content
 from projects.synthetic_nuscenes.naming import random_stream, token
 from projects.synthetic_nuscenes.prediction_split import PREDICTION, prediction_rows
 from projects.synthetic_nuscenes.raycast import make_ray_grid
@@ -63,6 +65,8 @@ class SceneWriter:
         self.tables['instance'], self.tables['sample_annotation'] = self.annotator.records()
         if self.settings.forecast:
             self.tables[PREDICTION] = prediction_rows(self.annotator)
+            streets = {'scene': self.name, 'location': self.scene.location, 'content': map_content(self.scene)}
+            self.tables[MAPS] = [streets]
         return self.tables
 
     def _write_sweeps(self) -> None:

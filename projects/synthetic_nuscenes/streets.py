@@ -16,12 +16,12 @@ from projects.synthetic_nuscenes.transforms import FloatArray
 LANE_D_M = {1: 0.0, -1: 3.6}
 TURN_D_M = {1: -3.5, -1: 7.1}
 """By direction of travel along the road."""
-SIDE_LANE_M = 1.8
-"""A side street's lanes lie so far from its middle."""
+SIDE_LANE_M, SIDE_STREET_HALF_M = 1.8, 3.6
+"""A side street's lanes, and its edges, lie so far from its middle."""
 SHIFT_S_M = (-32.0, -17.0)
 """Where those who turn change to the turn lane, along the way to the middle of the junction."""
-SIDE_REACH_M = 62.0
-_TURN_RADIUS_M = 6.0
+SIDE_REACH_M = 84.0
+TURN_RADIUS_M = 6.0
 _STRAIGHT_M, _SHORT_M = 72.0, 34.0
 _STEP_M = 0.05
 
@@ -97,16 +97,16 @@ def turn_path(road: Road, direction: int, junction_s_m: float) -> Road:
 
     From there on it is metres.
     """
-    end = junction_s_m - direction * (SIDE_LANE_M + _TURN_RADIUS_M)
+    end = junction_s_m - direction * (SIDE_LANE_M + TURN_RADIUS_M)
     s = road.s_m[road.s_m <= end] if direction > 0 else road.s_m[road.s_m >= end][::-1]
     to_go = direction * (s - junction_s_m)
     share = np.clip((to_go - SHIFT_S_M[0]) / (SHIFT_S_M[1] - SHIFT_S_M[0]), 0.0, 1.0)
     smooth = share**2 * (3 - 2 * share)
     begin = _path(road, direction, s, LANE_D_M[direction] + smooth * (TURN_D_M[direction] - LANE_D_M[direction]))
-    arc = np.arange(_STEP_M, _TURN_RADIUS_M * np.pi / 2, _STEP_M)
-    straight = np.arange(0.0, SIDE_REACH_M + 20.0, _STEP_M)
+    arc = np.arange(_STEP_M, TURN_RADIUS_M * np.pi / 2, _STEP_M)
+    straight = np.arange(0.0, SIDE_REACH_M - 12.0, _STEP_M)
     heading0 = begin.heading_rad[-1]
-    heading = heading0 - np.concatenate([arc / _TURN_RADIUS_M, np.full(len(straight), np.pi / 2)])
+    heading = heading0 - np.concatenate([arc / TURN_RADIUS_M, np.full(len(straight), np.pi / 2)])
     steps = np.full(len(heading), _STEP_M)
     middle = 0.5 * (heading + np.concatenate([[heading0], heading[:-1]]))
     return Road(

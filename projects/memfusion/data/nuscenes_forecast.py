@@ -16,6 +16,7 @@ from .errors import DataError
 from .nuscenes_sequence import NuScenesSequenceDataset
 from .prediction_tables import SPLIT_FILE, chosen_tokens, prediction_helper, prediction_tokens
 from .transforms.bev_rasters import RASTER_KEY, raster_shape
+from .transforms.map_rasters import PLACE_KEY, RasterizeMap
 
 
 @DATASETS.register_module()
@@ -66,11 +67,18 @@ class NuScenesForecastDataset(NuScenesSequenceDataset):
                          **kwargs)
 
     def full_init(self) -> None:
-        """Loads the infos, links frames to scenes, and follows all agents through the tables."""
+        """Loads the infos, links frames to scenes, follows all agents through the tables, draws the maps that are needed."""
         if self._fully_initialized:
             return
         super().full_init()
-        self.tracks = build_tracks(prediction_helper(self.data_root, self.version), self.tokens, self.seq_len)
+        helper = prediction_helper(self.data_root, self.version)
+        self.tracks = build_tracks(helper, self.tokens, self.seq_len)
+        first = {helper.data.get('sample', sample)['scene_token']: sample
+                 for sample in dict.fromkeys(token.partition('_')[2] for token in self.tokens)}
+        self.places = {scene: helper.get_map_name_from_sample_token(sample) for scene, sample in first.items()}
+        for transform in self.pipeline.transforms:
+            if isinstance(transform, RasterizeMap):
+                transform.load((self.data_root, place) for place in sorted(set(self.places.values())))
 
     def _clip_ends(self) -> np.ndarray:
         """Positions in the data list of the samples with agents, in its order."""
@@ -96,6 +104,10 @@ class NuScenesForecastDataset(NuScenesSequenceDataset):
         tracks = self.tracks.rows(self.agent_rows[index])
         frames[-1]['inputs']['agents'] = pack_agents(tracks, np.linalg.inv(meta['global_from_lidar']), meta['bev_aug'])
         return frames
+
+    def _metainfo_of(self, clip: Clip, row: int, info: dict) -> dict[str, Any]:
+        place = self.data_root, self.places[info['scene_token']]
+        return {**super()._metainfo_of(clip, row, info), PLACE_KEY: place}
 
     def _pad(self, clip: Clip, row: int, changes: dict[str, Any]) -> dict:
         padding = super()._pad(clip, row, changes)

@@ -8,6 +8,7 @@ import torch
 from mmdet3d.registry import DATASETS
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
+from nuscenes.map_expansion.map_api import NuScenesMap
 from nuscenes.prediction.helper import convert_local_coords_to_global
 
 from projects.memfusion.data.agent_packing import pack_agents
@@ -17,6 +18,7 @@ from projects.memfusion.data.forecast_preprocessor import ForecastDataPreprocess
 from projects.memfusion.data.nuscenes_forecast import NuScenesForecastDataset
 from projects.memfusion.data.prediction_tables import SPLIT_FILE, prediction_helper, prediction_tokens
 from projects.memfusion.data.transforms.bev_rasters import RasterizePoints
+from projects.memfusion.data.transforms.map_rasters import RasterizeMap, place_raster
 
 VERSION = 'v1.0-trainval'
 
@@ -212,3 +214,50 @@ def test_files_of_splits_that_are_missing_or_broken_are_named(tmp_path):
 def test_arguments_that_cannot_go_with_forecasting(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         NuScenesForecastDataset('nowhere', 'none.pkl', **bad)
+
+
+# -- the map ------------------------------------------------------------------------------------------------------------
+def with_map(repo, root):
+    cfg = Config.fromfile(repo / 'configs/_base_/datasets/synthetic_forecast_map.py')
+    return DATASETS.build({**cfg.test_dataloader.dataset, 'data_root': f'{root}/'})
+
+
+def test_map_channel_is_the_drivable_area_under_the_cells(repo, forecast_root, dataset):
+    drawn = with_map(repo, forecast_root)
+    frame, plain = drawn[len(drawn) - 1][-1], dataset[len(dataset) - 1][-1]
+    raster = frame['inputs']['raster'].numpy()
+    np.testing.assert_array_equal(raster[:2], plain['inputs']['raster'][:2])
+    assert np.isin(np.unique(np.round(raster[2] * 255)), np.arange(256)).all() and raster[2].max() > 0.9
+    the_map = NuScenesMap(str(forecast_root), next(iter(drawn.places.values())))
+    pose, rng = frame['data_samples'].metainfo['global_from_lidar'], np.random.default_rng(0)
+    right = checked = 0
+    for row, column in rng.integers(60, 196, (60, 2)):
+        x, y, _ = (pose @ [(column + 0.5) * 0.4 - 51.2, (row + 0.5) * 0.4 - 51.2, 0, 1])[:3]
+        near = raster[2, row - 1:row + 2, column - 1:column + 2] > 0.25
+        if near.all() or not near.any():  # not on an edge
+            right += bool(the_map.record_on_point(x, y, 'drivable_area')) == bool(near.any())
+            checked += 1
+    assert checked > 30 and right == checked
+    boxes = frame['inputs']['agents'].boxes[0, :, -1, :2].numpy()
+    cells = np.floor((boxes + 51.2) / 0.4).astype(int)
+    inside = ((cells >= 1) & (cells < 255)).all(axis=1)
+    assert inside.any() and all(raster[2, y, x] > 0.4 for x, y in cells[inside])
+
+
+def test_maps_that_are_not_there_are_named(tmp_path):
+    with pytest.raises(DataError, match="'synthetic-town'.*boston-seaport"):
+        place_raster(str(tmp_path), 'synthetic-town', 0.4)
+    with pytest.raises(DataError, match=f'{tmp_path}/maps/expansion/boston-seaport.json.*map expansion'):
+        place_raster(str(tmp_path), 'boston-seaport', 0.4)
+    (tmp_path / 'maps/expansion').mkdir(parents=True)
+    (tmp_path / 'maps/expansion/boston-seaport.json').write_text('{"version": "1.3"}')
+    with pytest.raises(DataError, match='boston-seaport.json is not a map'):
+        place_raster(str(tmp_path), 'boston-seaport', 0.4)
+    transform = RasterizeMap([-2, -2, -1, 2, 2, 3], (4, 8))
+    with pytest.raises(DataError, match='s-1.*RasterizePoints'):
+        transform({'token': 's-1'})
+    with pytest.raises(DataError, match='s-1.*NuScenesForecastDataset'):
+        transform({'token': 's-1', 'raster': np.zeros((3, 4, 8), np.float32)})
+    for bad in (dict(channel=3), dict(resolution_m=0)):
+        with pytest.raises(ValueError, match=next(iter(bad))):
+            RasterizeMap([-2, -2, -1, 2, 2, 3], (4, 8), **bad)

@@ -8,6 +8,7 @@ from .clip_augmentation import ClipBEVAugmentation
 from .image_labels import LoadImageLabels
 from .image_replacement import ReplaceImages
 from .loading import LoadLidarPoints, LoadLidarSweeps
+from .map_rasters import RasterizeMap
 from .multiview_appearance import DistortImagesPhotometric, MaskImageGrid
 from .multiview_augmentation import CropImages, FlipImages, ResizeImages, RotateImages
 from .multiview_loading import LoadMultiViewImages
@@ -19,6 +20,6 @@ from .sensor_faults import DropCameras, DropLidar
 __all__ = [
     'AlignToClipEnd', 'CalibrationNoise', 'ClipBEVAugmentation', 'CountBoxPoints', 'CropImages', 'DistortImagesPhotometric',
     'DropCameras', 'DropLidar', 'FlipImages', 'LoadImageLabels', 'LoadLidarPoints', 'LoadLidarSweeps', 'LoadMultiViewImages',
-    'MaskImageGrid', 'PackClipFrame', 'ProjectImageBoxes', 'ProjectLidarsegLabels', 'RasterizePoints',
-    'ReplaceImages', 'ResizeImages', 'RotateImages', 'UndistortImages',
+    'MaskImageGrid', 'PackClipFrame', 'ProjectImageBoxes', 'ProjectLidarsegLabels', 'RasterizeMap',
+    'RasterizePoints', 'ReplaceImages', 'ResizeImages', 'RotateImages', 'UndistortImages',
 ]
