@@ -36,6 +36,7 @@ class Annotator:
     def __init__(self, scene: Scene, seed: int, times_s: list[float]) -> None:
         shape = (len(times_s), len(scene.agents))
         self.scene, self.seed, self.times_s = scene, seed, times_s
+        self._ego_xyz = [scene.ego_pose(t_s)[:3, 3] for t_s in times_s]
         self.points = np.zeros(shape, dtype=int)
         self.visible_px = np.zeros(shape, dtype=int)
         self.alone_px = np.zeros(shape, dtype=int)
@@ -56,7 +57,7 @@ class Annotator:
         """Keyframes from the first to the last within range; none where the LiDAR never met the agent."""
         near = []
         for keyframe, t_s in enumerate(self.times_s):
-            offset = self.scene.agents[index].pose(t_s)[0] - self.scene.ego_pose(t_s)[:3, 3]
+            offset = self.scene.agents[index].pose(t_s)[0] - self._ego_xyz[keyframe]
             if np.hypot(offset[0], offset[1]) <= ANNOTATED_RANGE_M:
                 near.append(keyframe)
         frames = range(near[0], near[-1] + 1) if near else range(0)

@@ -10,7 +10,14 @@ from concurrent.futures.process import BrokenProcessPool
 
 from projects.synthetic_nuscenes.generate import generate_dataset
 from projects.synthetic_nuscenes.output_folder import OutputFolderError
-from projects.synthetic_nuscenes.settings import DISTORTION_COEFFICIENTS, PRESETS, RIG_NAMES, SCENE_KINDS, make_settings
+from projects.synthetic_nuscenes.settings import (
+    DISTORTION_COEFFICIENTS,
+    FORECAST_KINDS,
+    PRESETS,
+    RIG_NAMES,
+    SCENE_KINDS,
+    make_settings,
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -28,10 +35,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument('--sweep-motion', action='store_true', help='ego and world move during each LiDAR turn')
     parser.add_argument('--camera-labels', action='store_true', help='also write pixel classes and 2-D boxes of the keyframes')
-    parser.add_argument('--rig', default='nuscenes', help=f'the cameras: one of {", ".join(RIG_NAMES)} (default: nuscenes)')
+    parser.add_argument('--rig', help=f'the cameras: one of {", ".join(RIG_NAMES)} (default: those of the preset)')
     parser.add_argument(
-        '--scenes', nargs='+', metavar='NAME', help=f'some of {", ".join(SCENE_KINDS)} (default: those of the preset)'
-    )
+        '--scenes', nargs='+', metavar='NAME',
+        help=f'some of {", ".join(SCENE_KINDS)}; of a forecast preset: some of {", ".join(FORECAST_KINDS)} (default: those of '
+             'the preset)')
     parser.add_argument('--force', action='store_true', help='replace a synthetic data set with other settings')
     return parser
 
@@ -52,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
             distortion=args.distortion,
             sweep_motion=args.sweep_motion,
             camera_labels=args.camera_labels,
-            rig=args.rig,
+            **({} if args.rig is None else {'rig': args.rig}),
             **({} if args.scenes is None else {'scene_names': tuple(args.scenes)}),
         )
         worked = generate_dataset(args.out, settings, workers=args.workers, force=args.force)

@@ -261,3 +261,28 @@ def test_maps_that_are_not_there_are_named(tmp_path):
     for bad in (dict(channel=3), dict(resolution_m=0)):
         with pytest.raises(ValueError, match=next(iter(bad))):
             RasterizeMap([-2, -2, -1, 2, 2, 3], (4, 8), **bad)
+
+
+def test_boxes_of_all_frames_go_into_each_frames_own_image(repo, forecast_root, dataset):
+    """An earlier frame's box, in the last frame's coordinates, through that frame's calibration: where the devkit puts it."""
+    cfg = Config.fromfile(repo / 'configs/_base_/datasets/synthetic_forecast_camera.py')
+    whole = [step for step in cfg.forecast_pipeline if step['type'] != 'ResizeImages']
+    cameras = DATASETS.build({**cfg.test_dataloader.dataset, 'data_root': f'{forecast_root}/', 'pipeline': whole})
+    nusc, seen = prediction_helper(str(forecast_root), VERSION).data, 0
+    frames = cameras[len(cameras) - 1]
+    agents = frames[-1]['inputs']['agents']
+    torch.testing.assert_close(agents.boxes, agents_of(dataset, len(dataset) - 1).boxes)
+    for h in (1, 4):
+        sample = nusc.get('sample', frames[h]['data_samples'].metainfo['sample_token'])
+        path, boxes, matrix = nusc.get_sample_data(sample['data']['CAM_FRONT'])
+        calibration = frames[h]['inputs']['cameras'].calibration
+        for a, token in enumerate(agents.tokens[0]):
+            instance = token.split('_')[0]
+            box = next((box for box in boxes if nusc.get('sample_annotation', box.token)['instance_token'] == instance), None)
+            if box is None or box.center[2] < 3 or not agents.history_valid[0, a, h]:
+                continue
+            middle = agents.boxes[0, a, h, :3] + torch.tensor([0, 0, 1.0]) * agents.boxes[0, a, h, 5] / 2
+            found = calibration.project(middle[None, None].float())[0][0, 0, 0]
+            np.testing.assert_allclose(found, (matrix @ box.center)[:2] / box.center[2], atol=0.02)
+            seen += 1
+    assert seen >= 2

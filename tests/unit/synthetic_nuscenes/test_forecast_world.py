@@ -7,6 +7,7 @@ import pytest
 from nuscenes.eval.prediction.splits import get_prediction_challenge_split
 from nuscenes.utils.splits import create_splits_scenes
 
+from projects.synthetic_nuscenes.cli import main
 from projects.synthetic_nuscenes.maneuvers import CROSSING, FREE, LEADER, MANEUVERS, ManeuverLog
 from projects.synthetic_nuscenes.motion import LineMotion, constant_speed
 from projects.synthetic_nuscenes.overlap import rectangles_overlap
@@ -52,6 +53,14 @@ def test_scenes_of_the_preset_are_in_all_three_splits():
     assert 'forecast' not in make_settings('tiny').to_json() and 'lidar_sweeps' not in make_settings('tiny').to_json()
     with pytest.raises(ValueError, match='scene-0103'):
         make_settings('forecast', scene_names=('scene-0103',))
+
+
+def test_command_line_leaves_a_preset_its_rig(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr('projects.synthetic_nuscenes.cli.generate_dataset', lambda out, settings, **kw: seen.append(settings))
+    assert main(['--preset', 'forecast', '--out', str(tmp_path)]) == 0
+    assert main(['--preset', 'forecast', '--rig', 'nuscenes', '--out', str(tmp_path)]) == 0
+    assert seen == [make_settings('forecast'), make_settings('forecast', rig='nuscenes')]
 
 
 def test_follower_brakes_for_a_slow_leader_and_keeps_a_gap():
