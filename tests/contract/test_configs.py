@@ -26,8 +26,9 @@ from projects.memfusion.structures.image_labels import ImageLabels
 
 REPO = Path(__file__).resolve().parents[2]
 ALL_LEAVES = sorted(str(p.relative_to(REPO)) for p in (REPO / 'configs').rglob('*.py') if '_base_' not in p.parts)
-LEAVES = [path for path in ALL_LEAVES if not path.startswith('configs/spatial_mllm/')]
-"""Of detectors. Those of the video language model need a checkpoint folder: tests/unit/spatial_mllm/test_training.py."""
+LEAVES = [path for path in ALL_LEAVES if not path.startswith(('configs/spatial_mllm/', 'configs/forecasting/'))]
+"""Of detectors. Those of the video language model need a checkpoint folder: tests/unit/spatial_mllm/test_training.py. Those
+that forecast take clips with agents: tests/integration/test_forecasting.py."""
 
 
 @functools.cache

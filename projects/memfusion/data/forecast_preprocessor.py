@@ -18,7 +18,8 @@ class ForecastDataPreprocessor(ClipDataPreprocessor):
     """ClipDataPreprocessor for the clips of NuScenesForecastDataset.
 
     Adds to `inputs`: `agents`, Agents of the B clips, padded to the clip with most of them; `rasters`, (B, T, 3, h, w)
-    float32 where the pipeline draws them, zeros where a frame is padding. Both on the device.
+    float32 where the pipeline draws them, zeros where a frame is padding. Both on the device. The last frame's data sample of
+    each clip has its own agents (B = 1, on the host) in the field `agents`.
     """
 
     def forward(self, data: dict[str, Any] | list[dict[str, Any]], training: bool = False) -> dict[str, Any]:
@@ -32,6 +33,8 @@ class ForecastDataPreprocessor(ClipDataPreprocessor):
         rest = [{**step, 'inputs': {key: value for key, value in step['inputs'].items() if key not in own}} for step in steps]
         result = super().forward(rest, training)
         result['inputs']['agents'] = Agents.cat(agents).to(self.device)
+        for sample, one in zip(result['data_samples'][len(steps) - 1::len(steps)], agents):
+            sample.set_field(one, 'agents')
         if RASTER_KEY in steps[0]['inputs']:
             rasters = torch.stack([torch.stack(list(step['inputs'][RASTER_KEY])) for step in steps], dim=1)
             result['inputs']['rasters'] = rasters.to(self.device, non_blocking=True)

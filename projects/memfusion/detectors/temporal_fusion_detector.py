@@ -346,16 +346,16 @@ class TemporalFusionDetector(ClipEncoder):
             for name, values in self.temporal.predictions(readout).items():
                 for sample, value in zip(lasts, values):
                     sample.set_field(value, name)
-        for head in self.task_heads.values():
+        results = self._found(features, readout, outputs, lasts)
+        results = [result if row[-1] else result[:0] for result, row in zip(results, clip.valid)]
+        self.add_pred_to_datasample(lasts, self.seen_scores.apply(results, points))
+        for head in self.task_heads.values():  # after the boxes, which a head may go on from
             if head.needs == 'bev':
                 head.predict(features.needed_bev if readout.bev is None else readout.bev, lasts, None)
             elif clip.images is not None:
                 ends = clip.images.take([b * length + length - 1 for b in range(len(lasts))])
                 head.predict(ends.levels, [samples[row] for row in ends.rows], ends.calibration)
-        results = self._found(features, readout, outputs, lasts)
-        results = [result if row[-1] else result[:0] for result, row in zip(results, clip.valid)]
-        results = self.seen_scores.apply(results, points)
-        return self.add_pred_to_datasample(lasts, results)
+        return lasts
 
     def _found(self, features: SceneFeatures, readout: Readout, outputs: HeadOutputs | None,
                samples: Sequence[Det3DDataSample]) -> list[InstanceData]:

@@ -2,12 +2,13 @@
 
 from .agent_masks import AgentMasks, bev_masks, image_masks
 from .baselines import constant_velocity
+from .detector_features import DetectorAgentFeatures
 from .features import MemoryAgentFeatures
 from .forecaster import AgentForecaster, write_futures
 from .head import TrajectoryHead
 from .pooling import AgentPooling
 
 __all__ = [
-    'AgentForecaster', 'AgentMasks', 'AgentPooling', 'MemoryAgentFeatures', 'TrajectoryHead', 'bev_masks', 'constant_velocity',
-    'image_masks', 'write_futures',
+    'AgentForecaster', 'AgentMasks', 'AgentPooling', 'DetectorAgentFeatures', 'MemoryAgentFeatures', 'TrajectoryHead',
+    'bev_masks', 'constant_velocity', 'image_masks', 'write_futures',
 ]

@@ -69,15 +69,19 @@ class MemoryAgentFeatures(BaseModule):
         Raises:
             ValueError: naming the input that is missing, or histories of another length than the clips.
         """
-        batch, length = inputs['clip_shape']
+        maps, places = self.remember(inputs, agents)
+        return self.pooling(maps, *places)
+
+    def remember(self, inputs: Mapping[str, Any], agents: Agents) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+        """Maps (B, T, A, F, h, w) of each agent's memory, and where to pool them: shares, centers and there of AgentPooling."""
+        length = inputs['clip_shape'][1]
         if agents.num_frames != length:
             raise ValueError(f'the clips hold {length} frames, but the agents have histories of {agents.num_frames}')
         frames, where = self._frames(inputs, agents)
         memory = self.stream(frames, where.masks, where.there)
         maps = torch.cat([getattr(memory, name) for name in self.states], dim=3)
-        height, width = frames.shape[-2:]
-        centers = self.stream.place(where.centers_px, (height, width))
-        return self.pooling(maps, self.stream.cover(where.masks), centers, where.there)
+        centers = self.stream.place(where.centers_px, (frames.shape[-2], frames.shape[-1]))
+        return maps, (self.stream.cover(where.masks), centers, where.there)
 
     def _frames(self, inputs: Mapping[str, Any], agents: Agents) -> tuple[Tensor, AgentMasks]:
         """(B, T, 3, H, W) and where the agents are in them."""

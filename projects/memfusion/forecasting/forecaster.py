@@ -17,6 +17,7 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor
 
 from projects.memfusion.losses.ranks import zero_of
+from projects.memfusion.losses.trajectory_losses import TrajectoryLoss
 from projects.memfusion.structures import Agents, Forecast
 
 FIELD = 'pred_futures'
@@ -30,7 +31,8 @@ class AgentForecaster(BaseModel):
         head: e.g. dict(type='TrajectoryHead', num_modes=5); its feature_dim is filled in.
         features: e.g. dict(type='MemoryAgentFeatures', ...); None is kinematics alone.
         loss: e.g. dict(type='TrajectoryLoss').
-        train_features: whether the memory learns too (stage 2); otherwise it is frozen and stays in eval mode (stage 1).
+        train_features: whether the memory learns too (stage 2), or names of the parts of `features` that do, e.g. ['stream'];
+            what does not is frozen and stays in eval mode (stage 1).
         data_preprocessor: dict(type='ForecastDataPreprocessor', ...).
     """
 
@@ -39,24 +41,30 @@ class AgentForecaster(BaseModel):
         head: dict,
         features: dict | None = None,
         loss: dict | None = None,
-        train_features: bool = False,
+        train_features: bool | Sequence[str] = False,
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(data_preprocessor, init_cfg)
         self.features: Any = None if features is None else MODELS.build(features)
         self.head: Any = MODELS.build({**head, 'feature_dim': 0 if self.features is None else self.features.dim})
-        self.loss_futures: Any = MODELS.build(loss or dict(type='TrajectoryLoss'))
-        self.train_features = train_features
-        if self.features is not None and not train_features:
-            for name, parameter in self.features.named_parameters():
-                parameter.requires_grad_(name.startswith('pooling.'))
+        self.loss_futures: Any = TrajectoryLoss() if loss is None else MODELS.build(loss)
+        self.frozen: list[str] = []
+        if self.features is not None:
+            parts = [name for name, _ in self.features.named_children()]
+            learning = ['pooling', *(parts if train_features is True else train_features or ())]
+            unknown = sorted(set(learning) - set(parts))
+            if unknown:
+                raise ValueError(f'AgentForecaster.train_features names {unknown}, but the parts of features are {parts}')
+            self.frozen = [name for name in parts if name not in learning]
+            for name in self.frozen:
+                self.features.get_submodule(name).requires_grad_(False)
 
     def train(self, mode: bool = True) -> AgentForecaster:
         """As usual, except that frozen memory stays in eval mode."""
         super().train(mode)
-        if self.features is not None and not self.train_features:
-            self.features.eval()
+        for name in self.frozen:
+            self.features.get_submodule(name).eval()
         return self
 
     def forward(self, inputs: Mapping[str, Any], data_samples: Sequence[BaseDataElement], mode: str = 'tensor') -> Any:
@@ -67,7 +75,7 @@ class AgentForecaster(BaseModel):
             data_samples: B x T, clip-major.
         """
         agents: Agents = inputs['agents']
-        forecast = self.forecast(inputs, agents)
+        forecast = self.forecast({**inputs, 'data_samples': data_samples}, agents)
         if mode == 'loss':
             return self.loss(forecast, agents)
         if mode == 'predict':

@@ -1,4 +1,4 @@
-"""Hook. In: test batches and their predictions (LiDAR frame). Out: PNGs from above, on images, of the gate, of queries."""
+"""Hook. In: test batches and their predictions (LiDAR frame). Out: PNGs from above, on images, of gate, queries, futures."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ from mmengine.runner import Runner
 from projects.memfusion.structures.calibration import Calibration
 from projects.memfusion.visualization import (
     BoxSet,
+    FutureSet,
     QueryRecorder,
     draw_bev,
     draw_cameras,
+    draw_futures,
+    draw_futures_camera,
     draw_gate,
     draw_queries,
     draw_query_cameras,
@@ -34,7 +37,8 @@ _DEFAULT_RANGE_M = (-51.2, -51.2, 51.2, 51.2)
 @HOOKS.register_module()
 class BEVVisualizationHook(Hook):
     """Draws test samples: `<scene>_<frame>_bev.png`, `_cameras.png`, `_gate.png` where the model has a gate, `_queries.png` and
-    `_query_cameras.png` where its head has queries.
+    `_query_cameras.png` where its head has queries, `_futures.png` and `_futures_camera.png` (the first camera that is there,
+    the front one where it is) where it forecasts.
 
     Works on mmdet3d's own batches and on clips (of which the last frame is predicted and drawn). Camera pictures are left
     out, with one warning, where the info or the disk has no images. At the end it says how many samples were drawn.
@@ -76,14 +80,17 @@ class BEVVisualizationHook(Hook):
         """Draws this batch's samples whose turn it is."""
         if not self.draw or not outputs:
             return
-        last = data_batch[-1] if isinstance(data_batch, list) else data_batch  # of a clip, its last frame is predicted
+        last: Any = data_batch[-1] if isinstance(data_batch, list) else data_batch  # of a clip, its last frame is predicted
         points = _points(last, len(outputs))
         for row, (sample, cloud) in enumerate(zip(outputs, points)):
             turn = self._num_seen % self.interval == 0
             self._num_seen += 1
             if turn and self._num_drawn < _share(self.max_samples):
                 self._num_drawn += 1
-                self._draw_sample(runner, sample, cloud, row)
+                if sample.get('pred_futures') is not None:
+                    self._draw_futures(runner, sample, last['inputs'], cloud, row)
+                if sample.get('pred_instances_3d') is not None:
+                    self._draw_sample(runner, sample, cloud, row)
         if self._recorder is not None:
             self._recorder.clear()
 
@@ -131,6 +138,23 @@ class BEVVisualizationHook(Hook):
             calibration = Calibration.from_info(
                 info['images'], img_hw=sizes, bev_aug=sample.metainfo.get('bev_aug'), cam_names=list(images))
             write_png(folder / f'{stem}_cameras.png', draw_cameras(images, calibration, truth, predictions, names))
+
+    def _draw_futures(self, runner: Runner, sample: Any, inputs: Mapping[str, Any], points: np.ndarray | None,
+                      row: int) -> None:
+        dataset = runner.test_dataloader.dataset
+        info = _info_of(dataset, sample)
+        stem, folder, found = _stem(info), self._folder(runner), sample.pred_futures
+        futures = FutureSet.of_agents(inputs['agents'][row], found.modes, found.probabilities)
+        raster = inputs['raster'][row][0] if points is None and 'raster' in inputs else None
+        write_png(folder / f'{stem}_futures.png', draw_futures(futures, _range(runner), points, raster, title=stem))
+        images = self._images(runner, dataset, info)
+        if images:
+            name = 'CAM_FRONT' if 'CAM_FRONT' in images else next(iter(images))
+            height, width = images[name].shape[:2]
+            rig = Calibration.from_info(info['images'], img_hw={name: (height, width)}, cam_names=[name],
+                                        bev_aug=sample.metainfo.get('bev_aug'))
+            picture = draw_futures_camera(images[name], rig, name, futures, title=stem)
+            write_png(folder / f'{stem}_futures_camera.png', picture)
 
     def _images(self, runner: Runner, dataset: Any, info: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """RGB by camera, of the images that are there."""

@@ -28,7 +28,6 @@ from .forecast_scores import (
 from .nuscenes_metric import OrderedMetric
 from .sample_fields import describe, read_field
 
-FIELD = 'pred_futures'
 BASELINES = ('ConstantVelocityHeading', 'PhysicsOracle')
 SECONDS = 6.0
 
@@ -50,6 +49,9 @@ class NuScenesForecastMetric(OrderedMetric):
         baselines: any of BASELINES.
         strata: JSON file, token -> name of its stratum.
         submission: file to write the predictions to, as the challenge takes them; None is none.
+        field: of the samples, where the futures are: 'pred_futures', or 'pred_detected_futures' of what a detector found.
+        partial: whether tokens may go without a prediction, as agents that were not found do; scores are then of the others,
+            and 'forecast/recall' is their share.
         prefix: of the metric names.
         collect_device: where ranks exchange results.
 
@@ -67,6 +69,8 @@ class NuScenesForecastMetric(OrderedMetric):
         baselines: Sequence[str] = (),
         strata: str | None = None,
         submission: str | None = None,
+        field: str = 'pred_futures',
+        partial: bool = False,
         prefix: str = 'forecast',
         collect_device: str = 'cpu',
     ) -> None:
@@ -76,14 +80,14 @@ class NuScenesForecastMetric(OrderedMetric):
             raise ValueError(f'NuScenesForecastMetric.baselines: no {unknown[0]!r}; there are {BASELINES}')
         self.data_root, self.split, self.version, self.off_road = data_root, split, version, off_road
         self.drivable_masks, self.baselines, self.strata = drivable_masks, tuple(baselines), strata
-        self.submission = submission
+        self.submission, self.field, self.partial = submission, field, partial
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Keeps each agent's prediction.
 
         Args:
             data_batch: not used.
-            data_samples: dicts with `pred_futures`: tokens (n `instance_sample`), global_xy (n, M, 12, 2) metres and
+            data_samples: dicts with `field`: tokens (n `instance_sample`), global_xy (n, M, 12, 2) metres and
                 probabilities (n, M).
 
         Raises:
@@ -91,7 +95,10 @@ class NuScenesForecastMetric(OrderedMetric):
         """
         del data_batch
         for sample in data_samples:
-            found = read_field(sample, FIELD, 'the model must forecast (AgentForecaster), or take NuScenesForecastMetric out')
+            if self.partial and sample.get(self.field) is None:
+                continue  # nobody to be forecast
+            found = read_field(sample, self.field, 'the model must forecast (AgentForecaster, ForecastHead), or take '
+                               'NuScenesForecastMetric out')
             modes, probabilities = found['global_xy'].cpu().double().numpy(), found['probabilities'].cpu().double().numpy()
             for token, xy, probability in zip(found['tokens'], modes, probabilities, strict=True):
                 if not (np.isfinite(xy).all() and np.isfinite(probability).all()):
@@ -99,7 +106,7 @@ class NuScenesForecastMetric(OrderedMetric):
                 self.results.append(dict(token=token, xy=xy, probabilities=probability))
 
     def order(self, parts: list[list[dict]], size: int) -> list[dict]:
-        """The ranks' predictions in the split's order, one for each of its tokens.
+        """The ranks' predictions in the split's order, one for each of its tokens (or, where `partial`, at most one).
 
         Raises:
             ValueError: naming the first token of the split without a prediction, or the first prediction of no such token.
@@ -111,12 +118,13 @@ class NuScenesForecastMetric(OrderedMetric):
                 found.setdefault(one['token'], one)
         tokens = get_prediction_challenge_split(self.split, self.data_root)
         missing, unknown = [token for token in tokens if token not in found], sorted(set(found) - set(tokens))
-        if missing or unknown:
-            what = (f'{len(missing)} of its {len(tokens)} tokens were not predicted (first: {missing[0]})' if missing else
+        self._recall = len(found) / max(1, len(tokens))
+        if unknown or (missing and not self.partial):
+            what = (f'{len(missing)} of its {len(tokens)} tokens were not predicted (first: {missing[0]})' if not unknown else
                     f'{unknown[0]} was predicted, but it is not among its {len(tokens)} tokens')
             raise ValueError(f'prediction split {self.split!r} of {self.data_root}: {what}; data set and evaluator need the '
                              'same data_root and split')
-        return [found[token] for token in tokens]
+        return [found[token] for token in tokens if token in found]
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
         """Scores ordered results, and writes the submission."""
@@ -130,6 +138,8 @@ class NuScenesForecastMetric(OrderedMetric):
         tokens = [one['token'] for one in results]
         scorer = ForecastScorer(helper, self._off_road_rate(helper), self.strata)
         values = scorer.score(tokens, predictions)
+        if self.partial:
+            values['recall'] = self._recall
         for name in self.baselines:
             forecast = getattr(physics, name)(SECONDS, helper)
             values |= {f'{name}/{key}': value for key, value in scorer.score(tokens, [*map(forecast, tokens)]).items()}

@@ -10,6 +10,7 @@ from forecast_agents import permuted, straight_agents
 from mmdet3d.registry import MODELS
 from mmengine.structures import BaseDataElement
 
+from projects.memfusion import memory  # noqa: F401 - its networks are built by the registry
 from projects.memfusion.forecasting import bev_masks
 from projects.memfusion.structures import Agents
 
@@ -129,5 +130,7 @@ def test_what_is_missing_is_named() -> None:
     stream = dict(type='AgentStream', network=dict(type='BEVMemoryNetwork', in_channels=3))
     with pytest.raises(ValueError, match="source='rasters' needs their point_cloud_range"):
         MODELS.build(dict(type='MemoryAgentFeatures', stream=stream))
+    with pytest.raises(ValueError, match=r"train_features names \['streams'\], but the parts of features are"):
+        forecaster(train_features=['streams'])
     with pytest.raises(ValueError, match='states some of'):
         MODELS.build(dict(type='MemoryAgentFeatures', stream=stream, states=['hidden'], point_cloud_range=RANGE))

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from projects.memfusion.forecasting import AgentPooling
+from projects.memfusion.forecasting.detector_features import maps_of_agents
 
 
 def maps_of(agents: int = 3) -> tuple[torch.Tensor, ...]:
@@ -70,3 +71,12 @@ def test_attention_looks_at_the_mask_and_learns() -> None:
 def test_nobody(kind: str) -> None:
     pooled, flags = AgentPooling(kind, 4)(*maps_of(0))
     assert pooled.shape == (1, 0, 2, 4) and flags.shape == (1, 0, 2)
+
+
+def test_an_agent_is_looked_up_in_the_map_whose_mask_covers_it() -> None:
+    maps, masks, shares = torch.randn(1, 1, 3, 4, 2, 2), torch.zeros(1, 1, 3, 4, 4), torch.zeros(1, 1, 3, 2, 2)
+    masks[0, 0, 0, :2, :2], masks[0, 0, 1, 2:, :] = 1, 0.6
+    shares[0, 0, 0, 0, 0], shares[0, 0, 1, 1, 0], shares[0, 0, 1, 0, 0], shares[0, 0, 2, 0, 1] = 1, 1, 0.5, 1
+    own = maps_of_agents(maps, masks, shares)
+    assert torch.equal(own[0, 0], maps[0, 0, [0, 1, 2]])  # the third is covered by none: the last map holds all others
+    assert torch.equal(maps_of_agents(maps[:, :, :1], masks[:, :, :1], shares)[0, 0], maps[0, 0, [0, 0, 0]])

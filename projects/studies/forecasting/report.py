@@ -1,0 +1,80 @@
+"""Study. In: the stored files. Out: the tables of docs/forecasting.md, between markers of their own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from mmengine.logging import print_log
+
+from projects.studies.fusion.results import spread
+from projects.studies.memory.report import write_tables
+
+from .rows import ROWS
+from .run import DECIDED, result_path
+
+MARKERS = ('<!-- study: begin -->', '<!-- study: end -->')
+SCORES = {'minADE_1': 'minADE_1', 'minADE_5': 'minADE_5', 'minADE_10': 'minADE_10', 'minFDE_1': 'minFDE_1',
+          'MissRateTopK_2_5': 'missed of 5', 'OffRoadRate': 'off road'}
+STRATA = {'brake': 'brakes', 'yield': 'yields', 'turn': 'turns', DECIDED: 'all three', 'keep': 'keeps on'}
+Found = Mapping[str, Sequence[Mapping[str, Any]]]
+
+
+def read_rows(results: Path) -> dict[str, list[dict[str, Any]]]:
+    """{row: what is stored of each finished seed}."""
+    return {row.name: [json.loads(path.read_text()) for seed in range(row.seeds)
+                       if (path := result_path(results, row.name, seed)).is_file()] for row in ROWS}
+
+
+def table(found: Found, columns: Mapping[str, str], part: str = 'scores') -> str:
+    """One line a row with means over its seeds, and half their range; '-' where a row does not have the score."""
+    lines = ['| forecast from | seeds | ' + ' | '.join(columns.values()) + ' |', '|---|---|' + '---|' * len(columns)]
+    for row in ROWS:
+        parts = [one[part] for one in found[row.name] if part in one]
+        cells = [_cell([one[name] for one in parts if name in one]) for name in columns]
+        lines.append(f'| {row.title} | {len(parts) or "not run"} | ' + ' | '.join(cells) + ' |')
+    return '\n'.join(lines)
+
+
+def _cell(values: Sequence[float]) -> str:
+    if not values:
+        return '-'
+    return f'{mean(values):.3f}' + (f' ± {spread(values) / 2:.3f}' if len(values) > 1 else '')
+
+
+def gains(found: Found, row: str, floor: str, name: str, part: str = 'scores') -> list[float]:
+    """How much lower a row's score is than the floor's, of each seed that both have, metres."""
+    low = {one['seed']: one['scores'][name] for one in found[floor]}
+    return [low[one['seed']] - one[part][name] for one in found[row] if part in one and one['seed'] in low]
+
+
+def verdicts(found: Found) -> list[str]:
+    """What the issue asks for, with what came out."""
+    lines = []
+    for name in (f'{DECIDED}/minADE_5', f'{DECIDED}/minFDE_1'):
+        said = f'{name.partition("/")[2]} where the scene decides'
+        for row, floor, part, what in (('masked', 'kinematics', 'scores', 'masked memory against kinematics alone'),
+                                       ('masked', 'mean', 'scores', 'masked against mean pooling'),
+                                       ('masked', 'kinematics', 'other', 'masked memory of another scene against kinematics')):
+            values = gains(found, row, floor, name, part)
+            if values:
+                lines.append(f'- {said}, {what}: lower by {", ".join(f"{value:+.3f}" for value in values)} m (each seed).')
+    return lines
+
+
+def write_report(results: Path, doc: Path) -> None:
+    """Rewrites the section of `doc`. UserError where it has no markers."""
+    found = read_rows(results)
+    counted = next((one['agents'] for row in found.values() for one in row), 0)
+    tables = '\n\n'.join([
+        f'{counted} agents of the validation scenes; metres, shares; mean and half the range over seeds.',
+        table(found, SCORES),
+        'minADE_5 by what the agent does:', table(found, {f'{name}/minADE_5': title for name, title in STRATA.items()}),
+        'minFDE_1 by what the agent does:', table(found, {f'{name}/minFDE_1': title for name, title in STRATA.items()}),
+        "minADE_5 with memory of another scene's rasters:",
+        table(found, {f'{name}/minADE_5': title for name, title in STRATA.items()}, 'other'), '\n'.join(verdicts(found))])
+    write_tables(doc, tables, MARKERS)
+    print_log(f'{sum(map(bool, found.values()))} of {len(ROWS)} rows written to {doc}', 'current')

@@ -1,0 +1,70 @@
+"""Study. What is compared: rows of what a forecast is made of, with the seeds and the budget of each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from projects.memfusion.runtime.errors import UserError
+from projects.studies.memory.rows import Budget
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        name: of its result files.
+        title: in the table.
+        seeds: how many it is trained with.
+        modes: M.
+        pooling: how memory is pooled; None is kinematics alone.
+        world: of WORLDS: what the rasters show.
+        devkit: the devkit's baseline that it is; nothing is trained then.
+    """
+
+    name: str
+    title: str
+    seeds: int = 1
+    modes: int = 5
+    pooling: str | None = None
+    world: str = 'plain'
+    devkit: str | None = None
+
+
+ROWS = (
+    Row('constant_velocity', 'constant velocity and heading (devkit)', devkit='ConstantVelocityHeading'),
+    Row('physics_oracle', 'physics oracle (devkit)', devkit='PhysicsOracle'),
+    Row('kinematics', 'GRU on kinematics', seeds=2),
+    Row('masked', '+ memory, masked', seeds=2, pooling='masked'),
+    Row('mean', '+ memory, mean over everything', seeds=2, pooling='mean'),
+    Row('center', '+ memory, centre', pooling='center'),
+    Row('map', '+ memory, masked, + map', pooling='masked', world='map'),
+    Row('kinematics_m1', 'GRU on kinematics, M = 1', modes=1),
+    Row('masked_m1', '+ memory, masked, M = 1', modes=1, pooling='masked'),
+    Row('kinematics_m10', 'GRU on kinematics, M = 10', modes=10),
+    Row('masked_m10', '+ memory, masked, M = 10', modes=10, pooling='masked'),
+)
+WORLDS = dict(plain='configs/forecasting/study_tiny-synthetic.py', map='configs/forecasting/study-map_tiny-synthetic.py')
+POOLINGS = ('masked', 'center', 'mean')
+"""What is stored of a trained memory."""
+
+
+MEMORY = Budget(iterations=300, clips=4)
+"""Clips a step, of every memory."""
+HEAD = Budget(iterations=1500, clips=128)
+"""Agents a step, of every row's head on the stored features."""
+
+
+def planned(names: Sequence[str] | None, seeds: Sequence[int] | None) -> list[tuple[Row, int]]:
+    """Rows and seeds in the order of their running: all first seeds first.
+
+    Raises:
+        UserError: naming an unknown row.
+    """
+    unknown = sorted(set(names or ()) - {row.name for row in ROWS})
+    if unknown:
+        raise UserError(f'no row {unknown[0]!r}; there are {", ".join(row.name for row in ROWS)}')
+    chosen = [row for row in ROWS if names is None or row.name in names]
+    return [(row, seed) for seed in (range(max(row.seeds for row in ROWS)) if seeds is None else seeds)
+            for row in chosen if seeds is not None or seed < row.seeds]

@@ -1,0 +1,76 @@
+"""Unit: the study of forecasting: clips that are turned stay true, other scenes' clips, rows, tables."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from forecast_agents import straight_agents
+
+from projects.memfusion.forecasting import bev_masks
+from projects.memfusion.runtime.errors import UserError
+from projects.memfusion.structures import Agents
+from projects.studies.forecasting.report import MARKERS, write_report
+from projects.studies.forecasting.rows import ROWS, planned
+from projects.studies.forecasting.world import ForecastWorld, flattened, picked, turned
+
+RANGE = (-32.0, -32.0, -5.0, 32.0, 32.0, 3.0)
+
+
+@pytest.mark.parametrize('quarters, mirrored', [(0, True), (1, False), (3, True)])
+def test_a_turned_clip_shows_its_agents_where_they_are(quarters: int, mirrored: bool) -> None:
+    agents = straight_agents([3.0, 6.0, 9.0], seed=1)
+    masks = bev_masks(agents, RANGE, (64, 64)).masks  # as rasters: what is seen of each agent
+    inputs = turned(dict(rasters=masks[:, :, :3], agents=agents), quarters, mirrored)
+    again = bev_masks(inputs['agents'], RANGE, (64, 64)).masks
+    overlap = (again * inputs['rasters']).sum(dim=(-2, -1)) / inputs['rasters'].sum(dim=(-2, -1))
+    assert overlap.min() > 0.8  # cells on the edge may fall either way
+    side = -1 if mirrored else 1
+    assert torch.equal(inputs['agents'].future_xy, agents.future_xy * torch.tensor([side, 1]))
+    assert torch.equal(agents.boxes, straight_agents([3.0, 6.0, 9.0], seed=1).boxes)
+
+
+def test_worlds_give_batches_and_other_scenes() -> None:
+    scenes = [straight_agents([1.0] * count, scene=str(row), seed=row) for row, count in enumerate((2, 0, 3))]
+    world = ForecastWorld(torch.arange(3.0).view(3, 1, 1, 1, 1).expand(3, 3, 3, 4, 4).half(), scenes, ['a', 'a', 'b'])
+    assert world.of_other_scenes() == [2, 2, 0]
+    inputs = world.batch([2, 0], donors=[0, 2])
+    assert inputs['rasters'][:, 0, 0, 0, 0].tolist() == [0, 2] and inputs['clip_shape'] == (2, 3)
+    assert inputs['agents'].tokens == (scenes[2].tokens[0], scenes[0].tokens[0])
+    every = flattened(scenes)
+    assert every.tokens == ((*scenes[0].tokens[0], *scenes[2].tokens[0]),)
+    assert torch.equal(every.boxes, torch.cat([scenes[0].boxes, scenes[2].boxes], dim=1))
+    batch = Agents.cat(scenes)
+    assert torch.equal(batch.boxes[batch.valid], every.boxes[0])  # the order of stored features
+    some = picked(every, torch.tensor([4, 0]))
+    assert some.tokens == ((scenes[2].tokens[0][2], scenes[0].tokens[0][0]),)
+    assert torch.equal(some.future_xy[0], every.future_xy[0, [4, 0]]) and replace(some).num_frames == 3
+
+
+def test_rows_are_planned_first_seeds_first() -> None:
+    plan = [(row.name, seed) for row, seed in planned(None, None)]
+    assert plan[:len(ROWS)] == [(row.name, 0) for row in ROWS] and plan[len(ROWS):] == [
+        (row.name, 1) for row in ROWS if row.seeds == 2]
+    assert [(row.name, seed) for row, seed in planned(['mean'], [3])] == [('mean', 3)]
+    with pytest.raises(UserError, match="no row 'medium'"):
+        planned(['medium'], None)
+
+
+def test_the_report_says_what_memory_adds_and_what_another_scene_leaves(tmp_path: Path) -> None:
+    names = [f'{stratum}{score}' for stratum in ('', 'decided/', 'brake/') for score in ('minADE_5', 'minFDE_1')]
+    for row, value in (('kinematics', 3.0), ('masked', 2.5), ('mean', 2.9)):
+        for seed in (0, 1):
+            part = dict(row=row, seed=seed, agents=10, scores={name: value + 0.1 * seed for name in names})
+            if row != 'kinematics':
+                part['other'] = {name: 3.2 for name in names}
+            (tmp_path / f'{row}-{seed}.json').write_text(json.dumps(part))
+    doc = tmp_path / 'doc.md'
+    doc.write_text('before\n' + '\n'.join(MARKERS) + '\nafter\n')
+    write_report(tmp_path, doc)
+    text = doc.read_text()
+    assert '| + memory, masked | 2 | - | 2.550 ± 0.050 |' in text and '| + memory, centre | not run |' in text
+    assert 'masked memory against kinematics alone: lower by +0.500, +0.500 m' in text
+    assert 'masked memory of another scene against kinematics: lower by -0.200, -0.100 m' in text
