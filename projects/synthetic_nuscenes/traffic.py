@@ -23,6 +23,8 @@ _HEADWAY_S, _MIN_GAP_M, _LINE_GAP_M = 1.2, 2.5, 0.5
 _HARDEST_MPS2, _MOST_MPS2 = -6.0, 1.6
 # A driver looks so far ahead in time for those who cross, and no longer stops where it would take more than this.
 _ANTICIPATION_S, _MARGIN_S, _STOPPABLE_MPS2 = 4.5, 0.5, 5.0
+# Those who turn still meet the stop line of their junction after they have left the lane, and none further along the road.
+_OWN_LINE_M = 12.0
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def simulate(vehicles: Sequence[Vehicle], crossings: Sequence[Crossing], times_s
         pull = _interaction(speed, speed - speed[leader], gap, _MIN_GAP_M)
         follows = pull > np.maximum(0.15, 1 - free)
         reason = np.where(follows, LEADER, FREE)
-        line = _line_gap(crossings, t_s, place, speed, length, direction)
+        line = _line_gap(crossings, t_s, place, speed, length, direction, leaves)
         push = _interaction(speed, speed, line, _LINE_GAP_M)
         reason = np.where((push > np.maximum(pull, 0.15)), CROSSING, reason)
         acceleration = np.clip(_ACCELERATION_MPS2 * (free - np.maximum(pull, push)), _HARDEST_MPS2, _MOST_MPS2)
@@ -132,7 +134,7 @@ def simulate(vehicles: Sequence[Vehicle], crossings: Sequence[Crossing], times_s
 
 
 def _line_gap(crossings: Sequence[Crossing], t_s: float, place: FloatArray, speed: FloatArray, length: FloatArray,
-              direction: np.ndarray) -> FloatArray:
+              direction: np.ndarray, leaves: FloatArray) -> FloatArray:
     """(N,) metres to the stop line at which each has to wait now, inf where none."""
     nearest = np.full(len(place), np.inf)
     for crossing in crossings:
@@ -142,6 +144,7 @@ def _line_gap(crossings: Sequence[Crossing], t_s: float, place: FloatArray, spee
         passed_s = (crossing.clear_m - place + length / 2) / np.maximum(speed, 0.5)
         in_time = passed_s < crossing.first_s - _MARGIN_S - t_s
         stoppable = speed**2 / (2 * np.maximum(gap, 0.1)) < _STOPPABLE_MPS2
-        waits = (direction == crossing.direction) & (gap > -0.3) & ~in_time & stoppable
+        meets = (direction == crossing.direction) & (crossing.line_m < leaves + _OWN_LINE_M)
+        waits = meets & (gap > -0.3) & ~in_time & stoppable
         nearest = np.where(waits, np.minimum(nearest, gap), nearest)
     return nearest

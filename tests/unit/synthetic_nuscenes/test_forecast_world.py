@@ -79,6 +79,8 @@ def test_vehicle_waits_at_the_line_while_somebody_crosses_and_goes_on():
     assert 56.0 < places[0][waiting].max() + 2.3 <= 60.0 and traffic.speeds_mps[0, -1] > 6.0
     elsewhere, later = Crossing(-1, 60.0, 75.0, 7.0, 13.0), Crossing(1, 60.0, 75.0, 15.0, 17.0)
     free, _ = run([Vehicle(path, 1, 0.0, 8.0, 4.6, 'car')], [elsewhere, later])
+    turned, _ = run([Vehicle(path, 1, 0.0, 8.0, 4.6, 'car', 0, 40.0)], [Crossing(1, 60.0, 75.0, 7.0, 13.0)])
+    np.testing.assert_array_equal(turned.speeds_mps, free.speeds_mps)  # has left the road before
     np.testing.assert_allclose(free.speeds_mps, 8.0, atol=0.5)  # another lane's, and one that it passes long before
 
 
@@ -117,6 +119,29 @@ def test_nobody_overlaps_and_reasons_are_there(scenes):
         ego = np.stack(scene.ego_motion.pose(times), axis=-1)
         ego[:, :2] += EGO_CENTER_AHEAD_M * np.stack([np.cos(ego[:, 2]), np.sin(ego[:, 2])], -1)
         assert not rectangles_overlap(tracks, halves[:, None], ego[None], np.array(EGO_SIZE_LW_M) / 2).any()
+
+
+def test_who_is_braked_for_and_yielded_to_is_there(scenes):
+    """Hard braking for a leader: somebody, maybe the ego, is ahead. For who crosses: they are near or come within 5 s."""
+    checked = {LEADER: 0, CROSSING: 0}
+    for scene in scenes:
+        across = [agent for agent in scene.agents if agent.name not in scene.maneuvers and not agent.is_static()]
+        for agent in (agent for agent in scene.agents if agent.name in scene.maneuvers):
+            log = scene.maneuvers[agent.name]
+            for index in np.flatnonzero((np.gradient(log.speeds_mps, log.times_s) < -1.0) & (log.times_s > 0.0))[::3]:
+                t_s, reason = float(log.times_s[index]), int(log.reasons[index])
+                center, yaw = agent.pose(t_s)
+                if reason == LEADER:
+                    others = [other.pose(t_s)[0] for other in scene.agents if other.name in scene.maneuvers]
+                    offset = np.array([*others, scene.ego_pose(t_s)[:3, 3]])[:, :2] - center[:2]
+                    along = offset @ [np.cos(yaw), np.sin(yaw)]
+                    assert ((along > 2.0) & (along < 60.0) & (along > 0.6 * np.hypot(*offset.T))).any(), (agent.name, t_s)
+                elif reason == CROSSING:
+                    places = np.array([other.pose(t_s + later)[0] for other in across for later in (0.0, 2.5, 5.0)])
+                    assert np.hypot(*(places - center)[:, :2].T).min() < 25.0, (agent.name, t_s)
+                if reason in checked:
+                    checked[reason] += 1
+    assert min(checked.values()) > 20
 
 
 def test_maneuvers_are_what_constant_velocity_does_not_foretell(scenes):

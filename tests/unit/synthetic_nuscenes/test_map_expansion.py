@@ -10,6 +10,7 @@ from nuscenes.map_expansion import map_api
 from nuscenes.map_expansion.map_api import NuScenesMap
 from nuscenes.nuscenes import NuScenes
 from nuscenes.prediction import PredictHelper
+from nuscenes.prediction.input_representation.agents import AgentBoxesWithFadedHistory
 from nuscenes.prediction.input_representation.static_layers import StaticLayerRasterizer
 
 from projects.synthetic_nuscenes.map_expansion import CANVAS_EDGES_M, arcline_path
@@ -93,8 +94,10 @@ def test_arcs_by_hand():
     np.testing.assert_allclose(line[-1], path[-1], atol=1e-6)
 
 
-def test_the_devkits_rasterizer_draws_the_street(helper, futures):
+def test_the_devkits_rasterizers_draw_the_street_and_the_agent(helper, futures):
     instance, sample = next(iter(futures)).split('_')
     picture = StaticLayerRasterizer(helper, resolution=0.5).make_representation(instance, sample)
     assert picture.shape == (100, 100, 3)
     assert 0.2 < (picture.max(axis=-1) > 0).mean() < 0.9 and (picture[75:85, 45:55].max(axis=-1) > 0).all()
+    agents = AgentBoxesWithFadedHistory(helper, seconds_of_history=1, resolution=0.5).make_representation(instance, sample)
+    assert agents.shape == (100, 100, 3) and tuple(agents[80, 50]) == (255, 0, 0)  # the agent itself, in red
