@@ -45,8 +45,8 @@ def test_finished_rows_and_those_of_fewer_seeds_are_skipped(tmp_path, monkeypatc
         raise AssertionError('nothing is to be done')
 
     monkeypatch.setattr(copying, 'make_data', fail)
-    rows = choose_rows(['copy', 'copy_stack8'], copying.ROWS)
-    store(tmp_path, 'copy', 2, {})
+    rows = choose_rows(['copy_world', 'copy_stack8'], copying.ROWS)
+    store(tmp_path, 'copy_world', 2, {})
     copying.run_seed(tmp_path, tmp_path, tmp_path, 2, rows)  # the stack of eight has one seed
     with pytest.raises(AssertionError, match='nothing is to be done'):
         copying.run_seed(tmp_path, tmp_path, tmp_path, 1, rows)
@@ -59,15 +59,15 @@ def test_the_report_says_means_gains_and_what_was_wanted(tmp_path):
         copying_report.write_report(tmp_path / 'rows', doc)
     for seed, shift in ((0, 0.0), (1, 0.02)):
         store(tmp_path / 'rows', copying.PLAIN, seed, scores_of(shift))
-        store(tmp_path / 'rows', 'copy', seed, scores_of(shift + 0.1))
+        store(tmp_path / 'rows', 'copy_world', seed, scores_of(shift + 0.1))
     store(tmp_path / 'rows', copying.STACK, 0, scores_of(0.05))
     copying_report.write_report(tmp_path / 'rows', doc)
-    text = doc.read_text()
+    text, title = doc.read_text(), 'copy, 3 slots, what leaves them in a world map'
     assert text.startswith('before') and text.endswith('after\n') and 'outdated' not in text
-    assert '| copy, 3 slots | 2 | 500 | 41.0 ± 1.0 |' in text and '| stack of 4 | 1 | 500 | 35.0 |' in text
-    assert '| copy, 3 slots | own | +10.0 ± 0.0 |' in text and '| copy, 3 slots | other | - | -21.0 ± 1.0 | - |' in text
-    assert '- copy, 3 slots over stack of 4, hidden to 2 s: +6.0 (beyond the seeds)' in text
-    assert 'of 40 boxes hidden for up to 2 s and 40 for 2 to 6 s' in text and 'Not run yet: copy, 6 slots' in text
+    assert f'| {title} | 2 | 250 | 41.0 ± 1.0 |' in text and '| stack of 4 | 1 | 250 | 35.0 |' in text
+    assert f'| {title} | own | +10.0 ± 0.0 |' in text and f'| {title} | other | - | -21.0 ± 1.0 | - |' in text
+    assert f'- {title} over stack of 4, hidden to 2 s: +6.0 (beyond the seeds)' in text
+    assert 'of 40 boxes hidden for up to 2 s and 40 for 2 to 6 s' in text and 'Not run yet: stack of 4, given' in text
     assert '+10.0 over the best plain detector' in text
 
 
