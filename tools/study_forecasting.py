@@ -1,7 +1,8 @@
 """Measures what memory knows of where agents will go, on the synthetic forecast world; writes docs/forecasting.md's tables.
 
 Per seed a light memory learns to forecast on the clips' rasters, and its features of every agent are stored; every row then
-trains a head on them. Finished rows are stored in --results and skipped, so the command may be stopped and given again.
+trains a head on them. With --shared, detectors learn boxes and futures, together and alone. Finished rows are stored in
+--results and skipped, so the command may be stopped and given again.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--doc', type=Path, default=Path('docs/forecasting.md'), help='document whose section is rewritten')
     parser.add_argument('--rows', nargs='+', help='names of rows; default: all')
     parser.add_argument('--seeds', type=int, nargs='+', help='default: those of each row')
+    parser.add_argument('--shared', action='store_true', help='train one detector for boxes and futures, and each alone, '
+                        'and nothing else')
     parser.add_argument('--memory-steps', type=int, help='optimizer steps of every memory')
     parser.add_argument('--head-steps', type=int, help='optimizer steps of every head')
     parser.add_argument('--report-only', action='store_true', help='run nothing, write the document')
@@ -53,6 +56,7 @@ def main() -> None:
     from projects.studies.forecasting.report import write_report
     from projects.studies.forecasting.rows import HEAD, MEMORY, planned
     from projects.studies.forecasting.run import run_rows
+    from projects.studies.forecasting.shared import run_shared
     from projects.studies.forecasting.world import make_world
 
     plan = planned(args.rows, args.seeds)
@@ -61,7 +65,10 @@ def main() -> None:
         memory, head = (replace(budget, iterations=given or budget.iterations)
                         for budget, given in ((MEMORY, args.memory_steps), (HEAD, args.head_steps)))
         make_world(args.data_root)
-        run_rows(args.data_root, args.out, args.results, plan, memory, head)
+        if args.shared:
+            run_shared(args.data_root.resolve(), args.out / 'shared', args.results)
+        else:
+            run_rows(args.data_root, args.out, args.results, plan, memory, head)
     if not args.no_report:
         write_report(args.results, args.doc)
 

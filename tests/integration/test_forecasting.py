@@ -21,7 +21,7 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
 from projects.memfusion import register  # noqa: F401 - fills the registries
-from projects.memfusion.forecasting import bev_masks
+from projects.memfusion.forecasting import bev_masks, image_masks
 from projects.memfusion.metrics.forecast_metric import read_submission
 from projects.memfusion.runtime.run_checks import check_run
 from projects.memfusion.runtime.runner import MemFusionRunner
@@ -43,6 +43,8 @@ def nano(leaf: str, root: Path, folder: Path) -> Config:
         for step in loader.dataset.pipeline:
             if step.type == 'RasterizePoints':
                 step.shape = (64, 64)
+            if step.type == 'ResizeImages':
+                step.width = 64
     for evaluator in (one for phase in ('val', 'test') for one in (
             cfg[f'{phase}_evaluator'] if isinstance(cfg[f'{phase}_evaluator'], list) else [cfg[f'{phase}_evaluator']])):
         evaluator.update(data_root=f'{root}/', off_road=False, split='val')
@@ -177,6 +179,32 @@ def of_a_detector(leaf: str, root: Path, folder: Path):
     model = MODELS.build(cfg.model)
     data = model.data_preprocessor(pseudo_collate([DATASETS.build(cfg.test_dataloader.dataset)[0]]))
     return model, {**data['inputs'], 'data_samples': data['data_samples']}, data['inputs']['agents']
+
+
+@torch.no_grad()
+def test_xmem_follows_agents_through_a_camera(forecast_root, tmp_path) -> None:
+    init_default_scope('mmdet3d')
+    cfg = nano('xmem-camera_masked-m5_tiny-synthetic.py', forecast_root, tmp_path)
+    cfg.model.features.stream.network.update(bev_shape=(64, 64), key_dim=8, value_dim=16, hidden_dim=8)
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model).eval()
+    dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    data = model.data_preprocessor(pseudo_collate([dataset[len(dataset) - 1]]))  # the first has no past
+    inputs, agents = data['inputs'], data['inputs']['agents']
+    features, flags = model.features(inputs, agents)
+    where = image_masks(agents, inputs['calibration'], 0, (64, 64))
+    # by the raw calibration, a frame and agent at a time: the middle of a box that the camera sees lies in its mask
+    middles = agents.boxes[0].transpose(0, 1).float()[..., :3]
+    middles[..., 2] += agents.boxes[0].transpose(0, 1)[..., 5].float() / 2
+    pixels, _, seen = inputs['calibration'].project(middles)
+    seen = seen[:, 0] & where.there[0]
+    assert seen.any() and not seen.all()
+    for t, agent in seen.nonzero().tolist():
+        column, row = pixels[t, 0, agent].floor().long().tolist()
+        assert where.masks[0, t, agent, row, column] == 1 and flags[0, agent, t] == 1
+    sizes = where.masks[0].sum(dim=(-2, -1))
+    assert not sizes[~where.there[0]].any() and sizes.max() < 64 * 64 / 2
+    assert features.isfinite().all() and torch.equal(flags[0].T > 0, sizes > 0)
 
 
 @torch.no_grad()

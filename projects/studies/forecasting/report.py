@@ -15,6 +15,7 @@ from projects.studies.memory.report import write_tables
 
 from .rows import ROWS
 from .run import DECIDED, result_path
+from .shared import shared_table
 
 MARKERS = ('<!-- study: begin -->', '<!-- study: end -->')
 SCORES = {'minADE_1': 'minADE_1', 'minADE_5': 'minADE_5', 'minADE_10': 'minADE_10', 'minFDE_1': 'minFDE_1',
@@ -75,6 +76,7 @@ def write_report(results: Path, doc: Path) -> None:
         'minADE_5 by what the agent does:', table(found, {f'{name}/minADE_5': title for name, title in STRATA.items()}),
         'minFDE_1 by what the agent does:', table(found, {f'{name}/minFDE_1': title for name, title in STRATA.items()}),
         "minADE_5 with memory of another scene's rasters:",
-        table(found, {f'{name}/minADE_5': title for name, title in STRATA.items()}, 'other'), '\n'.join(verdicts(found))])
+        table(found, {f'{name}/minADE_5': title for name, title in STRATA.items()}, 'other'), '\n'.join(verdicts(found)),
+        'One network for boxes and futures, and each task alone (one seed):', shared_table(results)])
     write_tables(doc, tables, MARKERS)
     print_log(f'{sum(map(bool, found.values()))} of {len(ROWS)} rows written to {doc}', 'current')

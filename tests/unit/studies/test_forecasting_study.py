@@ -13,6 +13,7 @@ from forecast_agents import straight_agents
 from projects.memfusion.forecasting import bev_masks
 from projects.memfusion.runtime.errors import UserError
 from projects.memfusion.structures import Agents
+from projects.studies.forecasting import shared
 from projects.studies.forecasting.report import MARKERS, write_report
 from projects.studies.forecasting.rows import ROWS, planned
 from projects.studies.forecasting.world import ForecastWorld, flattened, picked, turned
@@ -74,3 +75,32 @@ def test_the_report_says_what_memory_adds_and_what_another_scene_leaves(tmp_path
     assert '| + memory, masked | 2 | - | 2.550 ± 0.050 |' in text and '| + memory, centre | not run |' in text
     assert 'masked memory against kinematics alone: lower by +0.500, +0.500 m' in text
     assert 'masked memory of another scene against kinematics: lower by -0.200, -0.100 m' in text
+
+
+def test_tasks_start_from_stage_one_and_are_tested_by_their_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def run_tool(tool: str, config: str, *more: str) -> None:
+        folder = Path(more[more.index('--work-dir') + 1])
+        calls.append((Path(tool).stem, Path(config).stem, [one for one in more if one.startswith('load_from')]))
+        if tool.endswith('train.py'):
+            (folder / 'last_checkpoint').write_text(f'{folder.name}.pth')
+        else:
+            (folder / '20260101').mkdir(parents=True)
+            boxes = 'boxes' in config or 'perception' in config
+            scores = {'NuScenes metric/NDS': 0.25} if boxes else {'forecast/minADE_5': 1.5, 'detected/recall': 0.8, 'time': 1.0}
+            (folder / '20260101' / '20260101.json').write_text(json.dumps(scores))
+
+    monkeypatch.setattr(shared, 'run_tool', run_tool)
+    for _ in range(2):  # what is finished is not done again
+        shared.run_shared(tmp_path / 'world', tmp_path / 'out', tmp_path / 'results')
+    start = ['load_from=shared_start.pth']
+    assert calls == [
+        ('train', 'shared-perception', []), ('test', 'shared-perception', []),
+        ('train', 'shared-boxes-alone', start), ('test', 'shared-perception', []),
+        ('train', 'shared-futures', start), ('test', 'shared-futures', []),
+        ('train', 'shared-all', start), ('test', 'shared-all', []), ('test', 'shared-boxes', [])]
+    lines = shared.shared_table(tmp_path / 'results').splitlines()
+    assert lines[-1] == '| both on one network | 0.250 | - | 1.500 | - | - | - | 0.800 |'
+    assert lines[2] == '| stage 1: boxes | 0.250 | - | - | - | - | - | - |'
+    assert f'{tmp_path}/world/' in (tmp_path / 'out' / 'shared_both' / 'shared-all.py').read_text()

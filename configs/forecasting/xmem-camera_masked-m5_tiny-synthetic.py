@@ -1,0 +1,15 @@
+# Kinematics and XMem on the front camera's images, frozen (stage 1); what the camera does not see has flag 0. Weights:
+# --cfg-options model.features.stream.network.checkpoint=XMem.pth
+_base_ = ['../_base_/datasets/synthetic_forecast_camera.py', '../_base_/models/forecaster_kinematics.py',
+          '../_base_/schedules/forecast_12e.py', '../_base_/forecast_runtime.py']
+train_dataloader = dict(batch_size=8)
+model = dict(
+    features=dict(
+        type='MemoryAgentFeatures', source='camera', pooling='masked',
+        stream=dict(
+            type='AgentStream',
+            network=dict(type='ImageMemoryNetwork', in_channels=3, adapter=False, bev_shape=(224, 352)))),
+    data_preprocessor=dict(**_base_.img_norm_cfg))
+val_evaluator = dict(data_root={{_base_.data_root}})
+test_evaluator = dict(
+    data_root={{_base_.data_root}}, strata={{_base_.data_root}} + 'maps/prediction/maneuvers.json')
