@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ class Batch:
 
     Attributes:
         inputs: of the model's forward.
-        places: (N, 2) row and position of each question's answer.
+        places: (N, 2) row and position of each question's last word, after which the answer comes.
         answers: (N,) index among the candidates; candidates: (N, most) words, padded with -1.
         kinds: of each question.
     """
@@ -51,9 +52,12 @@ class Batcher:
         self.camera_tokens = row.spatial.get('connector', {}).get('type') == 'camera_prefix'
         self.poses = _poses(rooms.poses, row.poses, seed)
 
-    def __call__(self, chosen: np.ndarray, kinds: tuple[str, ...], most: int, rng: np.random.Generator | None = None) -> Batch:
-        """Questions of these kinds of these rooms; `rng` picks at most so many of a room, without it the first are taken."""
-        asked = [self._some([one for one in self.rooms.asked[room] if one.kind in kinds], most, rng) for room in chosen]
+    def __call__(self, chosen: np.ndarray, kinds: tuple[str, ...], each: int | None = None,
+                 rng: np.random.Generator | None = None) -> Batch:
+        """Questions of these kinds of these rooms: all, or at most `each` of a kind and room, which `rng` picks."""
+        asked = [[one for one in self.rooms.asked[room] if one.kind in kinds] for room in chosen]
+        if each is not None and rng is not None:
+            asked = [_some(questions, each, rng) for questions in asked]
         prefix, places = self._prefix()
         rows = [self._row(prefix, places, questions) for questions in asked]
         length = max(len(row[0]) for row in rows)
@@ -70,9 +74,6 @@ class Batcher:
         inputs = dict(input_ids=words, position_ids=position, attention_mask=_mask(owner), **self._seen(words, chosen))
         return Batch(inputs, torch.tensor(at), torch.tensor([one.candidates.index(one.answer) for one in flat]),
                      self._candidates(flat), [one.kind for one in flat])
-
-    def _some(self, asked: list[Asked], most: int, rng: np.random.Generator | None) -> list[Asked]:
-        return asked[:most] if rng is None else [asked[place] for place in rng.permutation(len(asked))[:most]]
 
     def _prefix(self) -> tuple[Tensor, Tensor]:
         """Words (p,) and positions (3, p) of what stands before the questions."""
@@ -95,7 +96,7 @@ class Batcher:
         numbers, position, owner, answers = [prefix], [places], [torch.full((len(prefix),), -1)], []
         length = len(prefix)
         for number, one in enumerate(asked):
-            own = torch.tensor([*(word[each] for each in one.words), word['<answer>']])
+            own = torch.tensor([word[each] for each in one.words])
             numbers.append(own)
             position.append((start + torch.arange(len(own))).expand(3, -1))
             owner.append(torch.full((len(own),), number))
@@ -124,6 +125,17 @@ class Batcher:
         for number, one in enumerate(asked):
             found[number, :len(one.candidates)] = torch.tensor([self.vocabulary.number[each] for each in one.candidates])
         return found
+
+
+def _some(asked: list[Asked], each: int, rng: np.random.Generator) -> list[Asked]:
+    """At most so many of each kind, in random order."""
+    taken: Counter[str] = Counter()
+    some = []
+    for place in rng.permutation(len(asked)):
+        taken[asked[place].kind] += 1
+        if taken[asked[place].kind] <= each:
+            some.append(asked[place])
+    return some
 
 
 def _mask(owner: Tensor) -> Tensor:

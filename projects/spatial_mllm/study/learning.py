@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,35 +15,42 @@ from torch import Tensor, nn
 from transformers import Qwen2_5_VLConfig
 
 from projects.spatial_mllm.model.spatial_qwen import SpatialQwen25
+from projects.spatial_mllm.rooms.furniture import NAMES
 from projects.spatial_mllm.study.batches import Batch, Batcher
-from projects.spatial_mllm.study.data import MERGE, PATCH, Rooms
+from projects.spatial_mllm.study.data import MERGE, PATCH
 from projects.spatial_mllm.study.rows import Row
-from projects.spatial_mllm.study.words import Vocabulary
+from projects.spatial_mllm.study.words import CLASSES, Vocabulary
 
 KINDS = {'other': 'ego direction', 'object_rel_direction_easy': 'relative direction',
          'object_rel_distance': 'relative distance', 'object_abs_distance': 'absolute distance', 'object_counting': 'count',
          'obj_appearance_order': 'order', 'exist': 'exist'}
 """Kinds of questions that are learned, and their columns."""
 LATER = ('object_rel_direction_easy', 'object_rel_distance')
-"""Kinds that are learned in the second stage alone: all at once, none is."""
+"""Kinds that are learned in the last stage alone: all at once, none is."""
+STAGES = (tuple(kind for kind in KINDS if kind not in LATER), tuple(KINDS))
 HIDDEN, _TOWER = 128, dict(depth=2, hidden_size=64, intermediate_size=128, num_heads=4)
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long a row learns: steps of the two stages, rooms of a step, questions of a room, the highest rate."""
+    """How long a row learns: steps of the two stages, rooms of a step, questions of a room and kind, the
+    highest rate."""
 
-    steps: tuple[int, int] = (600, 600)
+    steps: tuple[int, int] = (600, 700)
     rooms: int = 8
-    questions: int = 24
-    rate: float = 1e-3
+    each: int = 5
+    rate: float = 2e-3
 
 
-def build_network(vocabulary: Vocabulary, row: Row, seed: int) -> SpatialQwen25:
-    """A Qwen2.5-VL of about half a million parameters with what the row adds; half of the rotary channels are time's."""
+def build_network(vocabulary: Vocabulary, row: Row, seed: int, shown: Tensor | None = None) -> SpatialQwen25:
+    """A Qwen2.5-VL of about half a million parameters with what the row adds; half of the rotary channels are time's.
+
+    Words begin as large as vision tokens, and the name of a thing as what shows it, `shown` (categories, HIDDEN).
+    """
     number = vocabulary.number
     config = Qwen2_5_VLConfig(
         text_config=dict(vocab_size=len(vocabulary), hidden_size=HIDDEN, intermediate_size=2 * HIDDEN,
+                         initializer_range=HIDDEN ** -0.5,
                          num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=4,
                          rope_scaling=dict(type='mrope', mrope_section=[8, 4, 4])),
         vision_config=dict(_TOWER, patch_size=PATCH, spatial_merge_size=MERGE, temporal_patch_size=2, window_size=56,
@@ -52,7 +59,11 @@ def build_network(vocabulary: Vocabulary, row: Row, seed: int) -> SpatialQwen25:
         vision_end_token_id=number['<end>'])
     config.spatial = dict(row.spatial)
     torch.manual_seed(seed)
-    return SpatialQwen25(config)
+    network = SpatialQwen25(config)
+    words = nn.init.normal_(network.get_input_embeddings().weight.data)
+    if shown is not None:
+        words[[number[name] for name in NAMES]] = shown
+    return network
 
 
 class Learner(nn.Module):
@@ -67,7 +78,7 @@ class Learner(nn.Module):
         super().__init__()
         network.model.visual.requires_grad_(False)
         self.network = network
-        self.place = nn.Parameter(torch.randn(cells, HIDDEN) * 0.02)
+        self.place = nn.Parameter(torch.randn(cells, HIDDEN) / 2)
 
     def forward(self, batch: Batch) -> Tensor:
         """(N, most) scores of the candidates of all questions; -inf where there is none."""
@@ -80,21 +91,28 @@ class Learner(nn.Module):
         return scores.masked_fill(batch.candidates < 0, -math.inf)
 
 
+def _weights(batch: Batch) -> Tensor:
+    """All kinds weigh the same, and of a kind whose answers are always the same words all answers."""
+    words = batch.candidates.gather(1, batch.answers[:, None])[:, 0].tolist()
+    groups = [(kind, word if kind in CLASSES else -1) for kind, word in zip(batch.kinds, words)]
+    sizes, answers = Counter(groups), Counter(kind for kind, _ in set(groups))
+    return torch.tensor([1 / (sizes[group] * answers[group[0]]) for group in groups])
+
+
 def learn(learner: Learner, batcher: Batcher, schedule: Schedule, seed: int) -> float:
-    """Both stages; each warms up and cools down. Returns seconds."""
+    """Both stages, each of which warms up and cools down; all kinds weigh the same. Returns seconds."""
     started = time.monotonic()
     rng = np.random.default_rng(seed)
     parameters = [parameter for parameter in learner.parameters() if parameter.requires_grad]
-    for stage, steps in enumerate(schedule.steps):
-        kinds = tuple(kind for kind in KINDS if stage or kind not in LATER)
-        optimizer = torch.optim.AdamW(parameters, lr=schedule.rate, betas=(0.9, 0.98), weight_decay=0.01)
+    for kinds, steps in zip(STAGES, schedule.steps):
+        optimizer = torch.optim.AdamW(parameters, lr=schedule.rate, betas=(0.9, 0.98), weight_decay=0.05)
         for step in range(steps):
-            warm, cool = min(1.0, (step + 1) / (0.05 * steps)), 0.5 * (1 + math.cos(math.pi * step / steps))
             for group in optimizer.param_groups:
-                group['lr'] = schedule.rate * min(warm, 0.05 + 0.95 * cool)
+                group['lr'] = schedule.rate * min(1.0, (step + 1) / 20, 2 * (1 - step / steps))
             rooms = rng.choice(len(batcher.rooms), min(schedule.rooms, len(batcher.rooms)), replace=False)
-            batch = batcher(rooms, kinds, schedule.questions, rng)
-            loss = F.cross_entropy(learner(batch), batch.answers)
+            batch = batcher(rooms, kinds, schedule.each, rng)
+            weight = _weights(batch)
+            loss = (F.cross_entropy(learner(batch), batch.answers, reduction='none') * weight).sum() / weight.sum()
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -107,13 +125,9 @@ def accuracies(learner: Learner, batcher: Batcher, rooms_at_once: int = 16) -> d
     """Kind -> share of right answers over all questions of all rooms, and how many there are."""
     right: dict[str, list[bool]] = defaultdict(list)
     for start in range(0, len(batcher.rooms), rooms_at_once):
-        batch = batcher(np.arange(start, min(start + rooms_at_once, len(batcher.rooms))), tuple(KINDS), 1000)
+        batch = batcher(np.arange(start, min(start + rooms_at_once, len(batcher.rooms))), tuple(KINDS))
         hits = learner(batch).argmax(1) == batch.answers
         for kind, hit in zip(batch.kinds, hits.tolist()):
             right[kind].append(hit)
     return {kind: dict(accuracy=sum(right[kind]) / len(right[kind]), count=len(right[kind])) for kind in KINDS if right[kind]}
 
-
-def all_asked(*splits: Rooms) -> Vocabulary:
-    """The words of all questions."""
-    return Vocabulary([one for rooms in splits for room in rooms.asked for one in room])

@@ -1,24 +1,30 @@
-"""Spatial: study. In: finished rows. Out: their table in a document, between its two marks."""
+"""Spatial: study. In: finished rows. Out: their tables in a document, between its two marks."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from projects.spatial_mllm.rooms.output_folder import write_whole
+from projects.spatial_mllm.study.data import SAMPLERS
 from projects.spatial_mllm.study.learning import KINDS
-from projects.spatial_mllm.study.rows import ROWS
+from projects.spatial_mllm.study.probes import PROBES
+from projects.spatial_mllm.study.rows import PROBED, ROWS, SAMPLED, Row, choose_rows
 
 CHANCE = {'other': 1 / 3, 'object_rel_direction_easy': 1 / 2, 'object_rel_distance': 1 / 2, 'object_abs_distance': 1 / 3,
           'object_counting': 1 / 4, 'obj_appearance_order': 1 / 2, 'exist': 1 / 2}
 BOUND = 0.95
 """Of `exist`: a model below that does not see, and says nothing about poses."""
+Accuracies = Mapping[str, Mapping[str, Any]]
+_POSED = ('other', 'object_rel_direction_easy', 'object_rel_distance', 'object_abs_distance')
+"""Kinds that a pose helps to answer."""
 _BEGIN, _END = '<!-- study: begin -->', '<!-- study: end -->'
 
 
 def write_report(results: Path, document: Path) -> None:
-    """Puts the table of all finished rows between the document's marks.
+    """Puts the tables of all finished rows between the document's marks.
 
     Raises:
         ValueError: the document has no marks.
@@ -31,22 +37,59 @@ def write_report(results: Path, document: Path) -> None:
 
 
 def table(results: Path) -> str:
-    """Accuracies on the test rooms, a row's seeds side by side; rows that have not bound are marked."""
+    """Accuracies on the test rooms, a row's seeds side by side; then of other rooms, then of frames that samplers chose."""
+    parts = [_rows(results), _probes(results), _samplers(results)]
+    return '\n\n'.join('\n'.join(part) for part in parts if part)
+
+
+def _rows(results: Path) -> list[str]:
     lines = ['| row | ' + ' | '.join(f'{column} ({CHANCE[kind]:.2f})' for kind, column in KINDS.items()) + ' |',
              '|---' * (len(KINDS) + 1) + '|']
+    missing = []
     for row in ROWS:
-        seeds = [json.loads(path.read_text())['test'] for path in sorted(results.glob(f'{row.name}-*.json'))]
+        seeds = [found['test'] for found in _found(results, row.name)]
         if seeds:
-            blind = row.video and row.images and min(_of(seed, 'exist') or 0.0 for seed in seeds) < BOUND
-            cells = [' '.join(_shown(seed, kind) for seed in seeds) for kind in KINDS]
-            lines.append(f'| {row.label}{" (has not learned to see)" if blind else ""} | ' + ' | '.join(cells) + ' |')
-    return '\n'.join(lines)
+            lines.append(f'| {row.label}{_mark(row, seeds)} | ' + ' | '.join(_cell(seeds, kind) for kind in KINDS) + ' |')
+        else:
+            missing.append(row.label)
+    return lines + (['', f'Not run: {"; ".join(missing)}.'] if missing else [])
 
 
-def _shown(found: dict[str, Any], kind: str) -> str:
-    value = _of(found, kind)
-    return '-' if value is None else f'{value:.2f}'
+def _mark(row: Row, seeds: Sequence[Accuracies]) -> str:
+    bound = min((_of(seed, 'exist') or 0.0) for seed in seeds) >= BOUND
+    return '' if bound or not (row.video and row.images) else ' (has not learned to see)'
 
 
-def _of(found: dict[str, Any], kind: str) -> float | None:
+def _probes(results: Path) -> list[str]:
+    lines = ['| rooms | row | ' + ' | '.join(KINDS[kind] for kind in _POSED) + ' |', '|---' * (len(_POSED) + 2) + '|']
+    for name, label in (('test', 'as in training'), *((probe.name, probe.label) for probe in PROBES)):
+        for row in choose_rows(PROBED):
+            found = _found(results, row.name if name == 'test' else f'probes_{row.name}')
+            if found and _found(results, f'probes_{row.name}'):
+                cells = [_cell([seed[name] for seed in found], kind) for kind in _POSED]
+                lines.append(f'| {label} | {row.label} | ' + ' | '.join(cells) + ' |')
+    return lines if len(lines) > 2 else []
+
+
+def _samplers(results: Path) -> list[str]:
+    found = _found(results, f'samplers_{SAMPLED}')
+    if not found:
+        return []
+    lines = ['| sampler, frames of 32 | ' + ' | '.join(KINDS.values()) + ' |', '|---' * (len(KINDS) + 1) + '|']
+    for name in SAMPLERS:
+        kind, count = name.rsplit('_', 1)
+        lines.append(f'| {kind}, {count} | ' + ' | '.join(_cell([seed[name] for seed in found], each) for each in KINDS) + ' |')
+    return lines
+
+
+def _found(results: Path, name: str) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted(results.glob(f'{name}-*.json'))]
+
+
+def _cell(seeds: Sequence[Accuracies], kind: str) -> str:
+    values = [_of(seed, kind) for seed in seeds]
+    return ' '.join('-' if value is None else f'{value:.2f}' for value in values)
+
+
+def _of(found: Accuracies, kind: str) -> float | None:
     return found[kind]['accuracy'] if kind in found else None

@@ -52,6 +52,10 @@ ROWS = (
     Row('cape', '+ CaPE', dict(pose=dict(_P, convention='eschernet', intrinsics=False, values=False))),
     Row('alibi', '+ ALiBi by pose', dict(pose=dict(mode='bias', trans_scale=1 / 3))),
 )
+PROBED = ('images', 'poses', 'embedding', 'geometry')
+"""Rows that are asked about other rooms than they learned from."""
+SAMPLED = 'poses'
+"""The row that is asked about long videos, of which samplers choose the frames."""
 TWO_SEEDS = ('blind', 'images', 'poses', 'other', 'geometry')
 """Rows that are run with two seeds."""
 

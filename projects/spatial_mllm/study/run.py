@@ -1,111 +1,122 @@
-"""Spatial: study. In: rows, a seed, folders. Out: one result file per row and seed; what is finished is not run again."""
+"""Spatial: study. In: rows, a seed, folders. Out: one result file per row and seed; what is finished is not run again.
+
+A row's weights stay in the work folder: `probe_rows` asks them about other rooms, in files of their own.
+"""
 
 from __future__ import annotations
 
-import dataclasses
+import hashlib
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from projects.common.safe_tensors import load_listed
 from projects.spatial_mllm.rooms.output_folder import write_whole
-from projects.spatial_mllm.rooms.settings import SPLITS, make_settings
 from projects.spatial_mllm.study.batches import Batcher
-from projects.spatial_mllm.study.data import Rooms, load_rooms
-from projects.spatial_mllm.study.learning import HIDDEN, Learner, Schedule, accuracies, all_asked, build_network, learn
-from projects.spatial_mllm.study.rows import ROWS, Row
-from projects.spatial_mllm.study.tower import look_of, tower_tokens, train_tower
-from projects.spatial_mllm.study.words import Vocabulary
-
-Say = Callable[[str], None]
+from projects.spatial_mllm.study.data import MERGE, PATCH, SAMPLERS
+from projects.spatial_mllm.study.learning import Learner, accuracies, build_network, learn
+from projects.spatial_mllm.study.prepare import Part, Prepared, Say, StudySettings, kept
+from projects.spatial_mllm.study.probes import LONG_VIDEOS, PROBES
+from projects.spatial_mllm.study.rows import PROBED, SAMPLED, Row
 
 
-@dataclass(frozen=True)
-class StudySettings:
-    """What the results depend on.
+class Study:
+    """Runs rows and keeps their results.
 
-    Attributes:
-        rooms: for training, for choosing, for the report.
-        num_frames, image_size: of the videos.
-        tower_steps: how long the vision tower learns, 64 frames at a time.
-        schedule: how long a row learns.
+    Args:
+        work: folder of rooms, tower, tokens and weights.
+        results: folder of results.
+        settings: of the study.
+        workers: processes that make rooms.
+        say: is told of every row.
     """
 
-    rooms: tuple[int, int, int] = (4000, 300, 500)
-    num_frames: int = 8
-    image_size: int = 84
-    tower_steps: int = 800
-    schedule: Schedule = field(default_factory=Schedule)
+    def __init__(self, work: Path, results: Path, settings: StudySettings, workers: int = 1, say: Say = print) -> None:
+        self.work, self.results, self.settings, self.workers, self.say = work, results, settings, workers, say
+        self._prepared: Prepared | None = None
+        results.mkdir(parents=True, exist_ok=True)
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+    @property
+    def prepared(self) -> Prepared:
+        """Made when it is first needed."""
+        if self._prepared is None:
+            self._prepared = Prepared(self.work, self.settings, self.workers, self.say)
+        return self._prepared
 
+    def run_rows(self, rows: Sequence[Row], seed: int) -> None:
+        """Rows of a seed that are not finished.
 
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """What all rows of a seed share: rooms of each split, the tower's tokens of their frames, and the words."""
+        Raises:
+            ValueError: RESULTS holds a row that was run with other settings.
+        """
+        for row in rows:
+            self._finish(f'{row.name}-{seed}.json', row, seed, self._tested)
 
-    rooms: dict[str, Rooms]
-    tokens: dict[str, torch.Tensor]
-    vocabulary: Vocabulary
+    def probe_rows(self, rows: Sequence[Row], seed: int) -> None:
+        """Asks rows that are finished about other rooms, and the one of SAMPLED about frames that samplers choose."""
+        for row in rows:
+            if row.name in PROBED:
+                self._finish(f'probes_{row.name}-{seed}.json', row, seed, self._probed)
+            if row.name == SAMPLED:
+                self._finish(f'samplers_{row.name}-{seed}.json', row, seed, self._sampled)
 
+    def _finish(self, name: str, row: Row, seed: int, run: Callable[[Row, int], Mapping[str, Any]]) -> None:
+        path, settings = self.results / name, self.settings.to_json()
+        if path.is_file():
+            stored = json.loads(path.read_text())['settings']
+            if stored != settings:
+                raise ValueError(f'{path} was run with other settings ({stored}): give another --results, or remove it')
+            return
+        found = run(row, seed)
+        write_whole(path, json.dumps(dict(row=row.name, seed=seed, settings=settings, **found), indent=1) + '\n')
+        for part, kinds in found.items():
+            if isinstance(kinds, Mapping) and part != 'val':
+                self.say(f'{path.stem}, {part}: ' + ', '.join(f'{kind} {one["accuracy"]:.2f}' for kind, one in kinds.items()))
 
-def run_rows(rows: Sequence[Row], seed: int, work: Path, results: Path, settings: StudySettings, workers: int = 1,
-             say: Say = print) -> None:
-    """Runs the rows of a seed that RESULTS does not hold.
+    def _tested(self, row: Row, seed: int) -> dict[str, Any]:
+        seconds = 0.0
 
-    Raises:
-        ValueError: RESULTS holds a row that was run with other settings.
-    """
-    todo = [row for row in rows if not _is_there(results / f'{row.name}-{seed}.json', settings)]
-    if not todo:
-        return
-    prepared = prepare(seed, work, settings, workers, say)
-    cells = next(iter(prepared.tokens.values())).shape[1] // settings.num_frames
-    results.mkdir(parents=True, exist_ok=True)
-    for row in todo:
-        learner = Learner(build_network(prepared.vocabulary, row, seed), cells)
-        made = {split: Batcher(rooms, prepared.tokens[split], prepared.vocabulary, row, seed)
-                for split, rooms in prepared.rooms.items()}
-        seconds = learn(learner, made['train'], settings.schedule, seed)
-        found = {split: accuracies(learner, made[split]) for split in ('val', 'test')}
+        def train() -> Mapping[str, Tensor]:
+            nonlocal seconds
+            learner = self._learner(row, seed)
+            seconds = learn(learner, self._batcher(row, seed, self.prepared.parts['train']), self.settings.schedule, seed)
+            return {key: value for key, value in learner.state_dict().items() if '.visual.' not in key}
+
+        learner = self._taught(row, seed, train)
+        found = {split: accuracies(learner, self._batcher(row, seed, self.prepared.parts[split])) for split in ('val', 'test')}
         learned = sum(parameter.numel() for parameter in learner.parameters() if parameter.requires_grad)
-        result = dict(row=row.name, seed=seed, settings=settings.to_json(), seconds=round(seconds), parameters=learned, **found)
-        write_whole(results / f'{row.name}-{seed}.json', json.dumps(result, indent=1) + '\n')
-        told = ', '.join(f'{kind} {one["accuracy"]:.2f}' for kind, one in found['test'].items())
-        say(f'{row.name}, seed {seed}: {told} ({seconds:.0f} s)')
+        return dict(seconds=round(seconds), parameters=learned, **found)
 
+    def _probed(self, row: Row, seed: int) -> dict[str, Any]:
+        learner = self._taught(row, seed)
+        return {probe.name: accuracies(learner, self._batcher(row, seed, self.prepared.probe(probe))) for probe in PROBES}
 
-def prepare(seed: int, work: Path, settings: StudySettings, workers: int, say: Say = print) -> Prepared:
-    """Rooms, a tower that learned from those for training, and its tokens, each made once in WORK."""
-    made = make_settings('nano', seed, rooms=settings.rooms, num_frames=settings.num_frames, image_size=settings.image_size)
-    rooms = {split: load_rooms(work, made, split, count, workers) for split, count in zip(SPLITS, settings.rooms)}
-    vocabulary = all_asked(*rooms.values())
-    network = build_network(vocabulary, ROWS[0], seed)
-    name = f'{settings.rooms[0]}_{seed}_{settings.num_frames}_{settings.image_size}_{settings.tower_steps}'
-    tower, path = network.model.visual, work / f'tower_{name}.pt'
-    if path.is_file():
-        tower.load_state_dict(load_listed(path, ()))
-    else:
-        look, parameters = look_of(network), list(tower.parameters())
-        told = train_tower(look, parameters, HIDDEN, rooms['train'], settings.tower_steps, seed)
-        say(f'the tower names {told:.2f} of what its tokens show')
-        torch.save(dict(tower.state_dict()), path)
-    tower.eval()
-    tokens = {split: tower_tokens(look_of(network), own, work / f'tokens_{split}_{len(own)}_{name}.npy')
-              for split, own in rooms.items()}
-    return Prepared(rooms, tokens, vocabulary)
+    def _sampled(self, row: Row, seed: int) -> dict[str, Any]:
+        learner, part, found = self._taught(row, seed), self.prepared.probe(LONG_VIDEOS), {}
+        for name in SAMPLERS:
+            rooms, index = part.rooms.take(name)
+            tokens = part.tokens[torch.arange(len(index))[:, None], index]
+            found[name] = accuracies(learner, self._batcher(row, seed, Part(rooms, tokens)))
+        return found
 
+    def _batcher(self, row: Row, seed: int, part: Part) -> Batcher:
+        return Batcher(part.rooms, part.tokens, self.prepared.vocabulary, row, seed)
 
-def _is_there(path: Path, settings: StudySettings) -> bool:
-    if not path.is_file():
-        return False
-    stored = json.loads(path.read_text())['settings']
-    if stored != settings.to_json():
-        raise ValueError(f'{path} was run with other settings ({stored}): give another --results, or remove it')
-    return True
+    def _learner(self, row: Row, seed: int) -> Learner:
+        network = build_network(self.prepared.vocabulary, row, seed, self.prepared.shown)
+        return Learner(network, (self.settings.image_size // (PATCH * MERGE)) ** 2)
+
+    def _taught(self, row: Row, seed: int, train: Callable[[], Mapping[str, Tensor]] | None = None) -> Learner:
+        """With the weights of WORK, which `train` makes where they are not there."""
+        settings = hashlib.sha256(json.dumps(self.settings.to_json(), sort_keys=True).encode()).hexdigest()[:10]
+        path = self.work / f'row_{row.name}-{seed}_{settings}.pt'
+
+        def missing() -> Mapping[str, Tensor]:
+            raise ValueError(f'{path} is missing: remove the result of {row.name}, seed {seed}, to train it again')
+
+        learner = self._learner(row, seed)
+        learner.load_state_dict(kept(path, train or missing), strict=False)
+        return learner

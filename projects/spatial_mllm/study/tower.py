@@ -17,7 +17,9 @@ from projects.spatial_mllm.study.data import MERGE, PATCH, Rooms
 
 _LEAST = 0.02
 """Share of a token's pixels from which a category counts as there."""
-_BATCH, _RATE = 64, 2e-3
+_BATCH, _RATE = 32, 2e-3
+_FLOOR = 1e-2
+"""Of the mean variance: directions that vary less are noise."""
 _PATCHES = PatchSettings(patch=PATCH, temporal=2, merge=MERGE, min_pixels=1)
 
 
@@ -68,6 +70,33 @@ def tower_tokens(look: Callable[[Tensor, Tensor], Tensor], rooms: Rooms, path: P
     tokens = tokens.reshape(len(rooms), -1, tokens.shape[-1])
     np.save(path, tokens.numpy())
     return tokens
+
+
+class Whitening:
+    """Turns and scales tokens so that all directions vary as much, as embeddings of words do.
+
+    As they come from the tower, four directions hold most of the variance, and what is where lies in small ones.
+
+    Args:
+        tokens: (R, n, D) of the rooms for training.
+    """
+
+    def __init__(self, tokens: Tensor) -> None:
+        wide = tokens.float().flatten(0, 1)
+        self.mean = wide.mean(0)
+        values, vectors = torch.linalg.eigh(((wide - self.mean).T @ (wide - self.mean) / len(wide)).double())
+        matrix = ((vectors * (values + _FLOOR * values.mean()).rsqrt()) @ vectors.T).float()
+        self.matrix = matrix / ((wide - self.mean) @ matrix).square().mean().sqrt()
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        """(R, n, D) -> the same, float16."""
+        return torch.stack([((one.float() - self.mean) @ self.matrix).half() for one in tokens])
+
+
+def shown_by(tokens: Tensor, rooms: Rooms) -> Tensor:
+    """(categories, D): the mean of the tokens (R, T * c, D) that show a category, as long as a token."""
+    there = torch.from_numpy(rooms.there.reshape(-1, len(CATEGORIES)) > _LEAST).float()
+    return F.normalize(there.T @ tokens.float().flatten(0, 1), dim=1) * tokens.shape[-1] ** 0.5
 
 
 def look_of(model: Any) -> Callable[[Tensor, Tensor], Tensor]:

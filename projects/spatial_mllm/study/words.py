@@ -16,8 +16,11 @@ CLASSES = {
     'route_planning': ('turn left', 'turn right', 'turn back'), 'exist': ('yes', 'no'),
     'other': ('left', 'right', 'behind'), 'how': ('left', 'right', 'around'), 'is': ('yes', 'no'), 'can': ('yes', 'no'),
 }
-"""Possible answers; of the kinds that are not here (what, which, rel_distance, order) one of the first two things named."""
-SPECIAL = ('<pad>', '<video>', '<image>', '<start>', '<end>', '<answer>')
+"""Possible answers."""
+_OF_TWO = ('what', 'which', 'object_rel_distance', 'obj_appearance_order')
+"""Kinds that are answered by one of the first two things named."""
+_OF_A_SIDE, _SIDES = ('is', 'what'), ('left', 'right', 'behind')
+SPECIAL = ('<pad>', '<video>', '<image>', '<start>', '<end>')
 
 
 @dataclass(frozen=True)
@@ -31,20 +34,25 @@ class Asked:
 
 
 def in_words(question: Question) -> Asked:
-    """A question's words in lower case; names of several answers ('turn left', 'chair, bin') become one word."""
-    words = tuple(re.findall(r'[a-z-]+', question.text.lower()))
-    named = tuple(dict.fromkeys(word for word in words if word in NAMES))[:2]
-    candidates = CLASSES.get(question.kind, named)
+    """A question in short: its kind as one word, then the words in which it differs from others of its kind, in its order.
+
+    Names of several answers ('turn left', 'chair, bin') become one word.
+    """
+    words = re.findall(r'[a-z-]+', question.text.lower())
+    named = tuple(word for word in words if word in NAMES)
+    sides = tuple(word for word in words if word in _SIDES) if question.kind in _OF_A_SIDE else ()
+    candidates = CLASSES.get(question.kind, tuple(dict.fromkeys(named))[:2])
     answer = question.answer if question.kind in CLASSES else question.answer.split(',')[0]
-    return Asked(question.kind, words, answer, candidates)
+    return Asked(question.kind, (f'<{question.kind}>', *sides, *named), answer, candidates)
 
 
 class Vocabulary:
-    """Word -> number; SPECIAL come first."""
+    """Word -> number, of all questions that there may be; SPECIAL come first."""
 
-    def __init__(self, asked: list[Asked]) -> None:
-        found = {word for one in asked for word in (*one.words, *one.candidates)}
-        self.words = (*SPECIAL, *sorted(found))
+    def __init__(self) -> None:
+        answers = {word for words in CLASSES.values() for word in words}
+        kinds = {f'<{kind}>' for kind in (*CLASSES, *_OF_TWO)}
+        self.words = (*SPECIAL, *sorted({*NAMES, *answers, *kinds, *_SIDES}))
         self.number = {word: number for number, word in enumerate(self.words)}
 
     def __len__(self) -> int:
