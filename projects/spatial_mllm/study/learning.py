@@ -36,7 +36,7 @@ class Schedule:
     """How long a row learns: steps of the two stages, rooms of a step, questions of a room and kind, the
     highest rate."""
 
-    steps: tuple[int, int] = (600, 700)
+    steps: tuple[int, int] = (500, 500)
     rooms: int = 8
     each: int = 5
     rate: float = 2e-3

@@ -37,7 +37,7 @@ class StudySettings:
         probe_rooms: of each probe.
     """
 
-    rooms: tuple[int, int, int] = (3000, 200, 300)
+    rooms: tuple[int, int, int] = (2000, 200, 300)
     num_frames: int = 8
     image_size: int = 84
     tower_steps: int = 1000
