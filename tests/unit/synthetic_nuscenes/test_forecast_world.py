@@ -124,7 +124,7 @@ def test_nobody_overlaps_and_reasons_are_there(scenes):
 def test_who_is_braked_for_and_yielded_to_is_there(scenes):
     """Hard braking for a leader: somebody, maybe the ego, is ahead. For who crosses: they are near or come within 5 s."""
     checked = {LEADER: 0, CROSSING: 0}
-    for scene in scenes:
+    for scene in scenes:  # one looks 4.5 s ahead, at 11 m/s at most
         across = [agent for agent in scene.agents if agent.name not in scene.maneuvers and not agent.is_static()]
         for agent in (agent for agent in scene.agents if agent.name in scene.maneuvers):
             log = scene.maneuvers[agent.name]
@@ -138,7 +138,7 @@ def test_who_is_braked_for_and_yielded_to_is_there(scenes):
                     assert ((along > 2.0) & (along < 60.0) & (along > 0.6 * np.hypot(*offset.T))).any(), (agent.name, t_s)
                 elif reason == CROSSING:
                     places = np.array([other.pose(t_s + later)[0] for other in across for later in (0.0, 2.5, 5.0)])
-                    assert np.hypot(*(places - center)[:, :2].T).min() < 25.0, (agent.name, t_s)
+                    assert np.hypot(*(places - center)[:, :2].T).min() < 45.0, (agent.name, t_s)
                 if reason in checked:
                     checked[reason] += 1
     assert min(checked.values()) > 20
