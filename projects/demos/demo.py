@@ -21,13 +21,15 @@ from projects.memfusion.runtime.errors import UserError
 from projects.memfusion.runtime.launch import init_registry
 from projects.memfusion.runtime.options import OptionsAction
 
+from .hidden_pictures import find_hidden
 from .recorded_steps import stream_memory
 from .scene_pictures import draw_scene
 from .streaming import find_scene, load_detector
 
-CONFIG = 'configs/demo/xmem-gate_pillar04_second_secfpn_tiny-synthetic.py'
+CONFIG = 'configs/demo/copy_pillar04_second_secfpn_tiny-synthetic.py'
 RANGE_M = 25.0
 MIN_TRUTH = 20
+HIDDEN_PRESET, VAL_SCENES = 'occlusion_long', ('scene-0103', 'scene-0916')
 
 
 class Demo:
@@ -40,11 +42,13 @@ class Demo:
         preset: of the synthetic data set.
         config_path: which config to train and score; a tiny one, for the synthetic data set.
         cfg_options: KEY=VALUE words handed to tools/train.py and tools/test.py.
+        hidden_root: scenes to count hidden objects in; made if missing. None is beside `data_root`.
     """
 
     def __init__(self, repo: Path, work_dir: Path, data_root: Path, preset: str, cfg_options: list[str],
-                 config_path: str = CONFIG) -> None:
+                 config_path: str = CONFIG, hidden_root: Path | None = None) -> None:
         self.repo, self.work_dir, self.data_root, self.preset, self.config_path = repo, work_dir, data_root, preset, config_path
+        self.hidden_root = data_root.with_name(f'{data_root.name}_hidden') if hidden_root is None else hidden_root
         root = f'{data_root}/'
         self.options = [f'{split}_dataloader.dataset.data_root={root}' for split in ('train', 'val', 'test')]
         self.options += [f'{split}_evaluator.{key}' for split in ('val', 'test')
@@ -67,15 +71,33 @@ class Demo:
         for name, score in scores.items():
             print(f'{name}: mAP {score["mAP"]:.3f} within {RANGE_M:.0f} m over {len(score["classes"])} classes; ' + ', '.join(
                 f'{c} {score["per_class"][c]:.3f} ({score["num_truth"][c]})' for c in score['classes']))
-        self.say('pictures')
         pictures = self.work_dir / 'pictures'
-        cfg = self.config()
-        model, dataset = load_detector(cfg, str(trained)), DATASETS.build(cfg.test_dataloader.dataset)
-        frames = stream_memory(model, dataset, find_scene(dataset, None)[1])
-        draw_scene(frames, model.grid.point_cloud_range, dataset.metainfo['classes'], pictures, self.data_root)
+        self.draw(trained, pictures)
         final = scores['trained']
         return (f'demo: mAP={final["mAP"]:.3f} NDS={final["NDS"]:.3f} untrained_mAP={scores["untrained"]["mAP"]:.3f} '
                 f'classes={len(final["classes"])} range_m={RANGE_M:.0f} pictures={pictures}')
+
+    def draw(self, checkpoint: Path, pictures: Path) -> None:
+        """The first validation scene; where there is a memory, what is hidden and found with it and without."""
+        self.say('pictures')
+        cfg = self.config()
+        model, dataset = load_detector(cfg, str(checkpoint)), DATASETS.build(cfg.test_dataloader.dataset)
+        frames = stream_memory(model, dataset, find_scene(dataset, None)[1])
+        draw_scene(frames, model.grid.point_cloud_range, dataset.metainfo['classes'], pictures, self.data_root)
+        if model.temporal is not None and model.test_mode.mode == 'streaming':
+            self.make_hidden()
+            self.say('hidden objects, with memory and without')
+            hidden = DATASETS.build({**cfg.test_dataloader.dataset, 'data_root': f'{self.hidden_root}/'})
+            print(find_hidden(model, hidden, RANGE_M, pictures / 'hidden.png'))
+
+    def make_hidden(self) -> None:
+        """Validation scenes in which much is hidden behind tall vehicles; what is there is kept."""
+        if not (self.hidden_root / 'nuscenes_infos_val.pkl').is_file():
+            self.say('scenes in which much is hidden')
+            self.tool('create_synthetic_nuscenes.py', '--preset', HIDDEN_PRESET, '--scenes', *VAL_SCENES,
+                      '--out', self.hidden_root)
+            self.tool('create_data.py', 'nuscenes', '--root-path', self.hidden_root, '--version', 'v1.0-mini',
+                      '--skip-gt-database')
 
     def say(self, text: str) -> None:
         """One line with the time since the start."""

@@ -70,18 +70,18 @@ def moved(points: np.ndarray, dst_from_src: np.ndarray) -> np.ndarray:
     return np.concatenate([place, points[:, 3:]], axis=1)
 
 
-def reads_picture(reads: CellReads, seen: MemoryFrame, cell: QueryCell, truth: BoxSet | None, cell_m: tuple[float, float],
+def reads_picture(reads: CellReads, seen: MemoryFrame, cell: QueryCell, marked: BoxSet | None, cell_m: tuple[float, float],
                   names: Sequence[str], score_thr: float, header: Sequence[str] = ()) -> np.ndarray:
     """The present with what was found, what the cell reads of every stored frame, and what null gets.
 
     Args:
-        truth: boxes to outline in the present, among them those that are hidden; None where nobody knows.
+        marked: what is hidden in the present, outlined in every panel.
     """
     found = seen.predictions.above(score_thr)
-    present = draw_crop(seen.points, cell.center_m, HALF_M, truth, found, names, cell_m, CROP_PX)
+    present = draw_crop(seen.points, cell.center_m, HALF_M, seen.truth, found, names, marked, cell_m, CROP_PX)
     panels = [Panel(f'now: {100 * reads.gate:.0f} % of the cell is remembered', present)]
     for weight, age_s, points in zip(reads.weights, reads.ages_s, reads.points):
-        crop = draw_crop(points, cell.center_m, HALF_M, truth, None, names, cell_m, CROP_PX)
+        crop = draw_crop(points, cell.center_m, HALF_M, None, None, names, marked, cell_m, CROP_PX)
         panels.append(Panel(f'{age_s:.2f} s ago: {100 * weight:.0f} % of the read', crop, float(weight)))
     blank = np.full_like(present, BACKGROUND)
     if reads.world is not None:
@@ -127,9 +127,8 @@ def copying_picture(temporal: CopyMemory, seen: MemoryFrame, hidden: HiddenObjec
     header = [f'{title}: what the cell at x {x:.1f} m, y {y:.1f} m reads (row {cell.row}, column {cell.column})', reason]
     if temporal.alignment == 'none':
         header.append("align='none': the network does not know that the ego moved")
-    truth = hidden.boxes if seen.truth is None else joined(hidden.boxes, seen.truth)
     reads = cell_reads(temporal, seen, cell.row, cell.column)
-    picture = reads_picture(reads, seen, cell, truth, cell_size_m(range_m, map_shape), names, score_thr, header)
+    picture = reads_picture(reads, seen, cell, hidden.boxes, cell_size_m(range_m, map_shape), names, score_thr, header)
     return picture, f'{header[0]}; {reason}'
 
 
@@ -138,8 +137,3 @@ def in_words(found: FoundObject, hidden: HiddenObjects, predictions: BoxSet, nam
     name = 'box' if hidden.boxes.labels is None else names[int(hidden.boxes.labels[found.row])]
     score = '' if predictions.scores is None else f' with {predictions.scores[found.prediction]:.2f}'
     return f'hidden {name}: no point now, last seen {hidden.gap_s[found.row]:.1f} s ago, found{score}'
-
-
-def joined(first: BoxSet, second: BoxSet) -> BoxSet:
-    """Both, without scores."""
-    return BoxSet(np.concatenate([first.boxes[:, :7], second.boxes[:, :7]]), np.concatenate([first.labels, second.labels]))

@@ -17,9 +17,9 @@ from .box_results import PREDICTIONS, keep_best
 from .box_tables import Bools, Floats, Ints, TruthTable
 from .build_tables import OfficialFilter, build_predictions, build_truth, check_infos
 from .hidden_strata import hidden_strata
-from .matching import candidate_pairs, match
+from .matching import candidate_pairs
 from .mean_ap_seen import average_precisions, mean_over
-from .memory_recall import detected_truth, flicker, recalls, recalls_in, score_threshold
+from .memory_recall import find_truth, flicker, recalls, recalls_in
 from .nuscenes_metric import OrderedBoxMetric, load_infos
 from .truth_checks import has_truth
 from .visibility import visibility, visibility_lines
@@ -79,13 +79,11 @@ def evaluate_memory(
     chosen = np.bincount(truth.label[truth.has_points], minlength=len(classes)) >= min_truth
     values = dict(mAP_seen=mean_over(per_class, classes, chosen), mAP=mean_over(plain, classes, chosen))
     values |= {f'AP_seen_{name}': float(per_class[label]) for label, name in enumerate(classes)}
-    found = match(pairs, match_m, truth.has_lidar_or_seen, ~truth.has_lidar_or_seen)
-    threshold = score_threshold(predicted.score, found < 0, len(infos), false_positives_per_frame)
-    detected = detected_truth(found, predicted.score, threshold, len(truth.frame))
-    values |= _at_threshold(truth, detected) | recalls_in(hidden_strata(truth, seen_s, long_s), detected)
-    values |= _calibration(truth, predicted.seen, found)
-    if np.isfinite(threshold):
-        values['score_threshold'] = threshold
+    finds = find_truth(truth, predicted, pairs, match_m, len(infos), false_positives_per_frame)
+    values |= _at_threshold(truth, finds.detected) | recalls_in(hidden_strata(truth, seen_s, long_s), finds.detected)
+    values |= _calibration(truth, predicted.seen, finds.found)
+    if np.isfinite(finds.threshold):
+        values['score_threshold'] = finds.threshold
     return values | dict(num_frames=len(infos))
 
 

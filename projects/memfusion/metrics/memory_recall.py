@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
-from .box_tables import Bools, Floats, Ints, TruthTable
+from .box_tables import Bools, Floats, Ints, PredictionTable, TruthTable
+from .matching import CandidatePairs, match
 
 _POINTS = {'0pts': (0, 0), '1-5pts': (1, 5), '6-20pts': (6, 20), 'over20pts': (21, math.inf)}
 
@@ -44,6 +46,34 @@ def detected_truth(found: Ints, score: Floats, threshold: float, num_truth: int)
     detected = np.zeros(num_truth, dtype=bool)
     detected[found[(found >= 0) & (score >= threshold)]] = True
     return detected
+
+
+@dataclass(frozen=True)
+class Finds:
+    """What predictions found at a rate of false positives.
+
+    Attributes:
+        found: (m,) row of the truth that each prediction found, -1 for none, whatever its score.
+        threshold: the score from which predictions count; infinite where none does.
+        detected: (n,) which truth was found by a prediction that counts.
+    """
+
+    found: Ints
+    threshold: float
+    detected: Bools
+
+
+def find_truth(truth: TruthTable, predicted: PredictionTable, pairs: CandidatePairs, match_m: float, num_frames: int,
+               false_positives_per_frame: float) -> Finds:
+    """Who found whom, of the truth with a LiDAR point or seen before; other truth only excuses predictions.
+
+    Args:
+        pairs: of these tables, made with a limit of at least `match_m`.
+        match_m: as `match`; num_frames, false_positives_per_frame: as `score_threshold`.
+    """
+    found = match(pairs, match_m, truth.has_lidar_or_seen, ~truth.has_lidar_or_seen)
+    threshold = score_threshold(predicted.score, found < 0, num_frames, false_positives_per_frame)
+    return Finds(found, threshold, detected_truth(found, predicted.score, threshold, len(truth.frame)))
 
 
 def strata(truth: TruthTable) -> dict[str, Bools]:

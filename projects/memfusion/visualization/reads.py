@@ -38,15 +38,18 @@ def draw_crop(
     truth: BoxSet | None = None,
     predictions: BoxSet | None = None,
     class_names: Sequence[str] = (),
+    marked: BoxSet | None = None,
     cell_m: tuple[float, float] | None = None,
     size_px: int = 300,
 ) -> np.ndarray:
-    """A square of ground from above: points by height, truth (green), predictions (orange, or violet where hidden now).
+    """A square of ground from above: points by height, truth (green), predictions (orange, or violet where hidden now), and
+    what the picture is about (cyan).
 
     Args:
         points: (P, 3+) or None.
         center_m: (2,) x, y of the middle.
         half_m: from the middle to each side.
+        marked: boxes that it is about, over all others.
         cell_m: size of a BEV cell along x and y, outlined in the middle; None for none.
 
     Returns:
@@ -66,6 +69,8 @@ def draw_crop(
         draw_boxes(image, canvas, predictions.keep(is_hidden), HIDDEN, class_names, 2, text_below=True)
     if truth is not None:
         draw_boxes(image, canvas, truth, TRUTH, class_names, 2)
+    if marked is not None:
+        draw_boxes(image, canvas, marked, MARK, class_names, 2)
     if cell_m is not None:
         half = np.array(cell_m) / 2
         low, high = (tuple(np.rint(canvas.to_px(np.array([x, y]) + sign * half * [1, -1])).astype(int).tolist())

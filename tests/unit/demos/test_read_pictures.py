@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from projects.demos.hidden_objects import HiddenObjects, box_of, finders, hidden_objects
 from projects.demos.memory_pictures import build_remembering, draw_memory
 from projects.demos.read_pictures import CROP_PX, best_found, cell_reads, in_words, moved
 from projects.demos.recorded_steps import stream_memory
 from projects.demos.streaming import find_scene
-from projects.memfusion.runtime import UserError, init_registry, prepare_config
+from projects.memfusion.runtime import UserError, prepare_config
 from projects.memfusion.visualization import BoxSet
 from projects.memfusion.visualization.image_files import read_rgb
 from projects.memfusion.visualization.memory import GAP_PX, HEADER_ROW_PX, MARK, PANEL_TITLE_PX
@@ -34,13 +33,15 @@ def near(image: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
 def test_crop_shows_things_where_they_are() -> None:
     points = np.array([[25.0, 5.0, 0.5, 0, 0], [31.0, 5.0, 0.5, 0, 0]])
     image = draw_crop(points, np.array([20.0, 5.0]), 10.0, BoxSet([[20, 11, 0, *CAR]], [0]),
-                      BoxSet([[14, 5, 0, *CAR], [20, -1, 0, *CAR]], [0, 0], [0.9, 0.8], [0.7, 0.2]), ['car'], (2.0, 2.0), 200)
+                      BoxSet([[14, 5, 0, *CAR], [20, -1, 0, *CAR]], [0, 0], [0.9, 0.8], [0.7, 0.2]), ['car'],
+                      BoxSet([[20, 5, 0, 1.0, 1.0, 1.0, 0.0]], [0]), (2.0, 2.0), 200)
     assert image.shape == (200, 200, 3)
     assert (image[99:101, 149:151] != BACKGROUND).any(axis=2).any()
     assert near(image, TRUTH)[29:32, 100:115].all(axis=1).any()  # its right side, at y 10, the front half
     assert near(image, PREDICTION)[108:112, 22:38].any() and not near(image, PREDICTION)[130:].any()
     assert near(image, HIDDEN)[168:172, 102:118].any() and not near(image, HIDDEN)[:120].any()
     assert near(image, MARK)[90, 95:105].all() and near(image, MARK)[95:105, 110].all()  # a metre to each side of the middle
+    assert near(image, MARK)[94:96, 96:104].all(axis=1).any()  # the box of half a metre to each side
 
 
 def test_panels_have_bars_as_wide_as_their_weights() -> None:
@@ -116,33 +117,6 @@ def test_points_move_by_hand() -> None:
 
 
 # -- end to end ---------------------------------------------------------------------------------------------------------
-NARROW = """
-_base_ = ['{repo}/configs/temporal/copy_pillar04_second_secfpn_tiny-synthetic.py']
-model = dict(
-    grid=dict(voxel_size=[0.8, 0.8, 8.0]),
-    pts_voxel_encoder=dict(feat_channels=[16]),
-    pts_middle_encoder=dict(in_channels=16),
-    pts_backbone=dict(in_channels=16, out_channels=[16, 16, 16], layer_nums=[1, 1, 1]),
-    pts_neck=dict(in_channels=[16, 16, 16], out_channels=[16, 16, 16]),
-    pts_bbox_head=dict(in_channels=48, share_conv_channel=16, separate_head=dict(head_conv=16)),
-    temporal=dict(in_channels=48, value_dim=8, mix_dim=8, num_slots=2, long_term=True))
-test_dataloader = dict(dataset=dict(data_root='{root}/'))
-"""
-
-
-@pytest.fixture(scope='module')
-def copying(repo: Path, nano_infos_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A narrow copying detector on the nano world, and a checkpoint of random weights that open the gate."""
-    folder = tmp_path_factory.mktemp('read_pictures')
-    config, checkpoint = folder / 'nano.py', folder / 'random.pth'
-    config.write_text(NARROW.format(repo=repo, root=nano_infos_root))
-    from mmdet3d.registry import MODELS
-    init_registry()
-    torch.manual_seed(0)
-    torch.save(dict(state_dict=MODELS.build(prepare_config(config).model).state_dict()), checkpoint)
-    return config, checkpoint
-
-
 def test_what_is_drawn_is_what_the_cell_reads(copying: tuple[Path, Path]) -> None:
     from mmdet3d.registry import DATASETS
     cfg = prepare_config(copying[0])
