@@ -60,6 +60,9 @@ class BoundFactors(PlainHeads):
 
     def values(self, heads: Tensor) -> Tensor:
         """(B, heads, S, d) -> (B, heads, S, width), zeros added."""
+        if heads.shape[3] != self.head_dim:
+            raise ValueError(f'values have {heads.shape[3]} channels, but the encoding was made for {self.head_dim}: the '
+                             'factored form needs values as wide as keys')
         return F.pad(heads, (0, self.width - self.head_dim))
 
     def outputs(self, heads: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .bound import Encoding
+from .view_checks import check_device
 from .views import Views
 
 
@@ -26,10 +27,17 @@ def attention(q: Tensor, k: Tensor, v: Tensor, encoding: Encoding, views_q: View
         (B, heads, Q, d).
 
     Raises:
-        ValueError: where the views are not of these tokens, the head dim does not fit the encoding, or the mask is not bool.
+        ValueError: where shapes do not fit together, the views are not of these tokens or lie on another device, the head dim
+            does not fit the encoding, or the mask is not bool.
     """
     if mask is not None and mask.dtype != torch.bool:
         raise ValueError(f'attention: mask must be bool, True attends; got {mask.dtype}')
+    if not q.dim() == k.dim() == v.dim() == 4 or q.shape[3] != k.shape[3] or k.shape[2] != v.shape[2]:
+        raise ValueError('attention: q must be (B, heads, Q, d), k and v (B, heads, S, d); got '
+                         f'{tuple(q.shape)}, {tuple(k.shape)} and {tuple(v.shape)}')
+    for views, heads, name in ((views_q, q, 'queries'), (views_k, k, 'keys')):
+        if views is not None:
+            check_device(views, heads.device, name)
     bound = encoding.bind(views_q, views_k, q.shape[1], q.shape[3])
     bias = bound.bias(q.shape[2], k.shape[2], q.dtype)
     if is_causal and (mask is not None or bias is not None):

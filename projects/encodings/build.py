@@ -13,6 +13,7 @@ from .alibi import PoseALiBi
 from .bound import Encoding, NoEncoding
 from .frustum_encoding import FrustumPE
 from .pose_encoding import PoseEncoding
+from .rotary import Rotary
 
 _FIELDS = dict(pairs='adjacent', ladder='octaves', mix='alternate', unit=True, scale=-1.0)
 ENCODINGS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
@@ -52,10 +53,17 @@ def build_encoding(cfg: Mapping[str, Any], layer: int = 0) -> Encoding:
         if 'layout' in settings or not schedule:
             raise ValueError('encoding.layout_schedule must be a list of layouts, and takes the place of encoding.layout')
         settings['layout'] = schedule[layer % len(schedule)]
-    known = [name for name in inspect.signature(make).parameters]
-    unknown = sorted(set(settings) - set(known))
-    if unknown:
-        raise ValueError(f'encoding of type {kind} has no settings {unknown}; it has {", ".join(known) or "none"}')
     if 'rotary' in defaults or 'rotary' in settings:
         settings['rotary'] = {**defaults.get('rotary', {}), **(settings.get('rotary') or {})}
-    return make(**{**defaults, **settings})
+        _check_names(settings['rotary'], Rotary, 'encoding.rotary')
+    settings = {**defaults, **settings}
+    _check_names(settings, make, f'encoding of type {kind}')
+    return make(**settings)
+
+
+def _check_names(settings: Mapping[str, Any], make: Callable[..., Any], what: str) -> None:
+    known = {name: one for name, one in inspect.signature(make).parameters.items() if one.kind == one.POSITIONAL_OR_KEYWORD}
+    if unknown := sorted(set(settings) - set(known)):
+        raise ValueError(f'{what} has no settings {unknown}; it has {", ".join(known) or "none"}')
+    if lacking := [name for name, one in known.items() if one.default is one.empty and name not in settings]:
+        raise ValueError(f'{what} needs {", ".join(lacking)}')

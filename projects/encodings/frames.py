@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -55,15 +56,16 @@ def make_frame(trans_norm: str, trans_scale: Tensor | float, views_q: Views, vie
         reference: 'first', the first view with a pose; 'world', the world.
         time_mode: of the encoding.
     """
-    sides = (views_q,) if views_k is None or views_k is views_q else (views_k, views_q)
+    both = (views_q,) if views_k is None or views_k is views_q else (views_k, views_q)
+    sides = [side for side in both if side.count]
     device = views_q.cam_from_world.device
     unmoved = torch.eye(4, dtype=torch.float64, device=device)[None]
-    world_from_ref = unmoved if reference == 'world' else world_from_first(*sides)
+    world_from_ref = world_from_first(*sides) if sides and reference == 'first' else unmoved
     if isinstance(trans_scale, Tensor):
         scale = trans_scale.double()
     else:
         scale = torch.full((1,), trans_scale, dtype=torch.float64, device=device)
-        scale = scale if trans_norm == 'fixed' else scale / size_of(trans_norm, *sides)
+        scale = scale / size_of(trans_norm, *sides) if sides and trans_norm != 'fixed' else scale
     return Frame(world_from_ref, scale, sorted_times(time_mode, *sides))
 
 
@@ -79,14 +81,20 @@ def world_from_first(*sides: Views) -> Tensor:
 
 
 def size_of(kind: str, *sides: Views) -> Tensor:
-    """(B,) float64 metres: median or largest distance of the cameras from their mean; 1 where they are all in one place.
+    """(B,) float64 metres: median or largest distance of the tokens from their mean; 1 where they are all in one place.
 
-    It does not change with the world frame, with the order of cameras, or when every token repeats its camera's pose.
+    A camera counts as often as it has tokens, once where it has no grid. So this does not change with the world frame, with
+    the order of cameras, or when every token repeats its camera's pose.
     """
     batch = max(side.cam_from_world.shape[0] for side in sides)
-    centers = torch.cat([invert_affine(side.cam_from_world.double())[..., :3, 3].expand(batch, -1, -1) for side in sides],
-                        dim=1)
-    posed = torch.cat([posed_of(side).expand(batch, -1) for side in sides], dim=1)
+    tokens = [1 if side.per == 'token' or not isinstance(side.grid, tuple) else math.prod(side.grid) for side in sides]
+
+    def joined(values: list[Tensor]) -> Tensor:
+        return torch.cat([value.repeat_interleave(each, dim=1, output_size=each * value.shape[1]).expand(
+            batch, *(-1,) * (value.dim() - 1)) for value, each in zip(values, tokens)], dim=1)
+
+    centers = joined([invert_affine(side.cam_from_world.double())[..., :3, 3] for side in sides])
+    posed = joined([posed_of(side) for side in sides])
     centers = torch.where(posed[..., None], centers, torch.zeros_like(centers))
     mean = centers.sum(1) / posed.sum(1).clamp(min=1)[:, None]
     away = (centers - mean[:, None]).square().sum(-1).sqrt()

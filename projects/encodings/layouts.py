@@ -47,10 +47,7 @@ def parse_layout(layout: HeadGroups, num_heads: int, head_dim: int, rotary: Rota
         ValueError: for parts that are unknown or do not fill the head dim, P that does not divide by 4, an odd rotary part,
             head groups that are not all heads.
     """
-    groups: list[dict[str, Any]] = [dict(heads=num_heads, layout=layout)] if isinstance(layout, str) else [
-        dict(group) for group in layout]
-    if any(set(group) != {'heads', 'layout'} for group in groups):
-        raise ValueError(f'layout: head groups are mappings of heads and layout, got {groups}')
+    groups = check_layout(layout, num_heads)
     if sum(group['heads'] for group in groups) != num_heads:
         raise ValueError(f'layout: head groups of {[group["heads"] for group in groups]} heads are not the {num_heads} heads '
                          'of the attention')
@@ -62,16 +59,43 @@ def parse_layout(layout: HeadGroups, num_heads: int, head_dim: int, rotary: Rota
     return tuple(blocks)
 
 
+def check_layout(layout: HeadGroups, num_heads: int = 1) -> list[dict[str, Any]]:
+    """The head groups of a layout, one of `num_heads` heads where it has none.
+
+    Raises:
+        ValueError: for what is no layout, whatever the attention.
+    """
+    if not isinstance(layout, str) and not (isinstance(layout, Sequence) and all(
+            isinstance(group, Mapping) and set(group) == {'heads', 'layout'} for group in layout)):
+        raise ValueError("layout must be text such as 'P1/2 H1/4 W1/4', or a list of head groups, mappings of heads and "
+                         f'layout, got {layout!r}')
+    groups: list[dict[str, Any]] = [dict(heads=num_heads, layout=layout)] if isinstance(layout, str) else [
+        dict(group) for group in layout]
+    for group in groups:
+        if not isinstance(group['heads'], int) or group['heads'] < 1:
+            raise ValueError(f'layout: a head group has at least one head, got {group["heads"]!r}')
+        group['layout'] = str(group['layout'])
+        for part in group['layout'].split():
+            _parsed(group['layout'], part)
+    return groups
+
+
+def _parsed(layout: str, part: str) -> tuple[str, str]:
+    """Letters and size of a part."""
+    match = _PART.fullmatch(part)
+    if match is None or len(set(match[1])) < len(match[1]):
+        raise ValueError(f'layout {layout!r}: {part!r} is no part. Parts are P (poses), I (untouched), or T, H, W (rotary '
+                         'over time, row, column) with channels or a share of the head dim: P16, W1/4, THW32')
+    return match[1], match[2]
+
+
 def _of_group(layout: str, heads: tuple[int, int], head_dim: int, rotary: Rotary) -> list[Block]:
     blocks: list[Block] = []
     start = 0
     for part in layout.split():
-        match = _PART.fullmatch(part)
-        if match is None or len(set(match[1])) < len(match[1]):
-            raise ValueError(f'layout {layout!r}: {part!r} is no part. Parts are P (poses), I (untouched), or T, H, W (rotary '
-                             'over time, row, column) with channels or a share of the head dim: P16, W1/4, THW32')
-        letters, size = match[1], Fraction(match[2]) if int(match[2].rpartition('/')[2]) else Fraction(0)
-        size = size * head_dim if '/' in match[2] else size
+        letters, number = _parsed(layout, part)
+        size = Fraction(number) if int(number.rpartition('/')[2]) else Fraction(0)
+        size = size * head_dim if '/' in number else size
         what = f'layout {layout!r}, part {part!r}, heads of {head_dim} channels'
         if size.denominator != 1 or size <= 0:
             raise ValueError(f'{what}: {size} channels cannot be')

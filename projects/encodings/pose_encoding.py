@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .bound import Encoding, PlainHeads
 from .frames import Frame, make_frame, make_scale
-from .layouts import Block, HeadGroups, parse_layout
+from .layouts import Block, HeadGroups, check_layout, parse_layout
 from .poses import inverse_matrices, pose_matrices
 from .positions import TIME_MODES, turns_of
 from .quirks import parse_quirks
@@ -37,7 +37,7 @@ class PoseEncoding(Encoding):
         values: whether values and outputs are transformed as well.
         convention: 'gta', q^T P_i P_j^-1 k; 'eschernet', q^T (P_j P_i^-1)^T k: the same rotation, the translation elsewhere.
         trans_norm: what lengths are multiplied by: 'fixed', trans_scale; 'learned', a float64 parameter that starts there;
-            'median' or 'max', trans_scale over the median or largest distance of the views of both sides from their mean.
+            'median' or 'max', trans_scale over the median or largest distance of both sides' tokens from their mean.
         trans_scale: None is 1/25 per metre, and 1 for 'median' and 'max'.
         time_mode: 'index', numbers of frames in order; 'seconds'; 'zero', as if all were seen at once.
         reference: 'first', positions are relative to the first posed view of the keys; 'world' leaves the world frame. It
@@ -60,6 +60,7 @@ class PoseEncoding(Encoding):
                 raise ValueError(f'encoding.{name} must be one of {", ".join(known)}, got {value!r}')
         if values and convention == 'eschernet':
             raise ValueError("encoding.values: the convention 'eschernet' transforms no values; use 'gta'")
+        check_layout(layout)
         self.layout, self.intrinsics, self.values, self.convention = layout, intrinsics, values, convention
         self.trans_norm, self.time_mode, self.reference = trans_norm, time_mode, reference
         self.rotary = Rotary(**(rotary or {}))
@@ -129,6 +130,8 @@ class Side:
         """Features (B, heads, tokens, d) by a matrix of this side and by its turns, or those `back`."""
         check_batch(self.views, heads.shape[0], name)
         self.views.tokens_each(heads.shape[2], name)
+        if heads.shape[3] != blocks[-1].channels[1]:
+            raise ValueError(f'{name} have {heads.shape[3]} channels, but the encoding was made for {blocks[-1].channels[1]}')
         return transform(heads, matrix, self.cos, self.sin, blocks, self.views.count, back)
 
 

@@ -31,6 +31,8 @@ def transform(heads: Tensor, matrix: Tensor | None, cos: Tensor | None, sin: Ten
         views: N.
         back: whether rotary pairs turn back.
     """
+    if not heads.shape[2]:
+        return heads
     dtype = torch.float64 if heads.dtype == torch.float64 else torch.float32
     matrix, cos, sin = (None if part is None else part.to(dtype) for part in (matrix, cos, sin))
     if torch.compiler.is_compiling():

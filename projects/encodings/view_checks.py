@@ -48,7 +48,8 @@ def _check_intrinsics(views: Views) -> None:
     if views.image_hw is None and matrix.shape[-1] == 3:
         raise ValueError('Views.image_hw is missing: K in pixels means nothing without the size of the image that the patches '
                          'cover (height, width)')
-    if views.image_hw is not None and (len(views.image_hw) != 2 or min(views.image_hw) <= 0):
+    if views.image_hw is not None and (isinstance(views.image_hw, Tensor) or len(views.image_hw) != 2
+                                       or min(views.image_hw) <= 0):
         raise ValueError(f'Views.image_hw must be height and width in pixels, got {views.image_hw}')
 
 

@@ -48,6 +48,9 @@ class Views:
     validate: bool = True
 
     def __post_init__(self) -> None:
+        for name in ('image_hw', 'grid'):  # lists, as configs that were written as text have them
+            if isinstance(value := getattr(self, name), list):
+                object.__setattr__(self, name, tuple(value))
         check_shapes(self)
         if self.validate and self.cam_from_world.device.type == 'cpu' and not torch.compiler.is_compiling():
             check_values(self)
@@ -70,7 +73,9 @@ class Views:
                     f'{self.count} cameras with a grid of {self.grid} patches, which are {each * self.count} tokens')
                 raise ValueError(f'{name} are {tokens} tokens, but their views are of {what}')
             return each
-        if tokens % self.count:
+        if not self.count and not tokens:
+            return 1
+        if not self.count or tokens % self.count:
             raise ValueError(f'{name} are {tokens} tokens, which do not divide among the {self.count} cameras of their views')
         return tokens // self.count
 

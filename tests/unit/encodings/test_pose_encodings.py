@@ -157,6 +157,11 @@ def test_lengths_are_scaled(norm):
     plain = attention(*heads(), encoding, seen, None)
     for change in (seen.as_tokens(), moved(seen, far()), moved(seen, far() * torch.tensor([1.0, -1, 1, 1]))):
         assert apart(attention(*heads(), encoding, change, None), plain) < 1e-9
+    others = views(count=4, grid=(1, 2))  # keys of other grids: cameras count as often as they have tokens
+    q, k, v = (part[:, :, :count] for part, count in zip(heads(), (18, 8, 8)))
+    found = attention(q, k, v, encoding, seen, others)
+    for sides in ((seen.as_tokens(), others), (seen, others.as_tokens())):
+        assert apart(attention(q, k, v, encoding, *sides), found) < 1e-9
     kilometres = replace(seen, cam_from_world=seen.cam_from_world * torch.tensor([[1.0, 1, 1, 1e-3]] * 3 + [[1] * 4]))
     assert (apart(attention(*heads(), encoding, kilometres, None), plain) < 1e-9) == (norm in ('median', 'max'))
     together = replace(seen, cam_from_world=poses(2, 3, shift=0.0))

@@ -116,6 +116,7 @@ TRANSPOSED = poses(2, 3).transpose(-1, -2)
     (dict(image_hw=(20, 32)), r'principal point of camera [012] .*its K is of another image size'),
     (dict(image_hw=None), 'image_hw is missing'),
     (dict(image_hw=(0, 4)), 'image_hw must be height and width'),
+    (dict(image_hw=torch.tensor([20, 32])), 'image_hw must be height and width'),
     (dict(img_from_cam=torch.zeros(2, 3, 3, 3)), r'img_from_cam of camera 0 \(sample 0\) is singular'),
     (dict(img_from_cam=cameras(2, 2)), r'one K for each pose, got \(2, 2, 3, 3\)'),
     (dict(grid=(0, 3)), 'grid must be rows and columns'),
@@ -142,6 +143,12 @@ def test_views_that_cannot_be(changed, message):
     (dict(type='HW+P', layout_schedule=[]), 'layout_schedule'),
     (dict(type='PRoPE', rotary=dict(mix='random')), 'rotary.mix must be one of'),
     (dict(type='PRoPE', rotary=dict(base=-1.0)), 'rotary.base'),
+    (dict(type='PRoPE', rotary=dict(bse=3)), r"encoding.rotary has no settings \['bse'\]"),
+    (dict(type='FrustumPE'), 'FrustumPE needs dim'),
+    (dict(type='PRoPE', layout='P1/2 Z1/2'), "'Z1/2' is no part"),
+    (dict(type='PRoPE', layout=None), "layout must be text such as 'P1/2 H1/4 W1/4'"),
+    (dict(type='PRoPE', layout_schedule=[[16, 8, 8]]), r'layout must be text .* got \[16, 8, 8\]'),
+    (dict(type='PRoPE', layout=[dict(heads=3, layout='P1/1'), dict(heads=-1, layout='P1/1')]), 'at least one head, got -1'),
 ])
 def test_configs_that_cannot_be(cfg, message):
     with pytest.raises(ValueError, match=message):
@@ -168,6 +175,20 @@ def test_layouts_that_do_not_fit(cfg, head_dim, message):
         build_encoding(cfg).check(HEADS, head_dim)
 
 
+def test_lists_of_a_config_are_sizes_too():
+    seen = views()
+    assert views(image_hw=list(seen.image_hw), grid=list(seen.grid)).as_tokens().count == seen.as_tokens().count
+
+
+@pytest.mark.parametrize('cfg', [dict(type='PRoPE', trans_norm='median'), dict(type='HW+P'), dict(type='PoseALiBi'),
+                                 dict(type='PoseALiBi', form='factored'), dict(type='FrustumPE', dim=64)])
+def test_nobody_asks_and_nothing_is_there(cfg):
+    encoding, (q, k, v), seen = build_encoding(cfg).double(), heads(), views()
+    for nobody in (views(count=0), views(count=0).as_tokens()):
+        assert attention(q[:, :, :0], k, v, encoding, nobody, seen).shape == (2, HEADS, 0, D)
+        assert attention(q, k[:, :, :0], v[:, :, :0], encoding, seen, nobody).abs().sum() == 0
+
+
 def test_tokens_that_are_not_the_views():
     encoding, (q, k, v), seen = build_encoding(dict(type='PRoPE')), heads(), views()
     with pytest.raises(ValueError, match=r'keys are 18 tokens, but their views are of 4 cameras with a grid of \(2, 3\)'):
@@ -185,3 +206,10 @@ def test_tokens_that_are_not_the_views():
     with pytest.raises(ValueError, match='mask must be bool'):
         attention(q, k, v, encoding, seen, seen, torch.zeros(18, 18))
     assert GRID == (2, 3) and IMAGE == (40, 64)
+    with pytest.raises(ValueError, match=r'attention: q must be .* got \(2, 2, 18, 32\), \(2, 2, 18, 16\)'):
+        attention(q, k[..., :16], v, encoding, seen)
+    with pytest.raises(ValueError, match='queries lie on meta, but their views on cpu'):
+        attention(q.to('meta'), k, v, encoding, seen)
+    for cfg in (dict(type='PRoPE'), dict(type='PoseALiBi', form='factored')):
+        with pytest.raises(ValueError, match='values have 16 channels, but the encoding was made for 32'):
+            attention(q, k, v[..., :16], build_encoding(cfg), seen)
