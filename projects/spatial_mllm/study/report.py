@@ -57,7 +57,7 @@ def _rows(results: Path) -> list[str]:
 
 def _mark(row: Row, seeds: Sequence[Accuracies]) -> str:
     bound = min((_of(seed, 'exist') or 0.0) for seed in seeds) >= BOUND
-    return '' if bound or not (row.video and row.images) else ' (has not learned to see)'
+    return '' if bound or not (row.video and row.images) else ' (`exist` below .95)'
 
 
 def _probes(results: Path) -> list[str]:
