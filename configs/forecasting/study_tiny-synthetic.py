@@ -12,4 +12,4 @@ val_dataloader = dict(dataset=dict(pipeline=forecast_pipeline))
 test_dataloader = dict(dataset=dict(pipeline=forecast_pipeline))
 model = dict(features=dict(
     point_cloud_range=raster_range,
-    stream=dict(network=dict(feature_dim=32, key_dim=16, value_dim=32, hidden_dim=32, memory_stride=4))))
+    stream=dict(top_k=None, network=dict(feature_dim=32, key_dim=16, value_dim=32, hidden_dim=32, memory_stride=4))))
