@@ -14,8 +14,9 @@ from projects.memfusion.data.files import write_text
 from projects.memfusion.runtime.checkpoint import check_architecture
 from projects.memfusion.runtime.launch import init_registry
 from projects.studies.fusion.train_row import new_model
-from projects.studies.memory.rows import PLAIN, Budget, Row
-from projects.studies.memory.run import load_row, plain_features, train_plain
+from projects.studies.memory.rows import ROWS as PLAIN_ROWS
+from projects.studies.memory.rows import Budget, Row
+from projects.studies.memory.run import load_row, start_from_plain
 from projects.studies.memory.train_row import HISTORIES, predict, score, train
 
 from .run import HEAD, rounded
@@ -47,9 +48,7 @@ def run_history(data_root: Path, out: Path, results: Path, seed: int, budget: Bu
     if not missing:
         return
     folder = out / f'seed{seed}'
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = train_plain(data_root, folder, seed)
-    training, testing = plain_features(load_row(Row(PLAIN, '', ''), data_root), weights, folder, budget.variants, seed)
+    weights, training, testing = start_from_plain(PLAIN_ROWS[0], data_root, folder, seed, budget.variants)
     lidar = {name: value for name, value in weights.items() if not name.startswith(HEAD)}
     for row in missing:
         print_log(f'{row.title}, seed {seed}', 'current')

@@ -11,8 +11,9 @@ from mmengine.logging import print_log
 from projects.memfusion.data.files import write_text
 from projects.memfusion.runtime.launch import init_registry
 from projects.studies.compare.run import rounded
-from projects.studies.memory.rows import PLAIN, Budget, Row
-from projects.studies.memory.run import load_row, plain_features, run_tool, train_plain
+from projects.studies.memory.rows import ROWS as PLAIN_ROWS
+from projects.studies.memory.rows import Budget, Row
+from projects.studies.memory.run import load_row, run_tool, start_from_plain
 from projects.studies.memory.train_row import build_row, predict, score, train
 
 SCENES = ('scene-0061', 'scene-1077', 'scene-1100', 'scene-0103')
@@ -54,9 +55,7 @@ def run_memory(root: Path, out: Path, results: Path, seeds: Sequence[int], budge
         if not missing:
             continue
         folder = out / f'seed{seed}'
-        folder.mkdir(parents=True, exist_ok=True)
-        weights = train_plain(root, folder, seed)
-        training, testing = plain_features(load_row(Row(PLAIN, '', ''), root), weights, folder, budget.variants, seed)
+        weights, training, testing = start_from_plain(PLAIN_ROWS[0], root, folder, seed, budget.variants)
         for row in missing:
             print_log(f'{row.title}, seed {seed}', 'current')
             cfg = load_row(row, root)

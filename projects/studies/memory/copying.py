@@ -28,7 +28,7 @@ from projects.memfusion.structures.box_scores import EXISTS, SEEN
 
 from .cache import FeatureCache
 from .rows import Budget, Row
-from .run import load_row, make_data, plain_features, train_plain
+from .run import load_row, make_data, start_from_plain
 from .train_row import HISTORIES, build_row, predict, score, train
 
 PRESET = 'occlusion_long'
@@ -86,11 +86,8 @@ def run_seed(data_root: Path, out: Path, results: Path, seed: int, rows: Sequenc
     init_default_scope('mmdet3d')
     make_data(data_root, PRESET)
     folder = out / f'copying_seed{seed}'
-    folder.mkdir(parents=True, exist_ok=True)
-    plain = load_row(ROWS[0], data_root)
-    weights = train_plain(data_root, folder, seed, BASE)
-    training, testing = plain_features(plain, weights, folder, Budget().variants, seed)
-    clouds = load_clouds(plain.test_dataloader.dataset)
+    weights, training, testing = start_from_plain(ROWS[0], data_root, folder, seed, Budget().variants, BASE)
+    clouds = load_clouds(load_row(ROWS[0], data_root).test_dataloader.dataset)
     for number, row in enumerate(missing):
         print_log(f'seed {seed}, row {number + 1} of {len(missing)}: {row.title}', 'current')
         result, state = run_row(row, load_row(row, data_root), weights, training, testing, clouds, seed)

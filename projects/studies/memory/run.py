@@ -73,17 +73,29 @@ def plain_features(plain: Config, weights: dict[str, torch.Tensor], folder: Path
             load_or_encode(folder / 'test_features.pt', model, plain.test_dataloader.dataset, 1, seed))
 
 
+def start_from_plain(row: Row, data_root: Path, folder: Path, seed: int, variants: int,
+                     config: str = PLAIN) -> tuple[dict[str, torch.Tensor], FeatureCache, FeatureCache]:
+    """What every row of a seed starts from, made in `folder` where it is missing: weights, training and test features.
+
+    Args:
+        row: of a plain detector, whose data sets are encoded.
+        variants: augmented passes over the training frames.
+        config: name of the config that trains the weights.
+    """
+    plain = load_row(row, data_root)
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = train_plain(data_root, folder, seed, config)
+    return weights, *plain_features(plain, weights, folder, variants, seed)
+
+
 def run_seed(data_root: Path, out: Path, seed: int, rows: Sequence[Row] = ROWS) -> None:
     """Everything of one seed; what is finished is skipped."""
     init_default_scope('mmdet3d')
     budget, folder = Budget(), out / f'seed{seed}'
-    folder.mkdir(parents=True, exist_ok=True)
     missing = [row for row in rows if not (folder / f'{row.name}.json').is_file()]
     if not missing:
         return
-    weights = train_plain(data_root, folder, seed)
-    plain = load_row(ROWS[0], data_root)
-    training, testing = plain_features(plain, weights, folder, budget.variants, seed)
+    weights, training, testing = start_from_plain(ROWS[0], data_root, folder, seed, budget.variants)
     for number, row in enumerate(missing):
         print_log(f'seed {seed}, row {number + 1} of {len(missing)}: {row.title}', 'current')
         run_row(row, load_row(row, data_root), weights, training, testing, budget, seed, folder)
