@@ -197,6 +197,7 @@ def check_packages(report: Report) -> None:
     for name, module in PACKAGES.items():
         check_package(report, name, module, pins.get(name))
     check_language_model(report, pins.get('transformers'))
+    check_viewer(report, pins.get('rerun-sdk'))
     print(f'         {"CUDA":<18} {cuda_text()}')
     try:
         spec = importlib.util.find_spec('projects.memfusion')
@@ -218,6 +219,15 @@ def check_language_model(report: Report, pin: str | None) -> None:
                    'and nothing here needs it', f'{sys.executable} -m pip uninstall -y torchvision')
     else:
         check_package(report, 'transformers', LANGUAGE_MODEL, pin)
+
+
+def check_viewer(report: Report, pin: str | None) -> None:
+    """The extra of tools/view.py: not needed by the rest, but where it is there it must work."""
+    if installed_version('rerun-sdk') is None:
+        fix = f'{PIP} -r {REPO / "requirements" / "viewer.txt"}'
+        print(f'         {"rerun-sdk":<18} is not installed; only tools/view.py needs it: {fix}')
+    else:
+        check_package(report, 'rerun-sdk', 'rerun', pin)
 
 
 def cuda_text() -> str:

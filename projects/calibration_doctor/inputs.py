@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from projects.memfusion.data.errors import DataError
 from projects.memfusion.data.nuscenes_tables import open_nuscenes, tables_agree
 from projects.memfusion.data.point_files import read_points
 from projects.memfusion.data.sensor_channels import LIDAR_TOP
+from projects.memfusion.data.sensor_files import find_sensor_file
 from projects.memfusion.runtime.errors import UserError
 from projects.memfusion.runtime.plain_pickle import load_plain_pickle
 from projects.memfusion.visualization.image_files import read_rgb
@@ -101,7 +102,7 @@ def read_data(path: Path, max_frames: int) -> DoctorData:
     paths = [_find_images(info, root, missing) for info in infos]
     if not any(paths):
         raise UserError(f'{path}: no image was found: {missing[cameras[0]][0]}')
-    frames = [DoctorFrame(infos[index], _find_file(root, infos[index]['lidar_points']['lidar_path'], lidar), paths[index])
+    frames = [DoctorFrame(infos[index], find_sensor_file(root, infos[index]['lidar_points']['lidar_path'], lidar), paths[index])
               for index in chosen]
     return DoctorData(str(path), infos, frames, cameras, missing, root, version)
 
@@ -149,19 +150,7 @@ def _find_images(info: Info, root: Path, missing: dict[str, list[str]]) -> dict[
         if 'img_path' not in image:
             raise UserError(f'camera {camera}: frame {info.get("token", "?")} has no img_path')
         try:
-            paths[camera] = _find_file(root, image['img_path'], camera)
-        except UserError as error:
+            paths[camera] = find_sensor_file(root, image['img_path'], camera)
+        except DataError as error:
             missing.setdefault(camera, []).append(str(error))
     return paths
-
-
-def _find_file(root: Path, given: str, sensor: str) -> Path:
-    """The file as given, below the root, in the folder of its sensor, or beside the info file."""
-    name = given.replace('\\', '/').rsplit('/', 1)[-1]
-    for candidate in (root / given, root / 'samples' / sensor / name, root / name):
-        if candidate.is_file():
-            return candidate
-    elsewhere = sorted((root / 'samples').glob(f'*/{glob.escape(name)}'))  # exchanged images: the scores will tell
-    if elsewhere:
-        return elsewhere[0]
-    raise UserError(f'{name} ({sensor}) is neither in {root / "samples" / sensor} nor in {root}: unpack or copy it there')

@@ -97,7 +97,7 @@ def stream_memory(model: Any, dataset: Any, positions: Sequence[int], forgets: b
             with torch.no_grad():
                 sample = model(**model.data_preprocessor(pseudo_collate([item])), mode='predict')[0]
             step = steps[-1] if steps else None  # of a window's steps, the last is the frame's own
-            gate, gate_name = _gate(model.temporal, sample, step)
+            gate, gate_name = gate_of(model.temporal, sample, step)
             labels = info.get('eval_ann_info')
             truth = None if labels is None else BoxSet.from_instances(labels)
             yield MemoryFrame(
@@ -109,7 +109,8 @@ def stream_memory(model: Any, dataset: Any, positions: Sequence[int], forgets: b
             points_at = _still_held(points_at, step)
 
 
-def _gate(temporal: Any, sample: Any, step: RecordedStep | None) -> tuple[np.ndarray | None, str]:
+def gate_of(temporal: Any, sample: Any, step: RecordedStep | None) -> tuple[np.ndarray | None, str]:
+    """(Hm, Wm) in 0..1 of a frame's gate, and what it is; None where the detector has no such map."""
     if step is not None and isinstance(temporal, CopyMemory):
         copied = temporal.copied(step.features, temporal.align(step.before, step.frames), step.frames)
         return copied[0, 0].float().cpu().numpy(), 'share that is remembered'

@@ -101,3 +101,11 @@ def test_the_language_model_is_an_extra_and_torchvision_stays_out(module, monkey
     monkeypatch.setattr(module, 'installed_version', lambda name: (name, there[name]) if name in there else None)
     module.check_language_model(report, '4.57.6')
     assert report.finish() == code and said in capsys.readouterr().out
+
+
+def test_the_viewer_is_an_extra(module, monkeypatch, capsys):
+    for there, code, said in ((None, 0, 'requirements/viewer.txt'), ('0.24.0', 1, '0.22.1 is the tested version')):
+        report = module.Report()
+        monkeypatch.setattr(module, 'installed_version', lambda name, there=there: there and (name, there))
+        module.check_viewer(report, '0.22.1')
+        assert report.finish() == code and said in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -45,6 +46,26 @@ class SensorFiles:
             path = self._root / folder
             self._names[folder] = set(os.listdir(path)) if path.is_dir() else None
         return self._names[folder] or set()
+
+
+def find_sensor_file(root: Path, given: str, sensor: str) -> Path:
+    """The file as an info gives it, below the root, in the folder of its sensor, or beside the info file.
+
+    Args:
+        given: path, or the name alone.
+        sensor: its channel.
+
+    Raises:
+        DataError: naming file and folders, where it is in none of them.
+    """
+    name = given.replace('\\', '/').rsplit('/', 1)[-1]
+    for candidate in (root / given, *(root / part / sensor / name for part in ('samples', 'sweeps')), root / name):
+        if candidate.is_file():
+            return candidate
+    elsewhere = sorted((root / 'samples').glob(f'*/{glob.escape(name)}'))  # in the folder of another sensor
+    if elsewhere:
+        return elsewhere[0]
+    raise DataError(f'{name} ({sensor}) is neither in {root / "samples" / sensor} nor in {root}: unpack or copy it there')
 
 
 def sweep_records(nusc: NuScenes, lidar: Record, max_sweeps: int) -> Iterator[Record]:
