@@ -12,7 +12,7 @@ default_hooks = dict(
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=1),
     sampler_seed=dict(type='DistSamplerSeedHook'))
-custom_hooks = [dict(type='SavePretrainedHook')]
+custom_hooks = [dict(type='SavePretrainedHook'), dict(type='KeptAnswersHook')]
 vis_backends = [dict(type='LocalVisBackend')]
 visualizer = dict(type='Visualizer', vis_backends=vis_backends, name='visualizer')
 checkpoint = '{{$QWEN_CHECKPOINT:data/checkpoints/Qwen2.5-VL-7B-Instruct}}'

@@ -27,12 +27,13 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         report = score_file(args.rows, args.benchmark, args.protocol, args.questions, getattr(args, 'annotations', None))
-    except RefusedFileError as error:
+        print(report.text(_SHOWN))
+        if args.out is not None:
+            args.out.parent.mkdir(parents=True, exist_ok=True)
+            args.out.write_text(json.dumps(dataclasses.asdict(report), indent=2) + '\n')
+    except (RefusedFileError, OSError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
-    print(report.text(_SHOWN))
-    if args.out is not None:
-        args.out.write_text(json.dumps(dataclasses.asdict(report), indent=2) + '\n')
     return 0
 
 
@@ -53,9 +54,9 @@ def score_file(rows: Path, benchmark: str, protocol: str, questions: Path | None
     answers, problems = _read_folder(rows, benchmark) if rows.is_dir() else read_rows(rows)
     refuse_other_benchmarks(answers, benchmark)
     if questions is not None:
-        asked = _questions(benchmark, questions, annotations)
+        asked, odd = _questions(benchmark, questions, annotations)
         answers, unknown = join_questions(answers, asked, KEYS[benchmark])
-        problems += unknown
+        problems += [*odd, *unknown]
     report = score(answers, benchmark, protocol)
     report.problems[:0] = problems
     if not report.num_rows:
@@ -73,7 +74,7 @@ def _read_folder(folder: Path, benchmark: str) -> tuple[list[Row], list[str]]:
     return [Row(f'{folder}: {KEYS[benchmark]} {key}', row) for key, row in found[benchmark].items()], []
 
 
-def _questions(benchmark: str, questions: Path, annotations: Path | None) -> dict[str, dict]:
+def _questions(benchmark: str, questions: Path, annotations: Path | None) -> tuple[dict[str, Row], list[str]]:
     if benchmark == 'vsibench':
         return read_vsibench_questions(questions)
     if annotations is None:

@@ -21,21 +21,29 @@ from .source import (
 
 @register_source
 class PosedFrames:
-    """Cameras of the data set; the camera's token is its pose relative to the first frame's.
+    """Cameras of the data set; the camera's token is its pose relative to the first frame's, and its K.
 
     Args:
         points: also tokens, the mean world point of each patch in the first camera's frame and how much of the patch has depth
             (4 numbers), from depth maps, or from world points where a network gave them.
         scale: what lengths in tokens are multiplied by.
+        intrinsics: whether K is used, and needed; without it a camera's token has 12 numbers and not 16.
+
+    Raises:
+        ValueError: points without intrinsics.
     """
 
-    def __init__(self, points: bool = False, scale: float = 1 / 3) -> None:
-        self.points, self.scale = points, scale
-        self.needs: tuple[str, ...] = ('world_from_cam', *(('intrinsics', 'depth') if points else ()))
+    def __init__(self, points: bool = False, scale: float = 1 / 3, intrinsics: bool = True) -> None:
+        if points and not intrinsics:
+            raise ValueError('PosedFrames: points=True needs intrinsics=True: depth is unprojected by K')
+        self.points, self.scale, self.intrinsics = points, scale, intrinsics
+        wanted = dict(world_from_cam=True, intrinsics=intrinsics, depth=points)
+        self.needs: tuple[str, ...] = tuple(name for name, is_wanted in wanted.items() if is_wanted)
 
     def __call__(self, frames: Tensor, known: Any, grid_hw: tuple[int, int]) -> Geometry:
         """See GeometrySource."""
-        poses = poses_of(needs_file(known, lambda file: file if file.world_from_cam is not None else None, 'world_from_cam'))
+        poses = poses_of(needs_file(known, lambda file: file if file.world_from_cam is not None else None, 'world_from_cam'),
+                         self.intrinsics)
         camera = describe_cameras(poses)
         camera[:, [3, 7, 11]] *= self.scale
         if not self.points:
@@ -53,12 +61,12 @@ class PrecomputedGeometry:
     """What a network (VGGT, Depth Anything 3, a SLAM system) left in the npz file beside the video (docs/spatial_mllm.md).
 
     Args:
-        poses: whether its cameras are used.
+        poses: whether its cameras are used, and needed, with K.
     """
 
     def __init__(self, poses: bool = True) -> None:
         self.poses = poses
-        self.needs: tuple[str, ...] = ('tokens', *(('world_from_cam',) if poses else ()))
+        self.needs: tuple[str, ...] = ('tokens', *(('world_from_cam', 'intrinsics') if poses else ()))
 
     def __call__(self, frames: Tensor, known: Any, grid_hw: tuple[int, int]) -> Geometry:
         """See GeometrySource.

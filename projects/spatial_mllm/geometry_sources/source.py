@@ -73,10 +73,11 @@ def register_source(kind: Source) -> Source:
     return kind
 
 
-def poses_of(known: Known) -> FramePoses:
-    """Cameras of a geometry file, whose pixels are counted from centres; ValueError where it has none."""
+def poses_of(known: Known, with_intrinsics: bool = True) -> FramePoses:
+    """Cameras of a geometry file, whose pixels are counted from centres; ValueError where it has no poses, or K is missing."""
     intrinsics = None
-    if known.intrinsics is not None and known.image_hw is not None:
+    if with_intrinsics:
+        needs_file(known, lambda file: file.intrinsics, 'intrinsics')
         corner = torch.from_numpy(known.intrinsics).clone()
         corner[:, :2, 2] += 0.5
         intrinsics = unit_intrinsics(corner, known.image_hw)

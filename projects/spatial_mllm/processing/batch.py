@@ -107,11 +107,15 @@ def joined(examples: Sequence[Example], step_of_token: Tensor) -> dict[str, Any]
 
 
 def join_poses(parts: Sequence[FramePoses]) -> FramePoses:
-    """One after the other; K only where all have it."""
-    matrices = [part.img_from_cam for part in parts]
-    known = [matrix for matrix in matrices if matrix is not None]
-    return FramePoses(torch.cat([part.cam_from_world for part in parts]),
-                      torch.cat(known) if len(known) == len(parts) else None)
+    """One after the other.
+
+    Raises:
+        ValueError: some have K and others none.
+    """
+    known = [part.img_from_cam for part in parts if part.img_from_cam is not None]
+    if len(known) not in (0, len(parts)):
+        raise ValueError(f'{len(parts) - len(known)} of the {len(parts)} videos of a batch have no intrinsics, the others do')
+    return FramePoses(torch.cat([part.cam_from_world for part in parts]), torch.cat(known) if known else None)
 
 
 @FUNCTIONS.register_module()

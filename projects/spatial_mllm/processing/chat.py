@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .tokenizer import CHAT_END, CHAT_START, VIDEO_PAD, VISION_END, VISION_START
+from .tokenizer import CHAT_END, CHAT_START, SPECIAL, VIDEO_PAD, VISION_END, VISION_START
 
 NO_LABEL = -100
 SYSTEM = 'You are a helpful assistant.'
@@ -50,7 +50,7 @@ class Chat:
             ValueError: the question or answer holds a special token.
         """
         for text in (question, answer or ''):
-            found = [token for token in (VIDEO_PAD, VISION_START, CHAT_START, CHAT_END) if token in text]
+            found = [token for token in SPECIAL if token in text]
             if found:
                 raise ValueError(f'text holds the special token {found[0]}: {text!r:.80}')
         system = '' if self.system is None else f'{CHAT_START}system\n{self.system}{CHAT_END}\n'

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import cv2
 import numpy as np
 
 from projects.geometry.frame_sampling import Video, build_sampler
@@ -69,7 +70,7 @@ class ClipReader:
         """
         try:
             return self._clip(sample)
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, cv2.error) as error:
             raise UnusableSampleError(f'{sample.where}: {error}') from error
 
     def _clip(self, sample: Sample) -> Clip:

@@ -7,6 +7,7 @@ docs/frame_sampling.md is part of it.
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,8 +19,9 @@ from projects.geometry.frame_sampling import DepthMaps, Frustums, Video, Visible
 from projects.geometry.frame_sampling.video import check_poses
 from projects.geometry.homography import resize_homography
 
-_IMAGES = ('depth', 'world_points', 'conf')
-_ROWS = ('world_from_cam', *_IMAGES, 'tokens', 'stamps_s', 'frames')
+_SHAPES = dict(world_from_cam='R44', depth='Rhw', world_points='Rhw3', conf='Rhw', tokens='Rpc', stamps_s='R', frames='R')
+"""Arrays with R rows; other letters stand for any size."""
+_ROWS = tuple(_SHAPES)
 ARRAYS = (*_ROWS, 'intrinsics', 'image_hw')
 _RANGE_M = 4.0
 """How far a frustum reaches where nothing else tells what a frame sees."""
@@ -120,10 +122,7 @@ def read_geometry(path: str | Path, num_frames: int, needed: Sequence[str] = (),
     missing = [name for name in needed if name not in arrays]
     if missing:
         raise ValueError(f'{path}: {", ".join(missing)} missing; it holds {sorted(arrays)}')
-    counts = {name: len(arrays[name]) for name in _ROWS if name in arrays}
-    if len(set(counts.values())) > 1:
-        raise ValueError(f'{path}: arrays must have one row for each frame, got {counts}')
-    rows = next(iter(counts.values()), num_frames)
+    rows = _rows(path, arrays, num_frames)
     frames = arrays.get('frames', np.arange(rows))
     if 'frames' not in arrays and rows != num_frames:
         raise ValueError(f'{path}: {rows} poses or other rows for a video of {num_frames} frames; `frames` must say which '
@@ -152,9 +151,25 @@ def _arrays(path: Path, wanted: set[str]) -> dict[str, np.ndarray]:
             unknown = sorted(set(archive.files) - set(ARRAYS))
             if not unknown:
                 return {name: archive[name] for name in archive.files if name in wanted}
-    except (ValueError, zipfile.BadZipFile, AttributeError, EOFError) as error:  # npy, text, a file cut off, pickles
+    except (ValueError, zipfile.BadZipFile, zlib.error, AttributeError, EOFError) as error:  # npy, text, cut off, pickles
         raise ValueError(f'{path} is not an npz file of plain arrays ({error}): was it cut off?') from error
     raise ValueError(f'{path}: unknown arrays {unknown}. Known: {", ".join(ARRAYS)}')
+
+
+def _rows(path: Path, arrays: dict[str, np.ndarray], num_frames: int) -> int:
+    """How many rows all arrays have; ValueError naming those that are of another shape or hold no numbers."""
+    found = {name: arrays[name] for name in _ROWS if name in arrays}
+    for name, array in arrays.items():
+        if array.dtype.kind not in 'fiu':
+            raise ValueError(f'{path}: {name} must hold real numbers, got {array.dtype}')
+    for name, array in found.items():
+        wanted = _SHAPES[name]
+        if array.ndim != len(wanted) or any(side.isdigit() and int(side) != size for side, size in zip(wanted, array.shape)):
+            raise ValueError(f'{path}: {name} must have the shape ({", ".join(wanted)}), got {array.shape}')
+    counts = {name: len(array) for name, array in found.items()}
+    if len(set(counts.values())) > 1:
+        raise ValueError(f'{path}: arrays must have one row for each frame, got {counts}')
+    return next(iter(counts.values()), num_frames)
 
 
 def _image_hw(path: Path, arrays: dict[str, np.ndarray]) -> tuple[int, int] | None:
@@ -175,10 +190,11 @@ def _intrinsics(path: Path, arrays: dict[str, np.ndarray], rows: int, image_hw: 
         raise ValueError(f'{path}: intrinsics without image_hw: nobody can tell of what size of images they are')
     full = np.broadcast_to(given, (rows, 3, 3)).astype(np.float64)
     middle, focal = full[:, :2, 2], np.stack([full[:, 0, 0], full[:, 1, 1]], axis=1)
-    usable = ((middle > 0) & (middle < image_hw[::-1]) & (focal > 0)).all(axis=1)
+    usable = ((middle > 0) & (middle < image_hw[::-1]) & (focal > 0)).all(axis=1) & (full[:, 2] == [0, 0, 1]).all(axis=1)
     if not usable.all():
         raise ValueError(f'{path}: intrinsics {full[~usable][0].tolist()} have their middle outside images of '
-                         f'{image_hw[0]} x {image_hw[1]} (height x width), or no focal length: are they of another size?')
+                         f'{image_hw[0]} x {image_hw[1]} (height x width), no focal length, or a last row that is not 0 0 1: '
+                         'are they of another size?')
     return full
 
 

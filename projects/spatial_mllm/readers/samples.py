@@ -76,9 +76,8 @@ def read_sqa3d(questions: str | Path, annotations: str | Path, videos: str | Pat
     Raises:
         RefusedFileError: naming the file, where it is not of that kind, or nothing of it can be used.
     """
-    joined = read_sqa3d_questions(questions, annotations)
-    rows = [Row(f'{questions}: row {number}', row) for number, row in enumerate(joined.values(), 1)]
-    return _samples(rows, [], Path(videos), needs_geometry, _sqa3d_parts, str(questions))
+    joined, problems = read_sqa3d_questions(questions, annotations)
+    return _samples(joined.values(), problems, Path(videos), needs_geometry, _sqa3d_parts, str(questions))
 
 
 def _samples(rows: Iterable[Row], problems: list[str], videos: Path, needs_geometry: bool, parts: Callable[[dict], Parts],
@@ -94,7 +93,7 @@ def _samples(rows: Iterable[Row], problems: list[str], videos: Path, needs_geome
             there = geometry.is_file()
             if needs_geometry and not there:
                 raise FileNotFoundError(f'no poses beside the video: {geometry} is missing')
-        except (ValueError, FileNotFoundError) as error:
+        except (ValueError, OSError) as error:  # also a name that is too long
             problems.append(f'{row.where}: {error}; the row is left out')
             continue
         samples.append(Sample(key, prompt, answer, found[video], geometry if there else None, row.values, row.where))
@@ -134,6 +133,6 @@ def _sqa3d_parts(row: dict[str, Any]) -> Parts:
 
 def _text(row: dict[str, Any], key: str) -> str:
     value = text_of(row.get(key))
-    if value is None:
+    if value is None or not value.strip():
         raise ValueError(f'`{key}` is missing or no text: {row.get(key)!r:.60}')
     return value

@@ -50,7 +50,8 @@ class RoomSettings:
             f'num_frames must be even and at least 4, got {self.num_frames}': self.num_frames < 4 or self.num_frames % 2 == 1,
             f'image_size must be at least 28, got {self.image_size}': self.image_size < 28,
             f'rounds must be at least 1, got {self.rounds}': self.rounds < 1,
-            f'areas_m2 must be at least 16, got {self.areas_m2}': not self.areas_m2 or min(self.areas_m2) < 16,
+            f'areas_m2 must be from 16 to 1000, got {self.areas_m2}':
+                not self.areas_m2 or not all(16 <= area <= 1000 for area in self.areas_m2),
             f'rooms must be three counts that are not negative, got {self.rooms}': len(self.rooms) != 3 or min(self.rooms) < 0,
         }
         for problem, is_there in problems.items():

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from projects.spatial_mllm.scoring.rows import KEYS, RefusedFileError, Row, read_rows
+from projects.spatial_mllm.scoring.rows import KEYS, RefusedFileError, Row, read_listed_rows, read_rows
 
 
-def join_questions(answers: Sequence[Row], questions: dict[str, dict], key: str) -> tuple[list[Row], list[str]]:
+def join_questions(answers: Sequence[Row], questions: Mapping[str, Row], key: str) -> tuple[list[Row], list[str]]:
     """Every question with its answer, in the questions' order; one without has no `prediction`.
 
     Returns:
@@ -29,53 +27,66 @@ def join_questions(answers: Sequence[Row], questions: dict[str, dict], key: str)
     rows = []
     for name, question in questions.items():
         own = given.get(name)
-        rows.append(Row(f'question {name}, which nobody answered', question) if own is None else
-                    Row(own.where, {**own.values, **question}))
+        rows.append(Row(f'question {name}, which nobody answered', question.values) if own is None else
+                    Row(own.where, {**own.values, **question.values}))
     return rows, problems
 
 
-def read_vsibench_questions(path: str | Path) -> dict[str, dict]:
-    """VSI-Bench's `test.jsonl` (Apache-2.0; its videos are not: see docs/spatial_mllm.md) -> id as text -> row.
+def read_vsibench_questions(path: str | Path) -> tuple[dict[str, Row], list[str]]:
+    """VSI-Bench's `test.jsonl` (Apache-2.0; its videos are not: see docs/spatial_mllm.md).
+
+    Returns:
+        Id as text -> question, and a sentence for each row that is none.
 
     Raises:
-        RefusedFileError: no such file, or a row without an id.
+        RefusedFileError: no such file, or no question in it.
     """
-    rows, problems = read_rows(path)
-    problems += [f'{row.where} has no id' for row in rows if KEYS['vsibench'] not in row.values]
-    if problems:
-        raise RefusedFileError(problems[0])
-    return {str(row.values['id']): {name: value for name, value in row.values.items() if name != 'prediction'} for row in rows}
+    asked, problems = _by_key(*read_rows(path), KEYS['vsibench'])
+    if not asked:
+        raise RefusedFileError(problems[0] if problems else f'{path}: holds no question')
+    return {name: Row(row.where, {key: value for key, value in row.values.items() if key != 'prediction'})
+            for name, row in asked.items()}, problems
 
 
-def read_sqa3d_questions(questions: str | Path, annotations: str | Path) -> dict[str, dict]:
-    """SQA3D's two files (CC BY 4.0), joined on `question_id` -> id as text -> scene_id, situation, question, answers, pose.
+def read_sqa3d_questions(questions: str | Path, annotations: str | Path) -> tuple[dict[str, Row], list[str]]:
+    """SQA3D's two files (CC BY 4.0), joined on `question_id`.
+
+    Returns:
+        Id as text -> scene_id, situation, question, answers, pose; and a sentence for each question that cannot be used: it has
+        no annotation, or one of another scene.
 
     Raises:
-        RefusedFileError: naming the file: it is not of that kind, or a question has no annotation.
+        RefusedFileError: naming the file: it is not of that kind, or no question of it can be used.
     """
-    of_question = {str(one['question_id']): one for one in _listed(questions, 'questions')}
-    of_annotation = {str(one['question_id']): one for one in _listed(annotations, 'annotations')}
-    missing = [name for name in of_question if name not in of_annotation]
-    if missing:
-        raise RefusedFileError(f'{annotations}: no annotation for {len(missing)} of {len(of_question)} questions of '
-                               f'{questions}, first question_id {missing[0]}: are both of one split?')
-    for name, one in of_question.items():
-        scene, other = one.get('scene_id'), of_annotation[name].get('scene_id')
-        if scene is not None and other is not None and scene != other:
-            raise RefusedFileError(f'{annotations}: question_id {name} is about {other!r}, in {questions} about {scene!r}: are '
-                                   'both of one split?')
-    return {name: {**of_annotation[name], **one} for name, one in of_question.items()}
+    asked, problems = _by_key(*read_listed_rows(questions, 'questions'), KEYS['sqa3d'])
+    notes, more = _by_key(*read_listed_rows(annotations, 'annotations'), KEYS['sqa3d'])
+    problems += more
+    joined: dict[str, Row] = {}
+    for name, row in asked.items():
+        note = notes.get(name)
+        scenes = row.values.get('scene_id'), None if note is None else note.values.get('scene_id')
+        if note is None:
+            problems.append(f'{row.where}: {annotations} has no annotation for question_id {name}; the row is left out')
+        elif None not in scenes and scenes[0] != scenes[1]:
+            problems.append(f'{row.where}: question_id {name} is about {scenes[0]!r}, in {annotations} about {scenes[1]!r}; '
+                            'the row is left out')
+        else:
+            joined[name] = Row(row.where, {**note.values, **row.values})
+    if not joined:
+        raise RefusedFileError(f'{problems[0]}. No question can be used: are both files of one split?' if problems else
+                               f'{questions}: holds no question')
+    return joined, problems
 
 
-def _listed(path: str | Path, key: str) -> list[dict[str, Any]]:
-    try:
-        content = json.loads(Path(path).read_text(encoding='utf-8'))
-    except (OSError, ValueError) as error:
-        raise RefusedFileError(f'{path}: cannot be read as JSON ({error}): was the file cut off?') from error
-    rows = content.get(key) if isinstance(content, dict) else None
-    if not isinstance(rows, list):
-        raise RefusedFileError(f'{path}: holds no list under {key!r}, so it is not the {key} file of SQA3D')
-    for number, row in enumerate(rows, 1):
-        if not isinstance(row, dict) or 'question_id' not in row:
-            raise RefusedFileError(f'{path}: row {number} of {key!r} has no question_id')
-    return rows
+def _by_key(rows: Sequence[Row], problems: list[str], key: str) -> tuple[dict[str, Row], list[str]]:
+    """Rows by their key as text, each once; the others into the problems."""
+    found: dict[str, Row] = {}
+    for row in rows:
+        name = str(row.values.get(key))
+        if row.values.get(key) is None:
+            problems.append(f'{row.where} has no {key}; the row is left out')
+        elif name in found:
+            problems.append(f'{row.where} has the {key} {name} of {found[name].where}; the row is left out')
+        else:
+            found[name] = row
+    return found, problems

@@ -166,7 +166,8 @@ def _answers(rows: Sequence[Row], report: Report, question_of: Callable[[dict], 
             continue
         prediction = text_of(row.values.get('prediction'))
         if prediction is None:
-            report.problems.append(f'{where}: `prediction` is no text but {row.values.get("prediction")!r}; it scores 0')
+            why = row.values.get('problem') or f'`prediction` is no text but {row.values.get("prediction")!r}'
+            report.problems.append(f'{where}: {why}; it scores 0')
         found.append(_Answer(where, kind, prediction, truth))
     return found
 

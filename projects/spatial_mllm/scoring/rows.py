@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,16 +38,35 @@ def read_rows(path: str | Path) -> tuple[list[Row], list[str]]:
         RefusedFileError: no such file, or neither a JSON list nor JSON lines.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding='utf-8')
-    except (OSError, UnicodeDecodeError) as error:
-        raise RefusedFileError(f'{path}: cannot be read ({error})') from error
+    text = _text(path)
     start = text.lstrip()
     if start.startswith('['):
-        return _list_rows(path, text)
+        return _list_rows(path, text, text.index('[') + 1)
     if start.startswith('{'):
         return _line_rows(path, text)
-    raise RefusedFileError(f'{path}: holds neither a JSON list of rows nor a JSON object a line')
+    raise RefusedFileError(f'{path}: holds neither a JSON list of rows nor a JSON object a line, in UTF-8')
+
+
+def read_listed_rows(path: str | Path, key: str) -> tuple[list[Row], list[str]]:
+    """As `read_rows`, of a JSON object that holds the list of rows under `key`, as the files of SQA3D do.
+
+    Raises:
+        RefusedFileError: no such file, or no such list in it.
+    """
+    path = Path(path)
+    text = _text(path)
+    found = re.search(rf'"{key}"\s*:\s*\[', text)
+    if found is None or not text.lstrip().startswith('{'):
+        raise RefusedFileError(f'{path}: holds no list under {key!r}, so it is not the {key} file of SQA3D')
+    return _list_rows(path, text, found.end())
+
+
+def _text(path: Path) -> str:
+    """What is no UTF-8 stays as lone surrogates, by which `_keep` finds the rows that hold it."""
+    try:
+        return path.read_bytes().decode('utf-8-sig', errors='surrogateescape')
+    except OSError as error:
+        raise RefusedFileError(f'{path}: cannot be read ({error})') from error
 
 
 def _line_rows(path: Path, text: str) -> tuple[list[Row], list[str]]:
@@ -56,9 +76,9 @@ def _line_rows(path: Path, text: str) -> tuple[list[Row], list[str]]:
     for number, line in lines:
         try:
             values = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # also of numbers and of nesting without end
             cut = ' (the file ends in the middle of a row: was it cut off?)' if number == lines[-1][0] else ''
-            problems.append(f'{path}: row {number} is not JSON: {error.msg}{cut}')
+            problems.append(f'{path}: row {number} is not JSON: {getattr(error, "msg", error)}{cut}')
             continue
         _keep(rows, problems, f'{path}: row {number}', values)
     if not rows and problems:
@@ -66,18 +86,20 @@ def _line_rows(path: Path, text: str) -> tuple[list[Row], list[str]]:
     return rows, problems
 
 
-def _list_rows(path: Path, text: str) -> tuple[list[Row], list[str]]:
+def _list_rows(path: Path, text: str, start: int) -> tuple[list[Row], list[str]]:
+    """Rows of the list whose bracket stands before `start`."""
     rows: list[Row] = []
     problems: list[str] = []
     decoder = json.JSONDecoder()
-    position = _after_blanks(text, text.index('[') + 1)
+    position = _after_blanks(text, start)
     number = 1
     while not text.startswith(']', position):
         try:
             values, position = decoder.raw_decode(text, position)
-        except json.JSONDecodeError as error:
-            problems.append(f'{path}: row {number} is not JSON: {error.msg} at character {error.pos} of {len(text)}; the rows '
-                            'from there on are lost (was the file cut off?)')
+        except (ValueError, RecursionError) as error:
+            problems.append(f'{path}: row {number} is not JSON: {getattr(error, "msg", error)} at character '
+                            f'{getattr(error, "pos", position)} of {len(text)}; the rows from there on are lost (was the file '
+                            'cut off?)')
             break
         _keep(rows, problems, f'{path}: row {number}', values)
         position = _after_blanks(text, position)
@@ -97,10 +119,15 @@ def _after_blanks(text: str, position: int) -> int:
 
 
 def _keep(rows: list[Row], problems: list[str], where: str, values: Any) -> None:
-    if isinstance(values, dict):
-        rows.append(Row(where, values))
-    else:
+    if not isinstance(values, dict):
         problems.append(f'{where} is no JSON object')
+        return
+    try:
+        json.dumps(values, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        problems.append(f'{where} holds what is no text in UTF-8; the row is left out')
+        return
+    rows.append(Row(where, values))
 
 
 def looks_like(values: dict[str, Any], benchmark: str) -> bool:

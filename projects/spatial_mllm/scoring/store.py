@@ -1,7 +1,7 @@
 """Spatial: scoring. In: answers as they are finished, of several processes. Out: all of them again after a crash, none twice.
 
-A folder holds `run.json`, what the answers were made with, and one file of JSON lines per process. An answer is one line,
-written at once and forced to the disk; a line that a crash cut off is not read, and its question is asked again.
+A folder holds `run.json` and `model.json`, what the answers were made with, and one file of JSON lines per process. An answer
+is one line, written at once and forced to the disk; a line that a crash cut off is not read, and its question is asked again.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-_RUN = 'run.json'
+RUN = 'run.json'
+"""What was asked: files, frames, sampler."""
+MODEL = 'model.json'
+"""What answered."""
 
 
 class AnswerStore:
@@ -35,16 +38,23 @@ class AnswerStore:
         self._path = self.folder / f'answers_{worker:04d}.jsonl'
         self.folder.mkdir(parents=True, exist_ok=True)
         if settings is not None:
-            self._check(json.loads(json.dumps(dict(settings))))
+            self.check(settings)
 
     def finished(self) -> dict[str, dict]:
-        """Key as text -> row, of all processes; of answers to one question the first of the first file counts."""
+        """Key as text -> row, of all processes.
+
+        Of answers to one question the first of the first file counts; one with a `problem` (the video could not be read) only
+        where there is no other.
+        """
         rows: dict[str, dict] = {}
         for path in sorted(self.folder.glob('answers_*.jsonl')):
             for line in path.read_bytes().split(b'\n')[:-1]:  # what follows the last line end was cut off
                 row = _row(line)
-                if row is not None and self.key in row:
-                    rows.setdefault(str(row[self.key]), row)
+                if row is None or self.key not in row:
+                    continue
+                name = str(row[self.key])
+                if name not in rows or 'problem' in rows[name]:
+                    rows[name] = row
         return rows
 
     def add(self, row: Mapping[str, Any]) -> None:
@@ -68,9 +78,15 @@ class AnswerStore:
         finally:
             os.close(file)
 
-    def _check(self, settings: dict[str, Any]) -> None:
-        path = self.folder / _RUN
-        own = self.folder / f'{_RUN}.{os.getpid()}'
+    def check(self, settings: Mapping[str, Any], name: str = RUN) -> None:
+        """Writes plain JSON settings into the file of that name, or compares them with what stands in it.
+
+        Raises:
+            ValueError: they differ, naming how.
+        """
+        settings = json.loads(json.dumps(dict(settings)))
+        path = self.folder / name
+        own = self.folder / f'{name}.{os.getpid()}'
         own.write_text(json.dumps(settings, indent=2, sort_keys=True) + '\n')
         try:
             os.link(own, path)  # whole or not at all, also where several processes begin at once

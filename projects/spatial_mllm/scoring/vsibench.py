@@ -101,13 +101,13 @@ def check_truth(question_type: str, truth: str, protocol: str) -> None:
     """Refuses what no answer can be compared with.
 
     Raises:
-        GroundTruthError: no number where one is asked for, or zero by `official`, whose errors are relative to it.
+        GroundTruthError: no finite number where one is asked for, or zero by `official`, whose errors are relative to it.
         ValueError: no such question type.
     """
     if _is_choice(question_type):
         return
     target = _number(truth.replace(',', '') if protocol == 'spatial_mllm' else truth)
-    if target is None:
+    if target is None or not np.isfinite(target):
         raise GroundTruthError(f'the ground truth {truth!r} is no number')
     if target == 0 and protocol == 'official':
         raise GroundTruthError('the ground truth is 0, and no error is relative to that')

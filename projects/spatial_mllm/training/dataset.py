@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from mmdet3d.registry import DATASETS
+from mmengine.dist import broadcast_object_list
 from mmengine.logging import MMLogger, print_log
 from torch.utils.data import Dataset
 
@@ -31,9 +32,9 @@ class SpatialQADataset(Dataset):
             and videos=FOLDER.
         processor: settings of a Processor; its `geometry` says which source knows the cameras.
         sampler: config of a frame sampler (docs/frame_sampling.md).
-        test_mode: the answers are to be given: a video that cannot be read is a row with a `problem` and an empty answer. In
+        test_mode: the answers are to be given: a video that cannot be read is a row with a `problem` and without an answer. In
             training the next sample takes its place.
-        answers: folder of an AnswerStore; what is in it is not asked again.
+        answers: folder of an AnswerStore; what is answered in it is not asked again. For benchmarks, not for conversations.
         kinds: question types to keep; None is all.
         limit: keep this many questions, the first; None is all.
 
@@ -49,7 +50,10 @@ class SpatialQADataset(Dataset):
         if self.kind not in _READERS or set(source) != {*_FILES[self.kind], 'videos'}:
             wanted = '; '.join(f"type='{kind}': {', '.join(names)}, videos" for kind, names in _FILES.items())
             raise ValueError(f'source={dict(source, type=self.kind)}: takes {wanted}')
-        self.test_mode = test_mode
+        if answers is not None and self.kind not in KEYS:
+            raise ValueError(f'answers={answers!r}: answers are kept for {", ".join(KEYS)}, not for a source of type '
+                             f'{self.kind!r}')
+        self.test_mode, self.answers = test_mode, answers
         geometry = build_source(processor.get('geometry'))
         self.clips = ClipReader(sampler, () if geometry is None else geometry.needs)
         self.processor = Processor(**{**processor, 'geometry': geometry})
@@ -68,10 +72,14 @@ class SpatialQADataset(Dataset):
         return kept[:limit]
 
     def _leave_out(self, store: AnswerStore) -> None:
-        """Where all are answered one is asked again, since a loader of nothing cannot run."""
-        finished = store.finished()
-        print_log(f'{store.folder}: {len(finished)} answers are kept', logger='current')
-        self.samples = [sample for sample in self.samples if sample.key not in finished] or self.samples[-1:]
+        """All processes leave out the same, although the first may answer before the last has read what is there.
+
+        Where all are answered one is asked again, since a loader of nothing cannot run.
+        """
+        finished = [{key for key, row in store.finished().items() if 'problem' not in row}]
+        broadcast_object_list(finished)
+        print_log(f'{store.folder}: {len(finished[0])} answers are kept', logger='current')
+        self.samples = [sample for sample in self.samples if sample.key not in finished[0]] or self.samples[-1:]
 
     @staticmethod
     def _settings(source: Mapping, processor: Mapping, sampler: Mapping) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""Spatial: training. In: a model that trains. Out: checkpoint folders that the library's `from_pretrained` reads."""
+"""Spatial: training. In: a model that trains or answers. Out: folders that `from_pretrained` reads; no mixed answers."""
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from mmdet3d.registry import HOOKS
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
+
+from projects.spatial_mllm.scoring.store import MODEL, AnswerStore
 
 from .lora import merged_state
 
@@ -42,3 +45,31 @@ class SavePretrainedHook(Hook):
         model.network.save_pretrained(folder, state_dict=merged_state(model.network))
         model.tokenizer.save_pretrained(folder)
         runner.logger.info(f'wrote {folder}')
+
+
+@HOOKS.register_module()
+class KeptAnswersHook(Hook):
+    """Before a test that keeps answers: a folder that another model began is refused, and so are two folders."""
+
+    def before_test(self, runner: Any) -> None:
+        """Called by the Runner.
+
+        Raises:
+            ValueError: naming the folders, or what differs.
+        """
+        folder = runner.test_dataloader.dataset.answers
+        others = [metric.answers for metric in runner.test_evaluator.metrics if metric.answers != folder]
+        if others:
+            raise ValueError(f'test_dataloader.dataset.answers={folder!r} and test_evaluator.answers={others[0]!r} must be one '
+                             'folder: what is kept in it is not asked again')
+        if folder is not None:
+            AnswerStore(folder).check(_what_answers(runner.cfg), MODEL)
+
+
+def _what_answers(cfg: Any) -> dict[str, str]:
+    """Weights, with the time of their last change, and the model's settings."""
+    weights = Path(cfg.get('load_from') or cfg.model.checkpoint)
+    files = list(weights.iterdir()) if weights.is_dir() else [weights]
+    newest = datetime.fromtimestamp(max(path.stat().st_mtime for path in files))
+    settings = {name: str(cfg.model.get(name)) for name in ('spatial', 'dtype', 'max_new_tokens')}
+    return dict(settings, weights=f'{weights} of {newest:%Y-%m-%d %H:%M:%S}')

@@ -131,13 +131,21 @@ class VideoLanguageModel(BaseModel):
         return {name: value.to(device) if isinstance(value, Scene) else value for name, value in (inputs or {}).items()}
 
     def _answers(self, given: dict[str, Any], rows: list[dict]) -> list[dict]:
-        """The rows, each with its `prediction`; empty where the video could not be read."""
+        """The rows, each with its `prediction`; None where the video could not be read.
+
+        Raises:
+            ValueError: the batch is packed, or padded on the right, where the answer is to stand.
+        """
         told = iter(())
         if given:
+            mask = given['attention_mask']
+            if mask is None or not bool(mask[:, -1].all()):
+                raise ValueError("answers are written behind their questions: test_dataloader.collate_fn must have side='left' "
+                                 'and pack=False')
             given = {name: value for name, value in given.items() if name != 'labels'}
             ends = [self.tokenizer.convert_tokens_to_ids(token) for token in (CHAT_END, END_OF_TEXT)]
             tokens = self.network.generate(**given, max_new_tokens=self.max_new_tokens, do_sample=False, eos_token_id=ends,
                                            pad_token_id=ends[-1])
             new = tokens[:, given['input_ids'].shape[1]:]
             told = iter(self.tokenizer.batch_decode(new, skip_special_tokens=True))
-        return [dict(row, prediction='' if 'problem' in row else next(told).strip()) for row in rows]
+        return [dict(row, prediction=None if 'problem' in row else next(told).strip()) for row in rows]

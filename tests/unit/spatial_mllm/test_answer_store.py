@@ -2,15 +2,19 @@
 
 import json
 import multiprocessing
+import os
+from types import SimpleNamespace
 
 import pytest
 from mmdet3d.registry import METRICS
+from mmengine.config import Config
 
 from projects.common.build import build_from
 from projects.spatial_mllm.score import score_file
 from projects.spatial_mllm.scoring import metrics
 from projects.spatial_mllm.scoring.rows import RefusedFileError
 from projects.spatial_mllm.scoring.store import AnswerStore
+from projects.spatial_mllm.training.hooks import KeptAnswersHook
 
 ROWS = [dict(id=n, question_type='object_counting', ground_truth='10', prediction=answer)
         for n, answer in enumerate(['10', '9', '5', 'many'])]
@@ -56,6 +60,44 @@ def test_other_settings_and_rows_without_a_key_are_refused(tmp_path):
         AnswerStore(tmp_path, settings=dict(frames=16, sampler='sa'))
     with pytest.raises(ValueError, match="'question_id'.*keys"):
         AnswerStore(tmp_path, key='question_id').add(dict(id=1))
+
+
+def test_what_could_not_be_read_is_never_right_and_is_asked_again(tmp_path):
+    row = dict(question_id=1, question='Is it?', answers=['yes'])
+    for protocol in ('leo', 'llm_script'):  # by which an empty answer is right
+        metric = metrics.SQA3DMetric(protocol, answers=str(tmp_path))
+        metric.process(None, [dict(row, problem='film.mp4 was cut off', prediction=None)])
+        assert max(value for name, value in metric.evaluate(1).items() if 'overall' in name or 'accuracy' in name) == 0
+    assert 'film.mp4 was cut off; it scores 0' in score_file(tmp_path, 'sqa3d', 'em').problems[0]
+    AnswerStore(tmp_path, 1, key='question_id').add(dict(row, prediction='yes'))
+    AnswerStore(tmp_path, 2, key='question_id').add(dict(row, prediction='no'))
+    assert score_file(tmp_path, 'sqa3d', 'em').scores['EM@1'] == 1
+
+
+def test_answers_of_another_model_are_refused(tmp_path):
+    weights = tmp_path / 'epoch_1.pth'
+    weights.write_text('')
+
+    def before_test(dataset='answers', evaluator='answers', **model):
+        folders = [None if name is None else str(tmp_path / name) for name in (dataset, evaluator)]
+        runner = SimpleNamespace(
+            test_dataloader=SimpleNamespace(dataset=SimpleNamespace(answers=folders[0])),
+            test_evaluator=SimpleNamespace(metrics=[SimpleNamespace(answers=folders[1])]),
+            cfg=Config(dict(load_from=str(weights), model=dict(checkpoint='nowhere', max_new_tokens=8, **model))))
+        KeptAnswersHook().before_test(runner)
+
+    before_test()
+    before_test()
+    before_test('others', 'others', dtype='bfloat16')
+    with pytest.raises(ValueError, match="dtype = 'None', now 'bfloat16'"):
+        before_test(dtype='bfloat16')
+    os.utime(weights, (0, 0))  # trained again
+    with pytest.raises(ValueError, match=r'weights = .*epoch_1.pth of .*, now .*epoch_1.pth of 19'):
+        before_test()
+    before_test(None, None)
+    for folders in ((None, 'answers'), ('answers', None), ('answers', 'others')):
+        with pytest.raises(ValueError, match='must be one folder'):
+            before_test(*folders)
 
 
 def test_metrics_score_as_the_command_does_and_go_on_where_they_stopped(tmp_path):

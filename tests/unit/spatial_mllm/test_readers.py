@@ -1,6 +1,7 @@
 """Videos, what lies beside them, and the benchmarks' rows: frames on demand, numbers checked, bad rows named."""
 
 import json
+import re
 import tracemalloc
 
 import cv2
@@ -101,6 +102,11 @@ BAD = {
     'unknown arrays': dict(poses=np.eye(4)),
     'world_from_cam missing': dict(world_from_cam=None),
     'frames must be rising whole numbers below 4': dict(frames=np.array([0, 2, 1, 3])),
+    r'stamps_s must have the shape \(R\)': dict(stamps_s=np.array(3.0)),
+    r'depth must have the shape \(R, h, w\), got \(4, 24, 32, 1\)': dict(depth=np.ones((4, 24, 32, 1))),
+    r'world_points must have the shape \(R, h, w, 3\)': dict(world_points=np.ones((4, 2, 2, 4))),
+    'world_from_cam must hold real numbers': dict(world_from_cam=np.tile(np.eye(4), (4, 1, 1)).astype(str)),
+    'last row that is not 0 0 1': dict(intrinsics=np.array([[20.0, 0, 16], [0, 20, 12], [0, 0, 0]])),
 }
 
 
@@ -138,6 +144,12 @@ def test_geometry_of_some_frames(tmp_path):
     path.write_bytes(whole[:len(whole) // 2])
     with pytest.raises(ValueError, match='scene.npz is not an npz file.*cut off'):
         read_geometry(path, 10)
+    np.savez_compressed(path, **geometry(depth=np.random.default_rng(0).normal(size=(4, 24, 32))))
+    whole = path.read_bytes()
+    for place in range(200, len(whole) - 600, 997):
+        path.write_bytes(whole[:place] + bytes(64) + whole[place + 64:])
+        with pytest.raises(ValueError, match='scene.npz'):
+            read_geometry(path, 4)
     with pytest.raises(ValueError, match='holds no poses'):
         _ = VideoGeometry('alone.npz', np.arange(3)).cam_from_world
 
@@ -156,6 +168,11 @@ def test_the_three_formats_of_a_made_room_ask_the_same(made):
                 assert getattr(sample, part) == getattr(talk, part)
             assert sample.prompt.startswith('These are frames of a video.\n')
     assert by_key == {} and samples[0].row['scene_name'] == 'train_000000' and 'row 1' in samples[0].where
+
+
+def made_talk(made):
+    with open(made / 'train' / 'sft.jsonl') as file:
+        return json.loads(file.readline())
 
 
 def test_bad_rows_are_left_out_and_named(made, tmp_path):
@@ -180,9 +197,20 @@ def test_bad_rows_are_left_out_and_named(made, tmp_path):
         read_sqa3d(made / 'train' / 'sqa3d_questions.json', made / 'val' / 'sqa3d_annotations.json', made / 'rooms')
     other = json.loads((made / 'train' / 'sqa3d_annotations.json').read_text())
     other['annotations'][0]['scene_id'] = 'train_000001'
-    (tmp_path / 'other.json').write_text(json.dumps(other))
-    with pytest.raises(RefusedFileError, match="question_id 0 is about 'train_000001'.*'train_000000'"):
-        read_sqa3d(made / 'train' / 'sqa3d_questions.json', tmp_path / 'other.json', made / 'rooms')
+    del other['annotations'][1], other['annotations'][1]['question_id']
+    whole = json.dumps(other)
+    (tmp_path / 'other.json').write_text(whole[:whole.rindex('"answers"')])
+    asked = json.loads((made / 'train' / 'sqa3d_questions.json').read_text())['questions']
+    samples, problems = read_sqa3d(made / 'train' / 'sqa3d_questions.json', tmp_path / 'other.json', made / 'rooms')
+    assert [sample.key for sample in samples] == [str(number) for number in range(3, len(asked) - 1)]
+    for told in (f'other.json: row {len(asked) - 1} is not JSON', 'other.json: row 2 has no question_id',
+                 "questions.json: row 1: question_id 0 is about 'train_000000', in .*other.json about 'train_000001'",
+                 'questions.json: row 2: .*other.json has no annotation for question_id 1', f'question_id {len(asked) - 1}'):
+        assert any(re.search(told, problem) for problem in problems), told
+    for video in ('x' * 5000, ''):
+        path.write_text(json.dumps([dict(talks, video=video) for talks in [made_talk(made)]] + [made_talk(made)]))
+        samples, problems = read_sft(path, made)
+        assert len(samples) == len(problems) == 1 and 'row 1' in problems[0]
     bare = tmp_path / 'rooms' / 'train_000000'
     bare.mkdir(parents=True)
     with pytest.raises(RefusedFileError, match='no poses beside the video'):
@@ -208,7 +236,7 @@ def sample_of(film, tmp_path):
     return read_sft(path, film.parent)[0][0]
 
 
-def test_clips_that_cannot_be_made_name_file_and_row(film, tmp_path):
+def test_clips_that_cannot_be_made_name_file_and_row(film, tmp_path, monkeypatch):
     sample = sample_of(film, tmp_path)
     assert (sample.prompt, sample.answer, sample.geometry) == ('What?', 'Grey.', None)
     clip = ClipReader(dict(type='uniform', num_frames=5))(sample)
@@ -221,6 +249,10 @@ def test_clips_that_cannot_be_made_name_file_and_row(film, tmp_path):
     np.savez(geometry_beside(film), **geometry(40, image_hw=np.array([48, 64]), depth=None))
     with pytest.raises(UnusableSampleError, match=r'row 1: .*film.npz: .*48 x 64.*24 x 32'):
         ClipReader(dict(type='uniform', num_frames=5))(sample_of(film, tmp_path))
+    monkeypatch.setattr(cv2, 'cvtColor', lambda image, code: (_ for _ in ()).throw(cv2.error('too many pixels')))
+    geometry_beside(film).unlink()
+    with pytest.raises(UnusableSampleError, match='row 1: .*too many pixels'):
+        ClipReader(dict(type='uniform', num_frames=5))(sample)
     with pytest.raises(ValueError, match="no frame sampler 'best'"):
         ClipReader(dict(type='best', num_frames=5))
 

@@ -128,6 +128,24 @@ def test_files_cut_off_name_the_row(tmp_path):
     assert [row.values for row in rows] == [{}, {'b': 2}] and ['row 2' in problems[0], 'row 3' in problems[1]] == [True, True]
 
 
+def test_rows_of_broken_text_or_numbers_are_left_out(tmp_path):
+    good = json.dumps(vsi('object_counting', '3', '3', id=1))
+    bad = [b'{"id": 2, "prediction": "caf\xe9"}', rb'{"id": 3, "prediction": "\ud83d"}',
+           b'{"id": 4, "n": ' + b'1' * 5000 + b'}', b'{"id": 5, "n": ' + b'[' * 100000]
+    path = tmp_path / 'odd names, too.jsonl'
+    path.write_bytes(b'\xef\xbb\xbf' + b'\n'.join([*bad, good.encode()]))
+    report = score_file(path, 'vsibench', 'official')
+    assert report.num_rows == 1 and report.scores['overall'] == 100
+    assert [problem.split(':')[1].split()[1] for problem in report.problems] == list('1234')
+    path.write_bytes(b'[' + good.encode() + b',' + bad[2] + b']')
+    assert 'row 2 is not JSON' in score_file(path, 'vsibench', 'official').problems[0]
+    path.write_bytes(good.encode('utf-16'))
+    with pytest.raises(RefusedFileError, match='too.jsonl: holds neither .* in UTF-8'):
+        score_file(path, 'vsibench', 'official')
+    report = score(rows_of([vsi('object_counting', '3', truth) for truth in ('nan', 'inf', '3')]), 'vsibench', 'official')
+    assert report.num_rows == 1 and all('is no number' in problem for problem in report.problems)
+
+
 def test_files_of_others_are_refused_by_name(tmp_path, capsys):
     mine = write(tmp_path / 'sqa3d.json', json.dumps([sqa(1, 'chair')]))
     assert main(['vsibench', str(mine)]) == 2
@@ -147,7 +165,7 @@ def test_files_of_others_are_refused_by_name(tmp_path, capsys):
 def test_answers_alone_are_joined_with_the_questions(tmp_path, capsys):
     asked = write(tmp_path / 'test.jsonl', '\n'.join(json.dumps({**row, 'id': n}) for n, row in enumerate(ALL)))
     answers = write(tmp_path / 'answers.jsonl', '\n'.join(json.dumps(dict(id=n, prediction='A')) for n in (9, 4, 77, 9)))
-    out = tmp_path / 'report.json'
+    out = tmp_path / 'new' / 'report.json'
     assert main(['vsibench', str(answers), '--questions', str(asked), '--out', str(out)]) == 0
     report = json.loads(out.read_text())
     assert report['num_rows'] == 10 and report['scores']['overall'] == pytest.approx((100 / 3 + 100) / 8)
@@ -155,6 +173,10 @@ def test_answers_alone_are_joined_with_the_questions(tmp_path, capsys):
     assert 'overall' in capsys.readouterr().out
     questions = write(tmp_path / 'q.json', json.dumps(dict(questions=[dict(question_id=5, question='Is it?')])))
     notes = write(tmp_path / 'a.json', json.dumps(dict(annotations=[dict(question_id=5, answers=[dict(answer='yes')])])))
+    with open(asked, 'a') as file:
+        file.write('\n{"id": 5, "cut')
+    report = score_file(answers, 'vsibench', 'official', asked)
+    assert report.num_rows == 10 and 'test.jsonl: row 11 is not JSON' in report.problems[0]
     mine = write(tmp_path / 'mine.json', json.dumps([dict(question_id=5, prediction='yes')]))
     assert score_file(mine, 'sqa3d', 'em', questions, notes).scores['EM@1'] == 1
     with pytest.raises(RefusedFileError, match='--annotations'):

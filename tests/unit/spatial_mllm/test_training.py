@@ -1,6 +1,7 @@
 """Made rooms, a small model: examples, batches, training and testing by the Runner, checkpoints that come back."""
 
 import json
+import re
 import shutil
 import tracemalloc
 from dataclasses import replace
@@ -102,6 +103,8 @@ def test_an_example_says_what_it_should(room_data, checkpoint):
     middle = (intrinsics.reshape(-1, 3, 3)[0, 0, 2] + 0.5) / size[1]
     assert example.poses.img_from_cam[0, 0, 2] == pytest.approx(middle) and middle == pytest.approx(0.5, abs=0.02)
     assert example.camera.shape == (2, 2 * 16)
+    without = room_data(dict(geometry=dict(type='PosedFrames', intrinsics=False)))[0]['example']
+    assert without.camera.shape == (2, 2 * 12) and without.poses.img_from_cam is None
 
 
 def test_a_token_more_for_each_camera(room_data):
@@ -190,7 +193,7 @@ def test_what_a_network_left_is_packed_and_checked(rooms, tmp_path):
     known = read_geometry(next((rooms / 'rooms').glob('*.npz')), 8)
     tokens = np.random.default_rng(0).normal(size=(8, 16, 3)).astype(np.float32)
     source = build_source(dict(type='PrecomputedGeometry'))
-    assert source.needs == ('tokens', 'world_from_cam') and isinstance(source, PrecomputedGeometry)
+    assert source.needs == ('tokens', 'world_from_cam', 'intrinsics') and isinstance(source, PrecomputedGeometry)
     found = source(torch.zeros(8, 56, 56, 3), replace(known, tokens=tokens), (4, 4))
     assert np.array_equal(found.tokens, tokens) and found.poses.cam_from_world.shape == (8, 4, 4)
     with pytest.raises(ValueError, match=r'npz: tokens of 16 patches a frame, the frames are seen in 2 x 4'):
@@ -240,6 +243,9 @@ def test_a_batch_of_what_does_not_go_together_is_refused(room_data):
     example = room_data()[0]['example']
     with pytest.raises(ValueError, match='1 of the 2 videos of a batch have no poses'):
         pad_batch([example, replace(example, poses=None)], 'right')
+    part = replace(example.poses, img_from_cam=None)
+    with pytest.raises(ValueError, match='1 of the 2 videos of a batch have no intrinsics'):
+        pad_batch([example, replace(example, poses=part)], 'right')
     with pytest.raises(ValueError, match='padding side'):
         pad_batch([example], 'both')
     text = Processor(room_data().processor.tokenizer.name_or_path)('Is it?', 'yes', None)
@@ -269,8 +275,9 @@ def test_a_tokenizer_is_checked(tmp_path, checkpoint):
     (tmp_path / 'ids/config.json').write_text(json.dumps({**config, 'video_token_id': 3}))
     with pytest.raises(ValueError, match='config.json and tokenizer disagree'):
         Processor(tmp_path / 'ids')
-    with pytest.raises(ValueError, match=r'holds the special token <\|video_pad\|>'):
-        Processor(checkpoint)('a <|video_pad|>', None, None)
+    for token in SPECIAL:
+        with pytest.raises(ValueError, match=re.escape(f'holds the special token {token}')):
+            Processor(checkpoint)(f'a {token}', None, None)
 
 
 # -- data -------------------------------------------------------------------------------------------------------------
@@ -296,7 +303,13 @@ def test_a_bad_video_never_ends_a_run(room_data, rooms, tmp_path):
     data.samples = [bad_sample]
     with pytest.raises(ValueError, match='20 samples in a row cannot be used'):
         data[0]
-    (lost[0].parent.parent / f'{lost[0].parent.name}.npz').unlink()
+    beside = lost[0].parent.parent / f'{lost[0].parent.name}.npz'
+    with np.load(beside) as file:
+        np.savez(tmp_path / 'poses.npz', world_from_cam=file['world_from_cam'])
+    shutil.copy(tmp_path / 'poses.npz', beside)
+    with pytest.raises(ValueError, match=f'row .*{beside.name}: intrinsics missing'):
+        data[0]
+    beside.unlink()
     kept = room_data(source=source)
     assert all(sample.video != lost[0].parent for sample in kept.samples)
 
@@ -316,6 +329,25 @@ def test_answers_that_are_there_are_not_asked_again(room_data, tmp_path):
         room_data(kinds=['colour'])
     with pytest.raises(ValueError, match="type='sft': path, videos"):
         room_data(source=dict(type='sft', path='x'))
+    with pytest.raises(ValueError, match="answers are kept for vsibench, sqa3d, not for a source of type 'sft'"):
+        room_data(answers=str(tmp_path))
+    store.add(dict(first.samples[0].row, prediction=None, problem='could not be read'))
+    assert AnswerStore(tmp_path).finished()[first.samples[0].key]['prediction'] == 'A'
+
+
+def test_only_batches_that_are_padded_on_the_left_are_answered(checkpoint, room_data):
+    model = VideoLanguageModel(str(checkpoint), {}, max_new_tokens=2).eval()
+    data = room_data(dict(geometry=None), test_mode=True)
+    data.samples = sorted(data.samples, key=lambda sample: len(sample.prompt))
+    items = [data[0], data[-1]]
+    unread = dict(example=None, row=dict(id='x', problem='gone'))
+    answers = model(**spatial_collate([items[0], unread, items[1]], side='left'), mode='predict')
+    alone = [model(**spatial_collate([item]), mode='predict')[0]['prediction'] for item in items]
+    assert [row['prediction'] for row in answers] == [alone[0], None, alone[1]]
+    assert model(**spatial_collate([unread]), mode='predict')[0]['prediction'] is None
+    for wrong in (dict(side='right'), dict(pack=True)):
+        with pytest.raises(ValueError, match="test_dataloader.collate_fn must have side='left'"):
+            model(**spatial_collate(items, **wrong), mode='predict')
 
 
 # -- the tools --------------------------------------------------------------------------------------------------------
