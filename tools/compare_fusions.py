@@ -57,15 +57,18 @@ def main() -> None:
     args = parse_args()
 
     from projects.benchmarks.frame_cost import measure_frame
+    from projects.demos.played_scene import play_or_say
     from projects.memfusion.runtime.allocator import keep_large_blocks
+    from projects.reports import report_study, section_of
     from projects.studies.compare.costs import count_costs
     from projects.studies.compare.history import history_section, run_history
     from projects.studies.compare.overfit import overfit_section
     from projects.studies.compare.overfit_noise import noise_section
-    from projects.studies.compare.report import write_report
+    from projects.studies.compare.report import MARKERS, write_report
     from projects.studies.compare.rows import BUDGET, ROWS, choose_rows
     from projects.studies.compare.run import run_rows
-    from projects.studies.fusion.run import make_worlds
+    from projects.studies.fusion.rows import FUSED
+    from projects.studies.fusion.run import load_row, make_worlds
     from projects.studies.memory.rows import Budget
     from projects.studies.memory.run import make_data
 
@@ -85,6 +88,10 @@ def main() -> None:
     if not args.no_report:
         extra = [*overfit_section(args.results), *noise_section(args.results), *history_section(args.results)]
         write_report(args.results, ROWS, args.seeds, args.doc, extra)
+        weights = args.out / f'seed{(args.seeds or [0])[0]}' / f'{FUSED}.pth'
+        played = play_or_say(load_row(f'configs/study/{FUSED}.py', args.data_root / 'world0'), weights)
+        report_study(args.out / 'report.html', 'Fusions compared', section_of(args.doc, MARKERS), args.doc.parent,
+                     f'configs/study/{FUSED}.py', scene=played)
 
 
 def run_overfit(args: argparse.Namespace) -> None:

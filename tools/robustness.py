@@ -1,7 +1,7 @@
 """Tests a fused detector with wrong calibration, missing sensors and false images; says whether the cameras are used.
 
-Writes robustness.json, robustness.md and robustness.png. Conditions that robustness.json holds already are skipped, so the
-command may be stopped and given again.
+Writes robustness.json, robustness.md, robustness.png and report.html. Conditions that robustness.json holds already are
+skipped, so the command may be stopped and given again.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from projects.common.threads import wait_passively
 wait_passively()
 
 from mmengine.config import Config
+from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
 from projects.common.safe_pickle import add_trust_option
@@ -72,6 +73,13 @@ def main() -> None:
     draw(args.out / 'robustness.png', title, conditions, results.scores, lidar_only)
     for line in results.content['summary']['lines']:
         print(f'robustness: {line}')
+    if is_main_process():
+        from projects.demos.played_scene import play_or_say
+        from projects.reports import report_study
+        played = play_or_say(prepare_config(args.config, args.cfg_options), Path(args.checkpoint), args.trust_checkpoint)
+        report_study(args.out / 'report.html', f'Robustness of {title}', (args.out / 'robustness.md').read_text(),
+                     config=str(Path(args.config).resolve()), options=args.cfg_options, scene=played,
+                     pictures={'curves': args.out / 'robustness.png'})
     print(f'robustness: tables and curves in {args.out}')
 
 

@@ -53,12 +53,15 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
 
+    from projects.demos.played_scene import play_or_say
     from projects.memfusion.runtime.allocator import keep_large_blocks
+    from projects.reports import report_study, section_of
     from projects.studies.encodings.memory import make_turns, run_memory
-    from projects.studies.encodings.report import write_report
+    from projects.studies.encodings.report import MARKERS, write_report
     from projects.studies.encodings.rows import BUDGET, planned
     from projects.studies.encodings.run import make_rigs, run_rows
-    from projects.studies.fusion.run import make_worlds
+    from projects.studies.fusion.rows import PRETRAIN
+    from projects.studies.fusion.run import load_row, make_worlds, pretrained
     from projects.studies.memory.rows import Budget
 
     plan = planned(args.rows, args.seeds)
@@ -73,6 +76,10 @@ def main() -> None:
                  args.image_steps)
     if not args.no_report:
         write_report(args.results, args.doc)
+        weights = pretrained(args.out / f'seed{(args.seeds or [0])[0]}')
+        played = play_or_say(load_row(PRETRAIN, args.data_root / 'world0'), weights)
+        report_study(args.out / 'report.html', 'Encodings study (scene: the LiDAR-only detector that all rows start from)',
+                     section_of(args.doc, MARKERS), args.doc.parent, PRETRAIN, scene=played)
 
 
 if __name__ == '__main__':

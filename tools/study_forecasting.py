@@ -22,7 +22,7 @@ os.environ.setdefault('PYTHONWARNINGS', 'ignore')
 os.chdir(Path(__file__).resolve().parents[1])
 
 from projects.common.safe_pickle import add_trust_option
-from projects.memfusion.runtime import run_cli
+from projects.memfusion.runtime import prepare_config, run_cli
 
 
 def parse_args() -> argparse.Namespace:
@@ -51,12 +51,14 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
 
+    from projects.demos.played_scene import play_or_say
     from projects.memfusion import register  # noqa: F401
     from projects.memfusion.runtime.allocator import keep_large_blocks
-    from projects.studies.forecasting.report import write_report
+    from projects.reports import report_study, section_of
+    from projects.studies.forecasting.report import MARKERS, write_report
     from projects.studies.forecasting.rows import HEAD, MEMORY, planned
     from projects.studies.forecasting.run import run_rows
-    from projects.studies.forecasting.shared import run_shared
+    from projects.studies.forecasting.shared import FOLDER, PERCEPTION, TAIL, TASKS, checkpoint_of, run_shared, write_config
     from projects.studies.forecasting.world import make_world
 
     plan = planned(args.rows, args.seeds)
@@ -71,6 +73,11 @@ def main() -> None:
             run_rows(args.data_root, args.out, args.results, plan, memory, head)
     if not args.no_report:
         write_report(args.results, args.doc)
+        detector = args.out / 'shared' / TASKS[0].name
+        config = write_config(PERCEPTION, args.data_root.resolve(), detector / 'played')
+        report_study(args.out / 'report.html', 'Forecasting study (scene: the detector of --shared)',
+                     section_of(args.doc, MARKERS), args.doc.parent, str(FOLDER / f'{PERCEPTION}_{TAIL}'),
+                     scene=play_or_say(prepare_config(config), checkpoint_of(detector)))
 
 
 if __name__ == '__main__':

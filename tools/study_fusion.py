@@ -36,11 +36,14 @@ def main() -> None:
     add_trust_option(parser)
     args = parser.parse_args()
 
+    from projects.demos.played_scene import play_or_say
     from projects.memfusion.runtime.allocator import keep_large_blocks
+    from projects.reports import report_study, section_of
     from projects.studies.fusion.faults import run_faults
     from projects.studies.fusion.report import write_report
-    from projects.studies.fusion.rows import choose_rows
-    from projects.studies.fusion.run import make_worlds, run_seed
+    from projects.studies.fusion.rows import FUSED, choose_rows
+    from projects.studies.fusion.run import load_row, make_worlds, run_seed
+    from projects.studies.memory.report import BEGIN, END
 
     keep_large_blocks()
     rows = choose_rows(args.rows)
@@ -50,6 +53,10 @@ def main() -> None:
         run_faults(roots, args.out / f'seed{seed}')
     if args.seeds and not args.no_report:
         write_report(args.out, args.seeds, roots, args.doc)
+        weights = args.out / f'seed{args.seeds[0]}' / f'{FUSED}.pth'
+        played = play_or_say(load_row(f'configs/study/{FUSED}.py', roots[0]), weights)
+        report_study(args.out / 'report.html', 'Fusion study', section_of(args.doc, (BEGIN, END)), args.doc.parent,
+                     f'configs/study/{FUSED}.py', scene=played)
 
 
 if __name__ == '__main__':

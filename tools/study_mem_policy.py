@@ -17,9 +17,14 @@ wait_passively()
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2, 3], help='of houses and trucks beside the way')
+    parser.add_argument('--out', type=Path, default=Path('work_dirs/study_mem_policy'), help='folder of report.html')
     args = parser.parse_args(argv)
+    from projects.reports import report_study
     from projects.studies.mem_policy.run import compare
-    print(compare(args.seeds))
+    table = compare(args.seeds)
+    print(table)
+    report_study(args.out / 'report.html', 'Which frames a full memory should keep', table,
+                 scene=(None, 'No scene: the drive is made of visible cells, without boxes or images.'))
 
 
 if __name__ == '__main__':

@@ -25,6 +25,9 @@ os.chdir(Path(__file__).resolve().parents[1])
 from projects.common.safe_pickle import add_trust_option
 from projects.memfusion.runtime import run_cli
 
+SHOWN = 'gate'
+"""The row of the readouts whose scene the report plays."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -39,22 +42,33 @@ def main() -> None:
     add_trust_option(parser)
     args = parser.parse_args()
 
+    from projects.demos.played_scene import play_or_say
     from projects.memfusion import register  # noqa: F401
     from projects.memfusion.runtime.allocator import keep_large_blocks
+    from projects.reports import report_study, section_of
     from projects.studies.memory import copying, copying_report, report, rows, run
 
     keep_large_blocks()
     if args.study == 'copying':
         chosen = rows.choose_rows(args.rows, copying.ROWS)
+        copying_root, first = args.data_root or Path('data/occlusion_long'), (args.seeds or [0])[0]
         for seed in args.seeds or (0, 1, 2):
-            copying.run_seed(args.data_root or Path('data/occlusion_long'), args.out, args.results, seed, chosen)
+            copying.run_seed(copying_root, args.out, args.results, seed, chosen)
         copying_report.write_report(args.results, args.doc)
+        world = run.load_row(rows.choose_rows([copying_report.CLAIMED], copying.ROWS)[0], copying_root)
+        report_study(args.out / 'report_copying.html', 'Memory study: copying', section_of(args.doc, copying_report.MARKERS),
+                     args.doc.parent, f'{rows.FOLDER}/{copying_report.CLAIMED}.py',
+                     scene=play_or_say(world, args.out / f'copying_seed{first}' / f'{copying_report.CLAIMED}.pth'))
         return
     seeds, data_root = args.seeds or [0, 1], args.data_root or Path('data/occlusion')
     run.make_data(data_root)
     for seed in seeds:
         run.run_seed(data_root, args.out, seed, rows.choose_rows(args.rows, rows.ROWS))
     report.write_report(args.out, seeds, args.doc)
+    shown = run.load_row(rows.choose_rows([SHOWN], rows.ROWS)[0], data_root)
+    played = play_or_say(shown, args.out / f'seed{seeds[0]}' / f'{SHOWN}.pth')
+    report_study(args.out / 'report.html', 'Memory study: readouts', section_of(args.doc, (report.BEGIN, report.END)),
+                 args.doc.parent, f'{rows.FOLDER}/{SHOWN}.py', scene=played)
 
 
 if __name__ == '__main__':

@@ -34,9 +34,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--workers', type=int, default=os.cpu_count() or 1, help='processes that make rooms')
     args = parser.parse_args(argv)
 
+    from projects.reports import report_study, section_of
     from projects.spatial_mllm.study.learning import Schedule
     from projects.spatial_mllm.study.prepare import StudySettings
-    from projects.spatial_mllm.study.report import write_report
+    from projects.spatial_mllm.study.report import MARKERS, write_report
     from projects.spatial_mllm.study.rows import TWO_SEEDS, choose_rows
     from projects.spatial_mllm.study.run import Study
 
@@ -50,6 +51,8 @@ def main(argv: list[str] | None = None) -> int:
             for seed, rows in chosen.items():
                 run(rows, seed)
         write_report(args.results, args.doc)
+        report_study(args.work / 'report.html', 'Spatial study', section_of(args.doc, MARKERS), args.doc.parent,
+                     scene=(None, 'No scene: rooms are asked about in words, there are no boxes to play.'))
     except ValueError as error:
         print(f'error: {error}', file=sys.stderr)
         return 2

@@ -20,8 +20,11 @@ from projects.memfusion.metrics.class_ap import demo_map
 from projects.memfusion.runtime.errors import UserError
 from projects.memfusion.runtime.launch import init_registry
 from projects.memfusion.runtime.options import OptionsAction
+from projects.reports import PlayedScene
 
+from .demo_report import report_demo
 from .hidden_pictures import find_hidden
+from .played_scene import MOST_FRAMES, played
 from .recorded_steps import stream_memory
 from .scene_pictures import draw_scene
 from .streaming import find_scene, load_detector
@@ -30,6 +33,13 @@ CONFIG = 'configs/demo/copy_pillar04_second_secfpn_tiny-synthetic.py'
 RANGE_M = 25.0
 MIN_TRUTH = 20
 HIDDEN_PRESET, VAL_SCENES = 'occlusion_long', ('scene-0103', 'scene-0916')
+
+
+def parse_options(words: list[str]) -> dict[str, Any]:
+    """KEY=VALUE words, read as the tools read them."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--cfg-options', nargs='+', action=OptionsAction)
+    return parser.parse_args(['--cfg-options', *words]).cfg_options
 
 
 class Demo:
@@ -72,23 +82,32 @@ class Demo:
             print(f'{name}: mAP {score["mAP"]:.3f} within {RANGE_M:.0f} m over {len(score["classes"])} classes; ' + ', '.join(
                 f'{c} {score["per_class"][c]:.3f} ({score["num_truth"][c]})' for c in score['classes']))
         pictures = self.work_dir / 'pictures'
-        self.draw(trained, pictures)
+        scene, hidden = self.draw(trained, pictures)
         final = scores['trained']
-        return (f'demo: mAP={final["mAP"]:.3f} NDS={final["NDS"]:.3f} untrained_mAP={scores["untrained"]["mAP"]:.3f} '
+        line = (f'demo: mAP={final["mAP"]:.3f} NDS={final["NDS"]:.3f} untrained_mAP={scores["untrained"]["mAP"]:.3f} '
                 f'classes={len(final["classes"])} range_m={RANGE_M:.0f} pictures={pictures}')
+        config = self.repo / self.config_path
+        page = report_demo(self.work_dir, self.repo, [*hidden, line], scores, scene, config, parse_options(self.options))
+        self.say(f'report: {page}')
+        return line
 
-    def draw(self, checkpoint: Path, pictures: Path) -> None:
-        """The first validation scene; where there is a memory, what is hidden and found with it and without."""
+    def draw(self, checkpoint: Path, pictures: Path) -> tuple[PlayedScene, list[str]]:
+        """The first validation scene, also for the report's player; where there is a memory, what is hidden and found with it
+        and without, in a line."""
         self.say('pictures')
         cfg = self.config()
         model, dataset = load_detector(cfg, str(checkpoint)), DATASETS.build(cfg.test_dataloader.dataset)
-        frames = stream_memory(model, dataset, find_scene(dataset, None)[1])
-        draw_scene(frames, model.grid.point_cloud_range, dataset.metainfo['classes'], pictures, self.data_root)
+        name, positions = find_scene(dataset, None)
+        frames, range_m = list(stream_memory(model, dataset, positions)), model.grid.point_cloud_range
+        draw_scene(frames, range_m, dataset.metainfo['classes'], pictures, self.data_root)
+        lines = []
         if model.temporal is not None and model.test_mode.mode == 'streaming':
             self.make_hidden()
             self.say('hidden objects, with memory and without')
             hidden = DATASETS.build({**cfg.test_dataloader.dataset, 'data_root': f'{self.hidden_root}/'})
-            print(find_hidden(model, hidden, RANGE_M, pictures / 'hidden.png'))
+            lines.append(find_hidden(model, hidden, RANGE_M, pictures / 'hidden.png'))
+            print(*lines)
+        return played(name, frames[:MOST_FRAMES], dataset, range_m), lines
 
     def make_hidden(self) -> None:
         """Validation scenes in which much is hidden behind tall vehicles; what is there is kept."""
@@ -113,9 +132,7 @@ class Demo:
     def config(self) -> Config:
         """The config, reading this data set."""
         cfg = Config.fromfile(self.repo / self.config_path)
-        parser = argparse.ArgumentParser()
-        parser.add_argument('--cfg-options', nargs='+', action=OptionsAction)  # the same reading as the tools'
-        cfg.merge_from_dict(parser.parse_args(['--cfg-options', *self.options]).cfg_options)
+        cfg.merge_from_dict(parse_options(self.options))
         return cfg
 
     def save_untrained(self) -> Path:

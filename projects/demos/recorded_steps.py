@@ -35,7 +35,7 @@ class MemoryFrame:
 
     Attributes:
         info: of the data set.
-        points: (P, D) of the frame.
+        points: (P, D) of the frame; none of a detector without LiDAR.
         truth: boxes with points where the infos have labels, else None.
         predictions: all boxes that the detector gave.
         gate: (Hm, Wm) in 0..1, what `gate_name` says; None where the detector has no such map.
@@ -92,7 +92,7 @@ def stream_memory(model: Any, dataset: Any, positions: Sequence[int], forgets: b
                 item[0]['data_samples'].set_metainfo(dict(is_scene_start=True))
             for packed in item:
                 if packed['data_samples'].frame_valid:
-                    points_at[packed['data_samples'].timestamp_s] = packed['inputs']['points'].numpy()
+                    points_at[packed['data_samples'].timestamp_s] = _points(packed)
             steps.clear()
             with torch.no_grad():
                 sample = model(**model.data_preprocessor(pseudo_collate([item])), mode='predict')[0]
@@ -102,11 +102,16 @@ def stream_memory(model: Any, dataset: Any, positions: Sequence[int], forgets: b
             truth = None if labels is None else BoxSet.from_instances(labels)
             yield MemoryFrame(
                 info=info,
-                points=item[-1]['inputs']['points'].numpy(),
+                points=_points(item[-1]),
                 truth=truth if truth is None else truth.keep(truth.labels >= 0),
                 predictions=BoxSet.from_instances(sample.pred_instances_3d),
                 gate=gate, gate_name=gate_name, step=step, points_at=points_at)
             points_at = _still_held(points_at, step)
+
+
+def _points(packed: dict[str, Any]) -> np.ndarray:
+    points = packed['inputs'].get('points')
+    return np.zeros((0, 4), np.float32) if points is None else points.numpy()
 
 
 def gate_of(temporal: Any, sample: Any, step: RecordedStep | None) -> tuple[np.ndarray | None, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -156,19 +156,24 @@ def scaled(uv_px: np.ndarray, scale: float) -> np.ndarray:
     return (uv_px + 0.5) * scale - 0.5
 
 
+def mosaic_places(names: Iterable[str]) -> dict[str, tuple[int, int]]:
+    """Row and column of each camera's tile: nuScenes' six cameras as 2x3, front row above back row, others in rows of three."""
+    given = list(names)
+    rows: Sequence[Sequence[str]] = MOSAIC
+    if not set(given) <= {name for row in MOSAIC for name in row}:
+        rows = [given[i:i + 3] for i in range(0, len(given), 3)]
+    return {name: (row, column) for row, line in enumerate(rows) for column, name in enumerate(line)}
+
+
 def mosaic_of(tiles: Mapping[str, np.ndarray], tile_width_px: int) -> np.ndarray:
-    names = [list(row) for row in MOSAIC]
-    if not tiles.keys() <= {name for row in names for name in row}:
-        given = list(tiles)
-        names = [given[i:i + 3] for i in range(0, len(given), 3)]
+    places = mosaic_places(tiles)
     height = max(tile.shape[0] for tile in tiles.values())
-    width = max(len(row) for row in names) * tile_width_px
-    mosaic = np.full((height * len(names), width, 3), BACKGROUND, dtype=np.uint8)
-    for row, line in enumerate(names):
-        for column, name in enumerate(line):
-            top, left = row * height, column * tile_width_px
-            if name in tiles:
-                tile = tiles[name]
-                mosaic[top:top + tile.shape[0], left:left + tile.shape[1]] = tile
-            put_text(mosaic, name if name in tiles else f'{name}: no image', left + 8, top + 22, scale=0.55)
+    rows, columns = (1 + max(place[axis] for place in places.values()) for axis in (0, 1))
+    mosaic = np.full((height * rows, columns * tile_width_px, 3), BACKGROUND, dtype=np.uint8)
+    for name, (row, column) in places.items():
+        top, left = row * height, column * tile_width_px
+        if name in tiles:
+            tile = tiles[name]
+            mosaic[top:top + tile.shape[0], left:left + tile.shape[1]] = tile
+        put_text(mosaic, name if name in tiles else f'{name}: no image', left + 8, top + 22, scale=0.55)
     return mosaic

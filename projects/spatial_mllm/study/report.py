@@ -20,7 +20,7 @@ BOUND = 0.95
 Accuracies = Mapping[str, Mapping[str, Any]]
 _POSED = ('other', 'object_rel_direction_easy', 'object_rel_distance', 'object_abs_distance')
 """Kinds that a pose helps to answer."""
-_BEGIN, _END = '<!-- study: begin -->', '<!-- study: end -->'
+MARKERS = ('<!-- study: begin -->', '<!-- study: end -->')
 
 
 def write_report(results: Path, document: Path) -> None:
@@ -29,11 +29,11 @@ def write_report(results: Path, document: Path) -> None:
     Raises:
         ValueError: the document has no marks.
     """
-    text = document.read_text()
-    if text.count(_BEGIN) != 1 or text.count(_END) != 1:
-        raise ValueError(f'{document}: needs one line {_BEGIN} and one {_END}, between which the table goes')
-    before, rest = text.split(_BEGIN)
-    write_whole(document, f'{before}{_BEGIN}\n{table(results)}\n{_END}{rest.split(_END)[1]}')
+    text, (begin, end) = document.read_text(), MARKERS
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise ValueError(f'{document}: needs one line {begin} and one {end}, between which the table goes')
+    before, rest = text.split(begin)
+    write_whole(document, f'{before}{begin}\n{table(results)}\n{end}{rest.split(end)[1]}')
 
 
 def table(results: Path) -> str:

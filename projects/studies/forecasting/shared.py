@@ -76,8 +76,9 @@ def run_shared(root: Path, out: Path, results: Path, options: Sequence[str] = ()
 
 
 def checkpoint_of(folder: Path) -> Path:
-    """The last checkpoint of a training run."""
-    return Path((folder / 'last_checkpoint').read_text().strip())
+    """The last checkpoint of a training run; a file that is not there where nothing was trained."""
+    last = folder / 'last_checkpoint'
+    return Path(last.read_text().strip()) if last.is_file() else folder / 'epoch_1.pth'
 
 
 def write_config(name: str, root: Path, folder: Path) -> Path:

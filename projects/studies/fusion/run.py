@@ -78,7 +78,13 @@ def pretrain(roots: Sequence[Path], folder: Path, seed: int) -> dict[str, Tensor
         cfg.work_dir, cfg.experiment_name = str(done.parent), f'pretrain_{seed}'
         build_runner(cfg).train()
         done.write_text((done.parent / 'last_checkpoint').read_text())
-    return safe_load(done.read_text().strip(), map_location='cpu')['state_dict']
+    return safe_load(str(pretrained(folder)), map_location='cpu')['state_dict']
+
+
+def pretrained(folder: Path) -> Path:
+    """The checkpoint of a seed's LiDAR-only detector; a file that is not there where it is not trained yet."""
+    done = folder / 'pretrain' / 'done'
+    return Path(done.read_text().strip()) if done.is_file() else folder / 'pretrain' / 'epoch_1.pth'
 
 
 def prepare(roots: Sequence[Path], out: Path, seed: int) -> Study:
