@@ -1,5 +1,8 @@
 # make demo: set up, make data, train, test, score, draw.   make test: set up, run the tests.
-PYTHON ?= python3.11
+# python3.11 is what is tested; python3.12, what current Ubuntu brings, serves where 3.11 is missing.
+ifndef PYTHON
+PYTHON := $(shell for p in python3.11 python3.12; do if $$p -c '' 2>/dev/null; then echo $$p; exit; fi; done; echo python3.11)
+endif
 VENV ?= .venv
 PY := $(VENV)/bin/python
 DEMO_DIR ?= work_dirs/demo
@@ -13,7 +16,7 @@ help:
 	@echo "make env    only set up .venv"
 
 env:
-	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) is missing. Fix: sudo apt-get install -y python3.11 python3.11-venv python3.11-dev"; exit 1; }
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) is missing. Fix: sudo apt-get install -y python3.11 python3.11-venv python3.11-dev (on Ubuntu 24.04: the same of python3.12)"; exit 1; }
 	@PYTHON=$(PYTHON) VENV=$(VENV) bash tools/setup_env.sh
 
 demo: env

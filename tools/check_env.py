@@ -24,20 +24,21 @@ from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[1]
 TORCH_RANGE = ((2, 1), (2, 13))
+SPCONV = 'spconv-cu120' if sys.version_info < (3, 12) else 'spconv-cu126'  # the first has no wheel for 3.12
 PIP = f'{sys.executable} -m pip install'
 BUILD_MMCV = f'MMCV_WITH_OPS=1 {PIP} --no-cache-dir --no-build-isolation --force-reinstall --no-deps mmcv==2.1.0'
 SET_UP = 'make env    # everything in .venv, for CPU; docs/install.md has the GPU install'
 # The package, and what to import to know that it works; the pin comes from the requirements files.
 PACKAGES = {
     'torch': 'torch', 'numpy': 'numpy', 'setuptools': 'setuptools', 'opencv-python': 'cv2', 'mmengine': 'mmengine',
-    'mmcv': 'mmcv.ops', 'mmdet': 'mmdet', 'mmdet3d': 'mmdet3d.models', 'spconv-cu120': 'spconv.pytorch',
+    'mmcv': 'mmcv.ops', 'mmdet': 'mmdet', 'mmdet3d': 'mmdet3d.models', SPCONV: 'spconv.pytorch',
     'nuscenes-devkit': 'nuscenes',
 }
 LANGUAGE_MODEL = 'transformers.models.qwen2_5_vl.modeling_qwen2_5_vl'
 # What any build of spconv 2 or of OpenCV does; the pinned one is what was tested.
 ALTERNATIVES = {
     'opencv-python': ('opencv-python-headless', 'opencv-contrib-python'),
-    'spconv-cu120': ('spconv-cu121', 'spconv-cu118', 'spconv-cu117', 'spconv'),
+    SPCONV: ('spconv-cu126', 'spconv-cu121', 'spconv-cu120', 'spconv-cu118', 'spconv-cu117', 'spconv'),
 }
 
 
@@ -96,10 +97,10 @@ def check_system(report: Report) -> None:
 def check_python(report: Report) -> None:
     """This interpreter: its version, venv and headers."""
     version = f'{sys.version_info.major}.{sys.version_info.minor}'
-    if sys.version_info[:2] in ((3, 10), (3, 11)):
+    if sys.version_info[:2] in ((3, 10), (3, 11), (3, 12)):
         report.good('python', platform.python_version())
     else:
-        report.bad('python', f'{platform.python_version()}: use 3.11 (3.10 is expected to work)', apt='python3.11')
+        report.bad('python', f'{platform.python_version()}: use 3.11 (3.10 and 3.12 are expected to work)', apt='python3.11')
         version = '3.11'
     if not all(importlib.util.find_spec(name) for name in ('venv', 'ensurepip')):
         report.bad('python venv', 'venv or ensurepip is missing', apt=f'python{version}-venv')

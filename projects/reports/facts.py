@@ -7,14 +7,15 @@ import platform
 import shlex
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
-PACKAGES = ('memfusion', 'torch', 'mmcv', 'mmengine', 'mmdet', 'mmdet3d', 'spconv-cu120', 'nuscenes-devkit', 'numpy',
-            'transformers')
+PACKAGES = ('memfusion', 'torch', 'mmcv', 'mmengine', 'mmdet', 'mmdet3d', 'spconv-cu120', 'spconv-cu126', 'nuscenes-devkit',
+            'numpy', 'transformers')
 VARIABLES = ('OMP_NUM_THREADS', 'OMP_WAIT_POLICY', 'MKL_NUM_THREADS', 'CUDA_VISIBLE_DEVICES', 'ATEN_CPU_CAPABILITY',
              'ONEDNN_MAX_CPU_ISA')
 """What changes speed or the last digits; nothing else of the environment is told."""
@@ -47,13 +48,11 @@ def git_facts(repo: Path) -> dict[str, str]:
 
 
 def environment_facts() -> dict[str, str]:
-    """Python, the packages that results hang on, processor, GPUs, threads, and VARIABLES where they are set."""
+    """Python, packages that results hang on, processor, GPUs, threads, and those of VARIABLES that are set."""
     found = {'python': platform.python_version(), 'system': platform.platform()}
     for package in PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = 'not installed'
     found['processor'] = f'{_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads'
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     found['GPU'] = ', '.join(gpus) or 'none'

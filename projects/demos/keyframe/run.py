@@ -27,6 +27,7 @@ from projects.memfusion.structures.calibration import Calibration
 from projects.memfusion.visualization import BoxSet, draw_bev, draw_cameras, draw_lidar_on_cameras, write_png
 
 from .input import Keyframe, read_keyframe
+from .page import report_keyframe
 from .score import (
     MIN_POINTS,
     MIN_SCORE,
@@ -80,6 +81,8 @@ def run_keyframe(folder: Path, out: Path, steps: int | None = None, seed: int = 
         keyframe.boxes.tensor.numpy(), keyframe.labels, keyframe.num_lidar_pts, predictions.boxes, predictions.labels,
         predictions.scores, points_error, cfg.class_names, cfg.point_cloud_range)
     draw_predictions(keyframe, calibration, points, predictions.above(MIN_SCORE), cfg, out)
+    report_keyframe(keyframe, points, _truth(keyframe), predictions, calibration, score, config, cfg.class_names,
+                    cfg.point_cloud_range, out)
     return score
 
 
@@ -99,7 +102,7 @@ def prepare_out(out: Path) -> None:
     if out.is_dir() and any(out.iterdir()) and not (out / MARKER).is_file():
         raise UserError(f'{out} has data that this tool did not make: choose another --out, nothing was written')
     out.mkdir(parents=True, exist_ok=True)
-    for name in PICTURES:
+    for name in (*PICTURES, 'report.html'):
         (out / name).unlink(missing_ok=True)
     (out / MARKER).write_text('pictures of tools/demo_keyframe.py; a new run replaces them\n')
 

@@ -16,7 +16,7 @@ def test_a_streamed_scene_is_played_with_boxes_gate_and_images(copying):
     assert [frame.title for frame in scene.frames] == ['frame 0', 'frame 1'] and scene.gate_name == 'share that is remembered'
     first, second = scene.frames
     assert len(first.points) and len(first.truth) and first.gate.max() == 0 and second.gate.max() > 0
-    assert list(first.images) == first.calibration.cam_names and len(first.images) == 6
+    assert list(first.images) == list(first.calibration.cam_names) and len(first.images) == 6
     data = player_data(scene)
     assert len(data['tiles']) == 6 and all(frame['cameras'] and frame['gate'] for frame in data['frames'])
     truth = [box for box in data['frames'][0]['boxes'] if box['kind'] == 'truth']

@@ -37,7 +37,7 @@ def test_the_readme_s_ablation_changes_what_it_says(tmp_path, repo):
     leaf.write_text(f"_base_ = '{parent}'\nmodel = dict(temporal=dict(alpha=0.5, max_mem_frames=8))\n"
                     'train_dataloader = dict(dataset=dict(seq_len=6))\n')
     assert [change.key for change in config_changes(leaf)] == [
-        'model.temporal.max_mem_frames', 'model.temporal.alpha', 'train_dataloader.dataset.seq_len']
+        'model.temporal.alpha', 'model.temporal.max_mem_frames', 'train_dataloader.dataset.seq_len']
 
 
 def test_parents_of_packages_are_left_as_they_are_named(tmp_path):
