@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1], help='the first runs all rows')
     parser.add_argument('--rows', nargs='+', help='names of rows; default: all')
     parser.add_argument('--rooms', type=int, nargs=3, default=[2000, 200, 300], metavar=('TRAIN', 'VAL', 'TEST'))
-    parser.add_argument('--steps', type=int, nargs=2, default=[500, 500], help='of the two stages')
+    parser.add_argument('--steps', type=int, nargs=3, default=[500, 2600, 400], help='of the three stages')
     parser.add_argument('--tower-steps', type=int, default=1000, help='of the vision tower, 32 frames each')
     parser.add_argument('--probe-rooms', type=int, default=200, help='of each probe, and of the long videos')
     parser.add_argument('--workers', type=int, default=os.cpu_count() or 1, help='processes that make rooms')

@@ -26,19 +26,21 @@ KINDS = {'other': 'ego direction', 'object_rel_direction_easy': 'relative direct
          'obj_appearance_order': 'order', 'exist': 'exist'}
 """Kinds of questions that are learned, and their columns."""
 LATER = ('object_rel_direction_easy', 'object_rel_distance')
-"""Kinds that are learned in the last stage alone: all at once, none is."""
-STAGES = (tuple(kind for kind in KINDS if kind not in LATER), tuple(KINDS))
+"""Kinds that are not learned in the first stage: all at once, none is."""
+STAGES = (tuple(kind for kind in KINDS if kind not in LATER),
+          (*LATER, 'other', 'object_abs_distance', 'exist'),
+          tuple(KINDS))
+"""Kinds of the three stages: what is where; where things are to each other, which takes longest; all."""
 HIDDEN, _TOWER = 128, dict(depth=2, hidden_size=64, intermediate_size=128, num_heads=4)
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long a row learns: steps of the two stages, rooms of a step, questions of a room and kind, the
-    highest rate."""
+    """How long a row learns: steps of the stages, rooms of a step, questions of a room and kind, the highest rate."""
 
-    steps: tuple[int, int] = (500, 500)
+    steps: tuple[int, int, int] = (500, 2600, 400)
     rooms: int = 8
-    each: int = 5
+    each: int = 8
     rate: float = 2e-3
 
 
@@ -100,7 +102,7 @@ def _weights(batch: Batch) -> Tensor:
 
 
 def learn(learner: Learner, batcher: Batcher, schedule: Schedule, seed: int) -> float:
-    """Both stages, each of which warms up and cools down; all kinds weigh the same. Returns seconds."""
+    """All stages, each of which warms up and cools down; all kinds weigh the same. Returns seconds."""
     started = time.monotonic()
     rng = np.random.default_rng(seed)
     parameters = [parameter for parameter in learner.parameters() if parameter.requires_grad]

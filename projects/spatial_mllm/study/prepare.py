@@ -17,6 +17,7 @@ from projects.common.safe_tensors import load_listed
 from projects.spatial_mllm.rooms.settings import SPLITS, make_settings
 from projects.spatial_mllm.study.data import Rooms, key_of, load_rooms
 from projects.spatial_mllm.study.learning import HIDDEN, Schedule, build_network
+from projects.spatial_mllm.study.merging import merged
 from projects.spatial_mllm.study.probes import Probe
 from projects.spatial_mllm.study.rows import ROWS
 from projects.spatial_mllm.study.tower import Whitening, look_of, shown_by, tower_tokens, train_tower
@@ -94,9 +95,17 @@ class Prepared:
 
     def probe(self, probe: Probe) -> Part:
         """Rooms of a probe, as the same tower sees them."""
-        settings = dataclasses.replace(self.made, **probe.changes)
-        rooms = load_rooms(self.work, settings, 'test', self.probe_rooms, self.workers)
+        rooms, settings = self._probed(probe)
         return Part(rooms, self.whitening(self._seen('test', rooms, settings)))
+
+    def pairs(self, probe: Probe, how: str) -> Part:
+        """Rooms of a probe, every two frames of which become one step, see `merged`."""
+        rooms, tokens = merged(self._probed(probe)[0], how, self.look)
+        return Part(rooms, self.whitening(tokens))
+
+    def _probed(self, probe: Probe) -> tuple[Rooms, Any]:
+        settings = dataclasses.replace(self.made, **probe.changes)
+        return load_rooms(self.work, settings, 'test', self.probe_rooms, self.workers), settings
 
 
 def kept(path: Path, make: Callable[[], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:

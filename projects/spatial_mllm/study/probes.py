@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from projects.spatial_mllm.model.poses import POSE_MERGES
+
 
 @dataclass(frozen=True)
 class Probe:
@@ -28,3 +30,10 @@ PROBES = (
     Probe('wide', 'a view of 60 degrees (50)', dict(view_deg=60.0)),
 )
 LONG_VIDEOS = Probe('long', 'videos of 32 frames', dict(num_frames=32))
+PAIRS = (
+    Probe('near', 'near views', dict(num_frames=16, path='pairs')),
+    Probe('far', 'far views', dict(num_frames=16)),
+)
+"""Videos of which every two frames become one step: two that show nearly the same, or two of different parts of the room."""
+MERGED = ('second', *POSE_MERGES)
+"""What becomes of a pair: its first frame alone, or tokens of both with a pose of POSE_MERGES."""

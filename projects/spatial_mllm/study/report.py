@@ -10,13 +10,15 @@ from typing import Any
 from projects.spatial_mllm.rooms.output_folder import write_whole
 from projects.spatial_mllm.study.data import SAMPLERS
 from projects.spatial_mllm.study.learning import KINDS
-from projects.spatial_mllm.study.probes import PROBES
+from projects.spatial_mllm.study.probes import MERGED, PAIRS, PROBES
 from projects.spatial_mllm.study.rows import PROBED, ROWS, SAMPLED, Row, choose_rows
 
 CHANCE = {'other': 1 / 3, 'object_rel_direction_easy': 1 / 2, 'object_rel_distance': 1 / 2, 'object_abs_distance': 1 / 3,
           'object_counting': 1 / 4, 'obj_appearance_order': 1 / 2, 'exist': 1 / 2}
 BOUND = 0.95
 """Of `exist`: a model below that does not see, and says nothing about poses."""
+_HOW = dict(second='the first of them alone', first="both, the first's pose", midpoint='both, the pose half-way',
+            duplicate='none: each is a step of its own')
 Accuracies = Mapping[str, Mapping[str, Any]]
 _POSED = ('other', 'object_rel_direction_easy', 'object_rel_distance', 'object_abs_distance')
 """Kinds that a pose helps to answer."""
@@ -37,8 +39,8 @@ def write_report(results: Path, document: Path) -> None:
 
 
 def table(results: Path) -> str:
-    """Accuracies on the test rooms, a row's seeds side by side; then of other rooms, then of frames that samplers chose."""
-    parts = [_rows(results), _probes(results), _samplers(results)]
+    """Accuracies on the test rooms, a row's seeds side by side; then other rooms, frames that samplers chose, merged pairs."""
+    parts = [_rows(results), _probes(results), _samplers(results), _merged(results)]
     return '\n\n'.join('\n'.join(part) for part in parts if part)
 
 
@@ -79,6 +81,18 @@ def _samplers(results: Path) -> list[str]:
     for name in SAMPLERS:
         kind, count = name.rsplit('_', 1)
         lines.append(f'| {kind}, {count} | ' + ' | '.join(_cell([seed[name] for seed in found], each) for each in KINDS) + ' |')
+    return lines
+
+
+def _merged(results: Path) -> list[str]:
+    found = _found(results, f'merged_{SAMPLED}')
+    if not found:
+        return []
+    lines = ['| two frames of | become one step by | ' + ' | '.join(KINDS.values()) + ' |', '|---' * (len(KINDS) + 2) + '|']
+    for probe in PAIRS:
+        for how in MERGED:
+            cells = [_cell([seed[f'{probe.name}_{how}'] for seed in found], kind) for kind in KINDS]
+            lines.append(f'| {probe.label} | {_HOW[how]} | ' + ' | '.join(cells) + ' |')
     return lines
 
 

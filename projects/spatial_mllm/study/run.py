@@ -19,7 +19,7 @@ from projects.spatial_mllm.study.batches import Batcher
 from projects.spatial_mllm.study.data import MERGE, PATCH, SAMPLERS
 from projects.spatial_mllm.study.learning import Learner, accuracies, build_network, learn
 from projects.spatial_mllm.study.prepare import Part, Prepared, Say, StudySettings, kept
-from projects.spatial_mllm.study.probes import LONG_VIDEOS, PROBES
+from projects.spatial_mllm.study.probes import LONG_VIDEOS, MERGED, PAIRS, PROBES
 from projects.spatial_mllm.study.rows import PROBED, SAMPLED, Row
 
 
@@ -56,12 +56,14 @@ class Study:
             self._finish(f'{row.name}-{seed}.json', row, seed, self._tested)
 
     def probe_rows(self, rows: Sequence[Row], seed: int) -> None:
-        """Asks rows that are finished about other rooms, and the one of SAMPLED about frames that samplers choose."""
+        """Asks rows that are finished about other rooms, and the one of SAMPLED about frames that samplers choose, and
+        about pairs of frames that become one step."""
         for row in rows:
             if row.name in PROBED:
                 self._finish(f'probes_{row.name}-{seed}.json', row, seed, self._probed)
             if row.name == SAMPLED:
                 self._finish(f'samplers_{row.name}-{seed}.json', row, seed, self._sampled)
+                self._finish(f'merged_{row.name}-{seed}.json', row, seed, self._merged)
 
     def _finish(self, name: str, row: Row, seed: int, run: Callable[[Row, int], Mapping[str, Any]]) -> None:
         path, settings = self.results / name, self.settings.to_json()
@@ -101,6 +103,11 @@ class Study:
             tokens = part.tokens[torch.arange(len(index))[:, None], index]
             found[name] = accuracies(learner, self._batcher(row, seed, Part(rooms, tokens)))
         return found
+
+    def _merged(self, row: Row, seed: int) -> dict[str, Any]:
+        learner = self._taught(row, seed)
+        return {f'{probe.name}_{how}': accuracies(learner, self._batcher(row, seed, self.prepared.pairs(probe, how)))
+                for probe in PAIRS for how in MERGED}
 
     def _batcher(self, row: Row, seed: int, part: Part) -> Batcher:
         return Batcher(part.rooms, part.tokens, self.prepared.vocabulary, row, seed)

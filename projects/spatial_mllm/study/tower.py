@@ -24,8 +24,12 @@ _PATCHES = PatchSettings(patch=PATCH, temporal=2, merge=MERGE, min_pixels=1)
 
 
 def pixels_of(frames: np.ndarray) -> tuple[Tensor, Tensor]:
-    """(N, H, W, 3) uint8 -> patch rows and N grids: every frame is a video of its own, seen twice."""
-    made = [patch_rows(torch.from_numpy(frame)[None].repeat(2, 1, 1, 1), _PATCHES) for frame in frames]
+    """(N, H, W, 3) uint8 -> patch rows and N grids: every frame is a video of its own, seen twice.
+
+    (N, 2, H, W, 3): every pair is one; its two frames become the same tokens.
+    """
+    pairs = frames if frames.ndim == 5 else np.repeat(frames[:, None], 2, axis=1)
+    made = [patch_rows(torch.from_numpy(pair), _PATCHES) for pair in pairs]
     return torch.cat([rows for rows, _ in made]), torch.stack([grid for _, grid in made])
 
 
@@ -60,16 +64,21 @@ def train_tower(look: Callable[[Tensor, Tensor], Tensor], parameters: list[nn.Pa
     return found
 
 
-@torch.no_grad()
 def tower_tokens(look: Callable[[Tensor, Tensor], Tensor], rooms: Rooms, path: Path) -> Tensor:
     """(R, T * c, D) float16, from PATH where it is there."""
     if path.is_file():
         return torch.from_numpy(np.load(path))
-    frames = rooms.frames.reshape(-1, *rooms.frames.shape[2:])
-    tokens = torch.cat([look(*pixels_of(frames[start:start + 256])).half() for start in range(0, len(frames), 256)])
-    tokens = tokens.reshape(len(rooms), -1, tokens.shape[-1])
+    tokens = look_at(look, rooms.frames)
     np.save(path, tokens.numpy())
     return tokens
+
+
+@torch.no_grad()
+def look_at(look: Callable[[Tensor, Tensor], Tensor], videos: np.ndarray) -> Tensor:
+    """(R, T, H, W, 3) frames, or (R, T, 2, H, W, 3) pairs of them -> (R, T * c, D) float16."""
+    seen = videos.reshape(-1, *videos.shape[2:])
+    tokens = torch.cat([look(*pixels_of(seen[start:start + 256])).half() for start in range(0, len(seen), 256)])
+    return tokens.reshape(len(videos), -1, tokens.shape[-1])
 
 
 class Whitening:

@@ -14,6 +14,7 @@ from projects.spatial_mllm.rooms.settings import make_settings
 from projects.spatial_mllm.study.batches import Batcher
 from projects.spatial_mllm.study.data import LONG, SAMPLERS, load_rooms
 from projects.spatial_mllm.study.learning import HIDDEN, KINDS, Learner, build_network
+from projects.spatial_mllm.study.merging import merged
 from projects.spatial_mllm.study.report import table
 from projects.spatial_mllm.study.rows import ROWS, choose_rows
 from projects.spatial_mllm.study.tower import Whitening
@@ -97,6 +98,26 @@ def test_a_sampler_takes_frames_with_their_tokens_and_poses(tmp_path):
     assert tokens.tolist() == [index.tolist()] and taken.asked == rooms.asked  # one token a frame
 
 
+def test_two_frames_become_one_step(rooms):
+    def look(pixels, grid):  # two tokens of 28 x 28 pixels a frame: their mean colour of both frames
+        return pixels.unflatten(0, (-1, 4)).unflatten(-1, (3, 2, -1)).mean((1, 4)).flatten(1)
+
+    for how in ('second', 'first', 'midpoint'):
+        half, tokens = merged(rooms, how, look)
+        assert half.asked == rooms.asked and tokens.shape == (3, 4 * 4, 6)
+        torch.testing.assert_close(half.poses.img_from_cam, rooms.poses.img_from_cam[:, ::2])
+        torch.testing.assert_close(half.points[:, 4:8], rooms.points[:, 8:12])
+        alone = merged(dataclasses.replace(rooms, frames=rooms.frames), 'duplicate', look)[1].unflatten(1, (8, 4))
+        first, second = tokens.unflatten(1, (4, 4)).unflatten(-1, (3, 2)).unbind(-1)
+        own = alone.unflatten(-1, (3, 2))[..., 0]
+        torch.testing.assert_close(first, own[:, ::2])
+        torch.testing.assert_close(second, own[:, ::2] if how == 'second' else own[:, 1::2])
+        if how != 'midpoint':
+            torch.testing.assert_close(half.poses.cam_from_world, rooms.poses.cam_from_world[:, ::2])
+    centre = torch.linalg.inv(rooms.poses.cam_from_world)[..., :3, 3]
+    torch.testing.assert_close(torch.linalg.inv(half.poses.cam_from_world)[..., :3, 3], (centre[:, ::2] + centre[:, 1::2]) / 2)
+
+
 def test_the_tool_keeps_rows_and_writes_their_tables(tmp_path, capsys):
     spec = importlib.util.spec_from_file_location('study_spatial', TOOL)
     tool = importlib.util.module_from_spec(spec)
@@ -104,15 +125,17 @@ def test_the_tool_keeps_rows_and_writes_their_tables(tmp_path, capsys):
     document = tmp_path / 'doc.md'
     document.write_text('# A\n<!-- study: begin -->\nold\n<!-- study: end -->\nrest\n')
     folders = ['--work', str(tmp_path / 'work'), '--results', str(tmp_path / 'rows'), '--doc', str(document)]
-    arguments = [*folders, '--rooms', '4', '2', '2', '--steps', '1', '1', '--tower-steps', '2', '--workers', '1',
+    arguments = [*folders, '--rooms', '4', '2', '2', '--steps', '1', '1', '1', '--tower-steps', '2', '--workers', '1',
                  '--probe-rooms', '1', '--seeds', '0', '--rows', 'blind', 'poses']
     assert tool.main(arguments[:-1]) == tool.main(arguments) == 0  # the second takes rooms, tower and tokens from the first
     assert 'poses-0, test: other' in capsys.readouterr().out
     stored = json.loads((tmp_path / 'rows' / 'poses-0.json').read_text())
     assert set(stored['test']) <= set(KINDS) and stored['settings']['rooms'] == [4, 2, 2]
     assert set(json.loads((tmp_path / 'rows' / 'probes_poses-0.json').read_text())) >= {'large', 'frames', 'narrow', 'wide'}
+    assert len(json.loads((tmp_path / 'rows' / 'merged_poses-0.json').read_text())) >= 8
     text = document.read_text()
+    assert '| near views | both, the pose half-way |' in text
     assert text.startswith('# A\n') and text.endswith('-->\nrest\n') and 'old' not in text and table(tmp_path / 'rows') in text
     assert '| mergeaware_sa, 16 |' in text and '| 12 frames (8) |' in text and 'Not run: images' in text
     assert tool.main(arguments) == 0 and capsys.readouterr().out == ''
-    assert tool.main([*arguments, '--steps', '2', '2']) == 2 and 'other settings' in capsys.readouterr().err
+    assert tool.main([*arguments, '--steps', '2', '2', '2']) == 2 and 'other settings' in capsys.readouterr().err
