@@ -45,7 +45,7 @@ class CopyRow(Row):
     """seeds: how many seeds it is run with; iterations: of training."""
 
     seeds: int = 1
-    iterations: int = 250
+    iterations: int = 1000
 
 
 ROWS = (
