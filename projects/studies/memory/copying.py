@@ -38,23 +38,38 @@ POINTS = 'points'
 _STORED = ('NuScenes metric/mAP', 'NuScenes metric/NDS', 'drop/mAP', 'downweight/mAP', f'{POINTS}/mAP', 'memory/mAP',
            'memory/flicker', 'memory/recall_', 'memory/num_', 'memory/seen_', 'memory/score_threshold')
 _FIT_CELLS = 40_000
+CLAIMED, SEARCHED = 1000, 250
+"""Iterations of the rows that are claimed, and of those of the search, which are compared with each other."""
 
 
 @dataclass(frozen=True)
 class CopyRow(Row):
-    """seeds: how many seeds it is run with; iterations: of training."""
+    """seeds: how many seeds it is run with; iterations: of training; of: the row whose config it has, if not its own."""
 
     seeds: int = 1
-    iterations: int = 1000
+    iterations: int = SEARCHED
+    of: str = ''
+
+    @property
+    def config(self) -> str:
+        return replace(self, name=self.of, of='').config if self.of else super().config
+
+    def searched(self) -> CopyRow:
+        """This row with the budget of the search, to compare its rows with."""
+        return replace(self, name=f'{self.name}_{SEARCHED}', title=f'{self.title} ({SEARCHED} steps)', iterations=SEARCHED,
+                       of=self.name)
 
 
+_CLAIMED_ROWS = tuple(CopyRow(name, title, 'claim', 3, CLAIMED) for name, title in (
+    (PLAIN, 'plain, no memory'),
+    ('copy_world', 'copy, 3 slots, what leaves them in a world map'),
+    (STACK, 'stack of 4'),
+    ('copy_stack4_control', 'stack of 4, given `observed` and the copying start'),
+    ('copy_convgru', 'ConvGRU'),
+    ('copy_plain_seen', 'plain, taught only what holds points')))
 ROWS = (
-    CopyRow(PLAIN, 'plain, no memory', 'claim', seeds=3),
-    CopyRow('copy_world', 'copy, 3 slots, what leaves them in a world map', 'claim', seeds=3),
-    CopyRow(STACK, 'stack of 4', 'claim', seeds=3),
-    CopyRow('copy_stack4_control', 'stack of 4, given `observed` and the copying start', 'claim', seeds=3),
-    CopyRow('copy_convgru', 'ConvGRU', 'claim', seeds=3),
-    CopyRow('copy_plain_seen', 'plain, taught only what holds points', 'claim', seeds=3),
+    *_CLAIMED_ROWS,
+    *(row.searched() for row in _CLAIMED_ROWS),
     CopyRow('copy', 'copy, 3 slots', 'control'),
     CopyRow('copy_slots6', 'copy, 6 slots', 'control'),
     CopyRow('copy_stack8', 'stack of 8', 'control'),

@@ -11,7 +11,7 @@ from mmengine.logging import print_log
 
 from projects.memfusion.runtime.errors import UserError
 
-from .copying import PLAIN, ROWS, STACK, result_path
+from .copying import PLAIN, ROWS, SEARCHED, STACK, CopyRow, result_path
 from .report import write_tables
 
 MARKERS = ('<!-- copying: begin -->', '<!-- copying: end -->')
@@ -70,14 +70,19 @@ def main_table(rows: dict[str, Found]) -> str:
 
 
 def history_table(rows: dict[str, Found]) -> str:
-    """Each row less the plain detector of the same seeds, by whose history it was given."""
-    titles, lines = {row.name: row.title for row in ROWS}, []
-    for name, found in rows.items():
-        for history in ('own', 'other', 'none') if name not in (PLAIN, PLAIN_SEEN) else ():
-            gains = [[scores[history][column] - rows[PLAIN][seed]['own'][column] for seed, scores in found.items()
-                      if seed in rows[PLAIN] and column in scores.get(history, {})] for column in HISTORY_COLUMNS.values()]
-            lines.append([titles[name], history, *(cell(gain, '+') for gain in gains)])
+    """Each row less the plain detector of the same seeds and steps, by whose history it was given."""
+    lines = []
+    for row in ROWS:
+        found, plain = rows.get(row.name, {}), rows.get(_plain_of(row), {})
+        for history in ('own', 'other', 'none') if (row.of or row.name) not in (PLAIN, PLAIN_SEEN) and found else ():
+            gains = [[scores[history][column] - plain[seed]['own'][column] for seed, scores in found.items()
+                      if seed in plain and column in scores.get(history, {})] for column in HISTORY_COLUMNS.values()]
+            lines.append([row.title, history, *(cell(gain, '+') for gain in gains)])
     return table(['row', 'history', *HISTORY_COLUMNS], lines)
+
+
+def _plain_of(row: CopyRow) -> str:
+    return f'{PLAIN}_{SEARCHED}' if row.iterations == SEARCHED else PLAIN
 
 
 def split_table(rows: dict[str, Found]) -> str:

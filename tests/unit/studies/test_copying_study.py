@@ -34,7 +34,7 @@ def test_every_row_has_a_config_and_clips_longer_than_its_slots(repo):
         if temporal is not None and temporal.type in ('CopyMemory', 'StackFusion'):
             kept = temporal.get('num_slots', temporal.get('num_frames', 4) - 1 if temporal.type == 'StackFusion' else 3)
             assert clip.seq_len > kept * temporal.get('mem_every', 1) - temporal.get('mem_every', 1) + 1, row.name
-        assert clip.keep_seen_s == (0.0 if row.name == copying_report.PLAIN_SEEN else 6.0)
+        assert clip.keep_seen_s == (0.0 if copying_report.PLAIN_SEEN in row.name else 6.0)
         assert [step.type for step in clip.pipeline][-2:] == ['CountBoxPoints', 'PackClipFrame']
         assert [one.get('hidden_boxes') for one in cfg.test_evaluator] == [None, 'drop', 'downweight', None]
     assert [row.name for row in choose_rows(['copy'], copying.ROWS)] == ['copy']
@@ -60,11 +60,14 @@ def test_the_report_says_means_gains_and_what_was_wanted(tmp_path):
     for seed, shift in ((0, 0.0), (1, 0.02)):
         store(tmp_path / 'rows', copying.PLAIN, seed, scores_of(shift))
         store(tmp_path / 'rows', 'copy_world', seed, scores_of(shift + 0.1))
+    store(tmp_path / 'rows', 'copy_plain_250', 0, scores_of(-0.1))
+    store(tmp_path / 'rows', 'copy_slots6', 0, scores_of(0.05))
     store(tmp_path / 'rows', copying.STACK, 0, scores_of(0.05))
     copying_report.write_report(tmp_path / 'rows', doc)
     text, title = doc.read_text(), 'copy, 3 slots, what leaves them in a world map'
     assert text.startswith('before') and text.endswith('after\n') and 'outdated' not in text
-    assert f'| {title} | 2 | 250 | 41.0 ± 1.0 |' in text and '| stack of 4 | 1 | 250 | 35.0 |' in text
+    assert f'| {title} | 2 | 1000 | 41.0 ± 1.0 |' in text and '| stack of 4 | 1 | 1000 | 35.0 |' in text
+    assert '| copy, 6 slots | own | +15.0 |' in text  # over the plain detector of as many steps
     assert f'| {title} | own | +10.0 ± 0.0 |' in text and f'| {title} | other | - | -21.0 ± 1.0 | - |' in text
     assert f'- {title} over stack of 4, hidden to 2 s: +6.0 (beyond the seeds)' in text
     assert 'of 40 boxes hidden for up to 2 s and 40 for 2 to 6 s' in text and 'Not run yet: stack of 4, given' in text
