@@ -18,7 +18,7 @@ from torch.utils.benchmark import timer
 from projects.memfusion.memory.similarity import read_memory
 from projects.memfusion.structures import FrameBatch, FrameMeta, SceneFeatures
 
-from .models import FRAME, GATED, Row, build_model, interleave, load_config, predict_step, rows_of, train_step
+from .models import COPYING, FRAME, GATED, Row, build_model, interleave, load_config, predict_step, rows_of, train_step
 from .peak_memory import peak_bytes
 
 READ_ELEMENTS = (4096, 20480, 40960, 81920)
@@ -105,21 +105,23 @@ def measure_windows(data_root: Path, repeats: int, seq_len: int = 8) -> list[Row
 
 def measure_scene_length(data_root: Path, lengths: tuple[int, ...] = (5, 40, 120)) -> list[Row]:
     """Seconds of a temporal step after so many frames of a scene, at the full grid's feature size; and the state's bytes."""
-    model = build_model(load_config(GATED, data_root))
-    channels, shape = model.temporal.network.in_channels, model.grid.bev_shape
-    bev = torch.randn(1, channels, *shape, device=next(model.parameters()).device)
-    features = SceneFeatures(bev)
-    state, seconds, sizes = model.temporal.init_state(features), [], []
-    with torch.no_grad():
-        for index in range(max(lengths)):
-            start = timer()
-            state = model.step(features, state, _frame(index, bev.device)).state
-            seconds.append(timer() - start)
-            sizes.append(state.num_bytes)
-    names = [f'frames {length - 4} to {length}' for length in lengths]
-    parts = {name: seconds[length - 5:length] for name, length in zip(names, lengths)}
-    return [Row(r.name, r.seconds, r.low, r.high, names[0], r.ratio, f'state of {sizes[length - 1] / 1e6:.2f} MB')
-            for r, length in zip(rows_of(parts, names[0]), lengths)]
+    rows = []
+    for title, config in (('XMem-gated', GATED), ('copying', COPYING)):
+        model = build_model(load_config(config, data_root))
+        bev = torch.randn(1, sum(model.pts_neck.out_channels), *model.grid.bev_shape, device=next(model.parameters()).device)
+        features = SceneFeatures(bev, observed=bev[:, :1] > 0)
+        state, seconds, sizes = model.temporal.init_state(features), [], []
+        with torch.no_grad():
+            for index in range(max(lengths)):
+                start = timer()
+                state = model.step(features, state, _frame(index, bev.device)).state
+                seconds.append(timer() - start)
+                sizes.append(state.num_bytes)
+        names = [f'{title}, frames {length - 4} to {length}' for length in lengths]
+        parts = {name: seconds[length - 5:length] for name, length in zip(names, lengths)}
+        rows += [Row(r.name, r.seconds, r.low, r.high, names[0], r.ratio, f'state of {sizes[length - 1] / 1e6:.2f} MB')
+                 for r, length in zip(rows_of(parts, names[0]), lengths)]
+    return rows
 
 
 def measure_clips(data_root: Path, repeats: int) -> list[Row]:

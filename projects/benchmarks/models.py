@@ -22,6 +22,7 @@ from torch.utils.benchmark import timer
 
 BASELINE = 'mmdet3d::centerpoint/centerpoint_pillar02_second_secfpn_8xb4-cyclic-20e_nus-3d.py'
 GATED = 'configs/temporal/xmem-gate_pillar02_second_secfpn_8xb4-cyclic-20e_nus-3d.py'
+COPYING = 'configs/temporal/copy_pillar02_second_secfpn_8xb4-cyclic-20e_nus-3d.py'
 FRAME = 'configs/lidar/centerpoint_pillar02_second_secfpn_8xb4-cyclic-20e_nus-3d.py'
 
 
@@ -121,12 +122,14 @@ def measure_loading(data_root: Path, frames: int) -> list[Row]:
 
 
 def measure_models(data_root: Path, repeats: int, training: bool) -> list[Row]:
-    """Inference (streaming, memory full) or a training step of mmdet3d's CenterPoint-pillar and the gated model."""
+    """Inference (streaming, memory full) or a training step of mmdet3d's CenterPoint-pillar and the models with memory."""
     gated_cfg = load_config(GATED, data_root)
     split = 'train_dataloader' if training else 'val_dataloader'
     dataset = DATASETS.build({**gated_cfg[split].dataset, 'seq_len': 1})
     models = {"mmdet3d's CenterPoint-pillar": build_model(load_config(BASELINE, data_root)),
               'XMem-gated, one frame' if training else 'XMem-gated, streaming': build_model(gated_cfg)}
+    if not training:
+        models['copying memory, streaming'] = build_model(load_config(COPYING, data_root))
     calls: dict[str, Callable[[], Any]] = {}
     for name, model in models.items():
         items = [dataset[i] for i in range(min(4, len(dataset)))]
