@@ -242,6 +242,16 @@ def test_a_detectors_own_memory_is_looked_at_under_each_agent(forecast_root, tmp
     assert not source(inputs, agents)[1].any()
 
 
+def test_a_detector_of_another_memory_is_refused(forecast_root, tmp_path) -> None:
+    model, _, _ = of_a_detector('detector-memory_masked-m5_tiny-synthetic.py', forecast_root, tmp_path)
+    detector = model.features.detector
+    state = {name.replace('temporal.network.', 'temporal.value.'): value for name, value in detector.state_dict().items()}
+    torch.save({'state_dict': state}, tmp_path / 'other.pth')
+    detector.init_cfg, detector._is_init = dict(type='Pretrained', checkpoint=str(tmp_path / 'other.pth')), False
+    with pytest.raises(ValueError, match='another temporal module than this config builds'):
+        model.features.init_weights()
+
+
 def test_a_memory_of_the_agents_streams_over_a_detectors_features(forecast_root, tmp_path) -> None:
     model, inputs, agents = of_a_detector('detector-bev_masked-m5_tiny-synthetic.py', forecast_root, tmp_path)
     model.train()
