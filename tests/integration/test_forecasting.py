@@ -242,6 +242,34 @@ def test_a_detectors_own_memory_is_looked_at_under_each_agent(forecast_root, tmp
     assert not source(inputs, agents)[1].any()
 
 
+@torch.no_grad()
+def test_an_agent_has_the_query_that_lies_nearest(forecast_root, tmp_path) -> None:
+    model, inputs, agents = of_a_detector('queries_m5_tiny-synthetic.py', forecast_root, tmp_path)
+    source = model.eval().features
+    source.pooling.match_m = 12.0  # untrained queries lie anywhere
+    features, flags = source(inputs, agents)
+    detector, memory = source.detector, source.detector.temporal
+    clip, offered = detector.encode(inputs), []
+    state = memory.init_state(clip.at(0))
+    for t, frames in enumerate(detector.steps_of(clip, inputs['data_samples'])):
+        out = detector.step(clip.at(t), state, frames)
+        state = out.state
+        offered.append(out.outputs.raw.carried)
+    some = 0
+    for agent, t in agents.history_valid[0].nonzero().tolist():  # one after the other, by what the head itself offered
+        best = offered[t].scores[0].topk(memory.num_kept).indices
+        far = (offered[t].references_m[0, best, :2].double() - agents.boxes[0, agent, t, :2]).norm(dim=-1)
+        near = float(far.min()) <= source.pooling.match_m
+        some += near
+        expected = offered[t].embeddings[0, best[far.argmin()]] * near
+        assert flags[0, agent, t] == near and torch.allclose(features[0, agent, t], expected, atol=1e-6)
+    assert 0 < some < int(agents.history_valid.sum()) and not flags[~agents.history_valid].any()
+    other = dict(Config.fromfile(CONFIGS / 'detector-memory_masked-m5_tiny-synthetic.py').model.features.detector)
+    del other['init_cfg']
+    with pytest.raises(ValueError, match=r'detector\.temporal must hand on queries'):
+        MODELS.build(dict(type='QueryAgentFeatures', detector=other))
+
+
 def test_a_detector_of_another_memory_is_refused(forecast_root, tmp_path) -> None:
     model, _, _ = of_a_detector('detector-memory_masked-m5_tiny-synthetic.py', forecast_root, tmp_path)
     detector = model.features.detector

@@ -7,8 +7,9 @@ from .features import MemoryAgentFeatures
 from .forecaster import AgentForecaster, write_futures
 from .head import TrajectoryHead
 from .pooling import AgentPooling
+from .query_features import QueryAgentFeatures
 
 __all__ = [
-    'AgentForecaster', 'AgentMasks', 'AgentPooling', 'DetectorAgentFeatures', 'MemoryAgentFeatures', 'TrajectoryHead',
-    'bev_masks', 'constant_velocity', 'image_masks', 'write_futures',
+    'AgentForecaster', 'AgentMasks', 'AgentPooling', 'DetectorAgentFeatures', 'MemoryAgentFeatures', 'QueryAgentFeatures',
+    'TrajectoryHead', 'bev_masks', 'constant_velocity', 'image_masks', 'write_futures',
 ]
