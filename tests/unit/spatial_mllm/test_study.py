@@ -137,5 +137,5 @@ def test_the_tool_keeps_rows_and_writes_their_tables(tmp_path, capsys):
     assert '| near views | both, the pose half-way |' in text
     assert text.startswith('# A\n') and text.endswith('-->\nrest\n') and 'old' not in text and table(tmp_path / 'rows') in text
     assert '| mergeaware_sa, 16 |' in text and '| 12 frames (8) |' in text and 'Not run: images' in text
-    assert tool.main(arguments) == 0 and capsys.readouterr().out == ''
+    assert tool.main(arguments) == 0 and capsys.readouterr().out == f'report: {tmp_path / "work" / "report.html"}\n'
     assert tool.main([*arguments, '--steps', '2', '2', '2']) == 2 and 'other settings' in capsys.readouterr().err
