@@ -35,6 +35,7 @@ PACKAGES = {
     'nuscenes-devkit': 'nuscenes',
 }
 LANGUAGE_MODEL = 'transformers.models.qwen2_5_vl.modeling_qwen2_5_vl'
+EXPORT = ('onnx', 'onnxruntime', 'onnxscript')
 # What any build of spconv 2 or of OpenCV does; the pinned one is what was tested.
 ALTERNATIVES = {
     'opencv-python': ('opencv-python-headless', 'opencv-contrib-python'),
@@ -199,6 +200,7 @@ def check_packages(report: Report) -> None:
         check_package(report, name, module, pins.get(name))
     check_language_model(report, pins.get('transformers'))
     check_viewer(report, pins.get('rerun-sdk'))
+    check_export(report, pins)
     print(f'         {"CUDA":<18} {cuda_text()}')
     try:
         spec = importlib.util.find_spec('projects.memfusion')
@@ -229,6 +231,16 @@ def check_viewer(report: Report, pin: str | None) -> None:
         print(f'         {"rerun-sdk":<18} is not installed; only tools/view.py needs it: {fix}')
     else:
         check_package(report, 'rerun-sdk', 'rerun', pin)
+
+
+def check_export(report: Report, pins: dict[str, str]) -> None:
+    """The extra of projects/export: not needed by the rest, but where a part of it is there it must be the tested one."""
+    if not any(installed_version(name) for name in EXPORT):
+        fix = f'{PIP} -r {REPO / "requirements" / "export.txt"} "numpy=={pins.get("numpy")}"'
+        print(f'         {"onnxruntime":<18} is not installed; only tools/export.py needs it: {fix}')
+        return
+    for name in EXPORT:
+        check_package(report, name, name, pins.get(name))
 
 
 def cuda_text() -> str:

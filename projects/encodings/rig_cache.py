@@ -8,13 +8,14 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from projects.geometry.exporting import is_exporting
 from projects.geometry.views import Views
 
 Kept = TypeVar('Kept')
 
 
 class RigCache:
-    """Keeps the embedding of the last rig, in eval mode without gradients; elsewhere nothing is kept.
+    """Keeps the embedding of the last rig, in eval mode without gradients; elsewhere, and in a graph, nothing is kept.
 
     It is used again only where every matrix, lens and camera is exactly the same, and so are the weights: they are known by
     their places in memory, by how often they were written, and by their sums, since writing through `.data`, as MMEngine's
@@ -37,7 +38,7 @@ class RigCache:
             key: what else it depends on, e.g. the level's shape.
             tensors: and what else of the rig, compared as exactly.
         """
-        if module.training or torch.is_grad_enabled():
+        if module.training or torch.is_grad_enabled() or is_exporting():
             self.clear()
             return make()
         parameters = tuple(module.parameters())

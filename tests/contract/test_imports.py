@@ -17,7 +17,8 @@ PROGRAMS = {'calibration_doctor', 'studies', 'benchmarks', 'demos', 'convert', '
 # `build` is a file: it makes our own types out of a registry's table.
 ORDER = [{'common'}, {'geometry'}, {'encodings'}, {'structures'}, {'losses', 'build'}, STAGES, {'detectors', 'hooks'},
          {'runtime'}, {'reports'}, PROGRAMS]
-APART = dict(synthetic_nuscenes=set(), spatial_mllm={'common', 'geometry', 'encodings'})
+APART = dict(synthetic_nuscenes=set(), spatial_mllm={'common', 'geometry', 'encodings'},
+             export={'geometry', 'structures', 'heads', 'runtime', 'demos'})
 """Beside the others, with all that they may import of ours; nobody imports them but tools."""
 RUNTIME = {'allocator', 'blame', 'checkpoint', 'errors', 'fuse', 'launch', 'options', 'plain_pickle', 'resume', 'run_checks',
            'runner'}

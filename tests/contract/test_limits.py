@@ -18,9 +18,9 @@ TAKES_ANY_KEYWORD = {
 WORDS = dict(Common='common', Geometry='geometry', Contract='structures', Metric='metrics', Picture='visualization',
              Hook='hooks', Runtime='runtime', Doctor='calibration_doctor', Study='studies', Benchmark='benchmarks',
              Measure='benchmarks', Demo='demos', Image='images', Converter='convert', Spatial='spatial_mllm',
-             Sampling='sample_frames', Report='reports')
+             Sampling='sample_frames', Report='reports', Export='export')
 """First words that name a room."""
-PROGRAMS = ('calibration_doctor', 'studies', 'benchmarks', 'demos', 'convert', 'sample_frames')
+PROGRAMS = ('calibration_doctor', 'studies', 'benchmarks', 'demos', 'convert', 'sample_frames', 'export')
 
 
 def named(kind, path):

@@ -109,3 +109,14 @@ def test_the_viewer_is_an_extra(module, monkeypatch, capsys):
         monkeypatch.setattr(module, 'installed_version', lambda name, there=there: there and (name, there))
         module.check_viewer(report, '0.22.1')
         assert report.finish() == code and said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(('there', 'code', 'said'), [
+    ({}, 0, 'only tools/export.py needs it'),
+    ({'onnxruntime': '1.0.0', 'onnx': '1.0.0', 'onnxscript': '1.0.0'}, 1, '1.0.0 is installed, 2.0.0 is the tested version'),
+])
+def test_exported_detectors_are_an_extra(module, monkeypatch, capsys, there, code, said):
+    report = module.Report()
+    monkeypatch.setattr(module, 'installed_version', lambda name: (name, there[name]) if name in there else None)
+    module.check_export(report, dict.fromkeys(module.EXPORT, '2.0.0') | dict(numpy='1.26.4'))
+    assert report.finish() == code and said in capsys.readouterr().out

@@ -183,7 +183,7 @@ class ClipEncoder(MVXTwoStageDetector):
     def encode_points(self, voxels: dict[str, Tensor], num_frames: int) -> Tensor:
         """Voxels of `num_frames` frames -> (num_frames, C, H, W)."""
         # mmdet3d takes the batch size from the last voxel, which is wrong when the last cloud is empty.
-        if len(voxels['coors']):
+        if voxels['coors'].shape[0]:  # not len(), which an exported graph would keep as a number
             features = self.pts_voxel_encoder(voxels['voxels'], voxels['num_points'], voxels['coors'], None, None)
         else:
             features = voxels['voxels'].new_zeros(0, self.pts_middle_encoder.in_channels) + zero_of(self.pts_voxel_encoder)

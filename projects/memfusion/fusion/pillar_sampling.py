@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from projects.geometry import sample_bilinear
+from projects.geometry.exporting import is_exporting
 from projects.geometry.projection import inside_image
 
 from .fusion_state import FusionState, Reading
@@ -109,6 +110,8 @@ class PillarSampling(nn.Module):
         uv_px, _, valid = state.calibration.project(pillars.flatten(1, 2))
         uv_px, valid = (part.unflatten(2, (cells, -1)) for part in (uv_px, valid))  # (V, N, K, Z, ...)
         seen = valid.any(-1)
+        if is_exporting():  # a graph does not know how many there are: it computes all, and those that are not seen have no say
+            return _all_pairs(seen, uv_px, valid)
         counts = seen.sum(-1).flatten()
         per_image = counts.tolist()  # the one time that the host waits: how much there is to compute
         map_cells = sum(math.prod(feature_map.shape[-2:]) for feature_map in state.maps)
@@ -177,6 +180,15 @@ class PillarSampling(nn.Module):
         angle = torch.arange(heads) * (2 * math.pi / heads)
         direction = torch.stack([angle.cos(), angle.sin()], dim=-1).view(heads, 1, 1, 1, 2)
         return (direction * torch.arange(points).view(-1, 1) * step.view(levels, 1, 1, 1)).expand(*self.shape, 2)
+
+
+def _all_pairs(seen: Tensor, uv_px: Tensor, valid: Tensor) -> Pairs:
+    """Every cell with every camera, (V, N, K) of them, a block for each image."""
+    cameras, cells = seen.shape[1:]
+    position = torch.arange(seen.numel(), device=seen.device)
+    image = position.div(cells, rounding_mode='floor')
+    return Pairs(image.div(cameras, rounding_mode='floor'), image % cameras, position % cells, seen.flatten(), image[::cells],
+                 uv_px.flatten(0, 2), valid.flatten(0, 2))
 
 
 def _block_size(per_image: list[int], map_pairs: float) -> int:

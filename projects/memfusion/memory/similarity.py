@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from projects.geometry import full_precision
+from projects.geometry.exporting import is_exporting
 
 from .chunked_read import chunked_read, similarity_to_affinity
 
@@ -86,7 +87,8 @@ def read_memory(
     query, memory = _expand(query_key, query_selection, memory_key, memory_shrinkage)
     value = memory_value.float().transpose(1, 2).contiguous()
     bias, something = _validity(memory_valid, query)
-    if query.is_cuda and top_k is None and not return_usage and not torch.are_deterministic_algorithms_enabled():
+    at_once = is_exporting() or (query.is_cuda and not torch.are_deterministic_algorithms_enabled())
+    if at_once and top_k is None and not return_usage:
         return torch.where(something, _fused_read(query, memory, value, bias), 0).transpose(1, 2)
     readout, usage = chunked_read(query, memory, value, bias, top_k, return_usage)
     readout = torch.where(something, readout, 0).transpose(1, 2)
@@ -128,10 +130,10 @@ def _answering(memory_valid: Tensor | None, num_valid: Sequence[int] | None) -> 
     """(B, N) bool -> (B, N') positions of what may answer, first the valid ones, and which of these are valid.
 
     N' is the largest number of valid elements of any sample: what is left out answers nobody, and costs as much as the rest.
-    The positions are None where that saves less than a tenth, or where the counts are not known; what is valid is None where
-    all is.
+    The positions are None where that saves less than a tenth, or where the counts are not known, as in an exported graph; what
+    is valid is None where all is.
     """
-    if memory_valid is None or (num_valid is None and memory_valid.is_cuda):
+    if memory_valid is None or is_exporting() or (num_valid is None and memory_valid.is_cuda):
         return None, memory_valid
     counts = memory_valid.sum(dim=1).tolist() if num_valid is None else num_valid
     most = max(1, *counts)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from projects.encodings.pieces import in_pieces
 from projects.encodings.sine import LADDERS, sine_axis, sine_points
+from projects.geometry.exporting import is_exporting
 from projects.geometry.precision import full_precision
 
 _PIECE = 2 ** 19
@@ -43,7 +44,7 @@ class BEVEmbedding(nn.Sequential):
     def of_cells(self, shape: tuple[int, int]) -> Tensor:
         """(H * W, E) of the cells of a map (H, W), row by row. Without gradients they are kept as long as the weights are
         the same: no rig and no frame changes them."""
-        if self.training or torch.is_grad_enabled():
+        if self.training or torch.is_grad_enabled() or is_exporting():
             self._kept = None
             return self._made(shape)
         device = next(self.parameters()).device

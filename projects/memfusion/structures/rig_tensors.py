@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from projects.geometry.exporting import is_exporting
+
 from .packing import Layout, pack, unpack
 from .rig_facts import RigFacts
 
@@ -134,6 +136,11 @@ class RigTensors:
         """The rig of the same images with other padding on the right and below."""
         return self if self.padded_hw == padded_hw else replace(self, padded_hw=padded_hw)._keep(self._known_facts)
 
+    def with_matrices(self: Rig, img_from_cam: Tensor, cam_from_lidar: Tensor, img_aug: Tensor) -> Rig:
+        """The same cameras, moved or calibrated anew; what the host knows of them, which is asked for, stays."""
+        changed = replace(self, img_from_cam=img_from_cam, cam_from_lidar=cam_from_lidar, img_aug=img_aug)
+        return changed._keep(self.facts)
+
     def take_cameras(self: Rig, order: Sequence[int]) -> Rig:
         """The cameras at these positions, in this order."""
         rows = torch.as_tensor(order, device=self.bev_aug.device)
@@ -155,9 +162,9 @@ class RigTensors:
         return tuple(bool(there) for frame in self.facts.cam_valid for there in frame)
 
     def _once(self, key: str, make: Callable[[], Value]) -> Value:
-        """What `make` makes of the tensors, kept; but made anew each time for a rig with a gradient, whose graph is spent by
-        one backward pass and not there without gradients."""
-        if any(tensor.requires_grad for tensor in self.tensors):
+        """What `make` makes of the tensors, kept; but made anew each time in an exported graph and for a rig with a gradient,
+        whose graph is spent by one backward pass and not there without gradients."""
+        if is_exporting() or any(tensor.requires_grad for tensor in self.tensors):
             return make()
         derived = self.__dict__.setdefault('_derived', {})
         if key not in derived:
