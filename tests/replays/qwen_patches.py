@@ -19,17 +19,19 @@ def replay(path: Path, device: str = 'cpu') -> list[tuple[str, float]]:
     settings = settings_of(arrays)
     video, video_grid = patch_rows(frames, settings)
     image, image_grid = patch_rows(frames[:1], settings)
-    sizes = [smart_resize(*row[:2], 28, *row[2:4]) for row in arrays['smart_resize'].tolist()]
+    table = arrays['smart_resize']
+    factor = settings.factor if not (table[:, 4:] % settings.factor).any() else 28
+    sizes = [smart_resize(*row[:2], factor, *row[2:4]) for row in table.tolist()]
     ours = dict(pixel_values_videos=video.cpu(), video_grid_thw=video_grid[None], image_patches=image.cpu(),
                 image_grid_thw=image_grid[None])
     rows = [(name, difference(value.numpy(), arrays[name], TOLERANCE if value.is_floating_point() else 0))
             for name, value in ours.items()]
-    return [*rows, ('smart_resize', difference(sizes, arrays['smart_resize'][:, 4:]))]
+    return [*rows, ('smart_resize', difference(sizes, table[:, 4:]))]
 
 
 def settings_of(arrays: dict) -> PatchSettings:
     """Patch and temporal size follow from the sizes of frames and rows."""
-    steps, rows, columns = arrays['video_grid_thw'][0].tolist()
-    count, height = arrays['frames'].shape[:2]
+    patch = arrays['frames'].shape[1] // int(arrays['video_grid_thw'][0, 1])
+    temporal = arrays['pixel_values_videos'].shape[1] // (3 * patch * patch)
     mean, std = (tuple(arrays[name].tolist()) for name in ('mean', 'std'))
-    return PatchSettings(height // rows, -(-count // steps), mean=mean, std=std)
+    return PatchSettings(patch, temporal, mean=mean, std=std)
