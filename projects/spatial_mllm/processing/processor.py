@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig
 
 from projects.spatial_mllm.geometry_sources.source import GeometrySource, build_source
 from projects.spatial_mllm.model.connectors import pack_tokens
@@ -18,7 +17,7 @@ from .batch import Example
 from .chat import SYSTEM, Chat
 from .patches import PatchSettings, patch_rows, resized
 from .position_ids import PositionRule, VisionBlocks, position_ids
-from .tokenizer import check_ids, load_tokenizer
+from .tokenizer import check_ids, load_config, load_tokenizer
 
 _TIME = dict(qwen2_5_vl='float', qwen3_vl='frames')
 _QWEN3_COLOURS = dict(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
@@ -43,10 +42,8 @@ class Processor:
                  geometry: Mapping[str, Any] | GeometrySource | None = None, system: str | None = 'published',
                  camera_tokens: bool = False) -> None:
         self.tokenizer = load_tokenizer(checkpoint)
-        config = AutoConfig.from_pretrained(checkpoint, local_files_only=True)
+        config = load_config(checkpoint, _TIME)
         check_ids(self.tokenizer, config, str(checkpoint))
-        if config.model_type not in _TIME:
-            raise ValueError(f'{checkpoint}: a {config.model_type} model; known are {", ".join(_TIME)}')
         if pose_merge not in POSE_MERGES:
             raise ValueError(f'pose_merge={pose_merge!r}: must be one of {", ".join(POSE_MERGES)}')
         vision = config.vision_config

@@ -1,19 +1,46 @@
-"""Spatial: processing. In: a checkpoint folder, or texts to learn from. Out: a tokenizer with what videos and chats need."""
+"""Spatial: processing. In: a checkpoint folder, or texts to learn from. Out: config; a tokenizer for videos and chats."""
 
 from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 from tokenizers import ByteLevelBPETokenizer
-from transformers import AutoTokenizer, Qwen2TokenizerFast
+from transformers import AutoConfig, AutoTokenizer, Qwen2TokenizerFast
 
 END_OF_TEXT, CHAT_START, CHAT_END = '<|endoftext|>', '<|im_start|>', '<|im_end|>'
 VISION_START, VISION_END, IMAGE_PAD, VIDEO_PAD = '<|vision_start|>', '<|vision_end|>', '<|image_pad|>', '<|video_pad|>'
 SPECIAL = (END_OF_TEXT, CHAT_START, CHAT_END, VISION_START, VISION_END, IMAGE_PAD, VIDEO_PAD)
+
+
+def load_config(folder: str | Path, known: Collection[str]) -> Any:
+    """The config of a local checkpoint folder.
+
+    Args:
+        folder: with config.json.
+        known: types of models, of which it must be one.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: naming the folder: its config cannot be read, or is of another type.
+    """
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f'{folder}: no such folder; give a local one with config.json, weights and tokenizer')
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise ValueError(f'{folder}: config.json cannot be read ({shortened(error)})') from error
+    if config.model_type not in known:
+        raise ValueError(f'{folder}: a {config.model_type} model; known are {", ".join(known)}')
+    return config
+
+
+def shortened(error: BaseException) -> str:
+    """The start of what an error says, on one line."""
+    return ' '.join(str(error).split())[:200]
 
 
 def load_tokenizer(folder: str | Path) -> Any:
@@ -27,8 +54,8 @@ def load_tokenizer(folder: str | Path) -> Any:
         raise FileNotFoundError(f'{folder}: no such folder; give a local checkpoint folder with config, weights and tokenizer')
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, TypeError) as error:
-        raise ValueError(f'{folder}: holds no tokenizer that can be read ({" ".join(str(error).split())[:200]})') from error
+    except Exception as error:  # of a file that was cut off the library raises exactly that
+        raise ValueError(f'{folder}: holds no tokenizer that can be read ({shortened(error)})') from error
     check_tokenizer(tokenizer, str(folder))
     return tokenizer
 

@@ -1,6 +1,7 @@
 """Spatial: readers. In: a sample. Out: the frames of its video that a sampler chose, with what is known of them.
 
-One video at a time, and of it the chosen frames alone: memory does not grow with videos, nor with their length.
+One video at a time, and of it the chosen frames alone: memory does not grow with videos, nor with their length. Questions about
+one video that come one after another share its clip, whose frames are decoded once.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Clip:
 
 
 class ClipReader:
-    """Reads clips.
+    """Reads clips, and keeps the last.
 
     Args:
         sampler: config of a frame sampler (docs/frame_sampling.md), e.g. dict(type='sa', num_frames=8, fill=True).
@@ -60,18 +61,25 @@ class ClipReader:
         self.sampler = build_sampler(sampler)
         self.needs = tuple(needs)
         self.looks = sampler['type'] not in _BLIND
+        self.last: tuple[tuple[Any, ...], Clip] | None = None
         self.wanted = tuple(name for name in ARRAYS if name not in ('tokens', *_SEEN) or (self.looks and name in _SEEN))
 
     def __call__(self, sample: Sample) -> Clip:
-        """Chooses, decodes, and takes what is known of these frames.
+        """Chooses, decodes, and takes what is known of these frames; nobody may write into what is returned.
 
         Raises:
             UnusableSampleError: naming the sample's file and row, and what of its video, poses or frames cannot be used.
         """
+        video = sample.video, sample.geometry
+        if self.last is not None and self.last[0] == video:
+            return self.last[1]
+        self.last = None
         try:
-            return self._clip(sample)
+            clip = self._clip(sample)
         except (ValueError, OSError, cv2.error) as error:
             raise UnusableSampleError(f'{sample.where}: {error}') from error
+        self.last = video, clip
+        return clip
 
     def _clip(self, sample: Sample) -> Clip:
         opened = open_video(sample.video)

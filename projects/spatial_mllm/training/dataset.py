@@ -32,8 +32,8 @@ class SpatialQADataset(Dataset):
             and videos=FOLDER.
         processor: settings of a Processor; its `geometry` says which source knows the cameras.
         sampler: config of a frame sampler (docs/frame_sampling.md).
-        test_mode: the answers are to be given: a video that cannot be read is a row with a `problem` and without an answer. In
-            training the next sample takes its place.
+        test_mode: the answers are to be given, video by video, so that each is decoded once; a video that cannot be read is a
+            row with a `problem` and without an answer. In training the next sample takes its place.
         answers: folder of an AnswerStore; what is answered in it is not asked again. For benchmarks, not for conversations.
         kinds: question types to keep; None is all.
         limit: keep this many questions, the first; None is all.
@@ -69,7 +69,7 @@ class SpatialQADataset(Dataset):
         if not kept:
             there = sorted({str(sample.row.get('question_type')) for sample in self.samples})
             raise ValueError(f'kinds={kinds}: no question of these types; there are {", ".join(there)}')
-        return kept[:limit]
+        return sorted(kept[:limit], key=lambda sample: str(sample.video)) if self.test_mode else kept[:limit]
 
     def _leave_out(self, store: AnswerStore) -> None:
         """All processes leave out the same, although the first may answer before the last has read what is there.

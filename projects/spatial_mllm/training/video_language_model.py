@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from mmdet3d.registry import MODELS
 from mmengine.model import BaseModel
-from transformers import AutoConfig
+from safetensors import SafetensorError
 from transformers.utils import logging
 
 from projects.spatial_mllm.model.poses import Scene
 from projects.spatial_mllm.model.spatial_qwen import FAMILIES
-from projects.spatial_mllm.processing.tokenizer import CHAT_END, END_OF_TEXT, load_tokenizer
+from projects.spatial_mllm.processing.tokenizer import CHAT_END, END_OF_TEXT, load_config, load_tokenizer, shortened
 
 from .lora import add_lora
 
@@ -38,13 +38,9 @@ def load_model(checkpoint: str | Path, spatial: Mapping[str, Any] | None = None,
         FileNotFoundError: no such folder.
         ValueError: naming the folder or the setting.
     """
-    if not Path(checkpoint).is_dir():
-        raise FileNotFoundError(f'{checkpoint}: no such folder; give a local one with config.json, weights and tokenizer')
     if dtype not in _DTYPES:
         raise ValueError(f'dtype={dtype!r}: must be one of {", ".join(_DTYPES)}')
-    config = AutoConfig.from_pretrained(checkpoint, local_files_only=True)
-    if config.model_type not in FAMILIES:
-        raise ValueError(f'{checkpoint}: a {config.model_type} model; known are {", ".join(FAMILIES)}')
+    config = load_config(checkpoint, FAMILIES)
     if spatial is not None:
         config.spatial = {name: None if part is None else dict(part) for name, part in spatial.items()}
     shown = logging.get_verbosity()
@@ -52,6 +48,9 @@ def load_model(checkpoint: str | Path, spatial: Mapping[str, Any] | None = None,
     try:
         return FAMILIES[config.model_type].from_pretrained(
             checkpoint, config=config, dtype=_DTYPES[dtype], attn_implementation=attention, local_files_only=True)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise ValueError(f'{checkpoint}: its weights cannot be loaded ({shortened(error)}): are they whole, and those of its '
+                         'config.json?') from error
     finally:
         logging.set_verbosity(shown)
 

@@ -259,17 +259,29 @@ def test_clips_that_cannot_be_made_name_file_and_row(film, tmp_path, monkeypatch
 
 def test_memory_does_not_grow_with_videos(made):
     samples = read_vsibench(made / 'train' / 'vsibench.jsonl', made)[0]
+    videos = list({sample.video: sample for sample in samples}.values())
     read = ClipReader(dict(type='sa', num_frames=4))
-    read(samples[0])
+    read(videos[0])
     tracemalloc.start()
     peaks = []
-    for count in (5, 40):
+    for count in (1, 8):
         tracemalloc.reset_peak()
-        for sample in samples[:count]:
+        for sample in videos * count:
             read(sample)
         peaks.append(tracemalloc.get_traced_memory()[1])
     tracemalloc.stop()
     assert peaks[1] < 1.2 * peaks[0]
+
+
+def test_questions_about_a_video_share_its_frames(made, monkeypatch):
+    samples = read_vsibench(made / 'train' / 'vsibench.jsonl', made)[0]
+    decoded, read = [], cv2.imread
+    monkeypatch.setattr(cv2, 'imread', lambda path, *flags: decoded.append(path) or read(path, *flags))
+    clips = ClipReader(dict(type='uniform', num_frames=4))
+    seen = [clips(sample) for sample in samples]
+    assert len(decoded) == len(set(decoded)) == 2 * 4 and len(samples) > 10
+    np.testing.assert_array_equal(seen[-1].frames, ClipReader(dict(type='uniform', num_frames=4))(samples[-1]).frames)
+    assert seen[0] is seen[1] and seen[0] is not seen[-1]
 
 
 def test_a_frame_with_a_raised_digit_in_its_name_is_sorted(tmp_path):

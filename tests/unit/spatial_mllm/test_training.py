@@ -280,6 +280,23 @@ def test_a_tokenizer_is_checked(tmp_path, checkpoint):
             Processor(checkpoint)(f'a {token}', None, None)
 
 
+def test_folders_that_were_cut_off_are_named(tmp_path, checkpoint):
+    for name, told in {'tokenizer.json': 'holds no tokenizer', 'config.json': 'config.json cannot be read',
+                       'model.safetensors': 'its weights cannot be loaded'}.items():
+        folder = tmp_path / name.split('.')[0]
+        shutil.copytree(checkpoint, folder)
+        whole = (folder / name).read_bytes()
+        for rest in (whole[:len(whole) // 2], b''):
+            (folder / name).write_bytes(rest)
+            with pytest.raises(ValueError, match=f'{folder}: {told}'):
+                (Processor if name == 'tokenizer.json' else load_model)(folder)
+    config = json.loads((checkpoint / 'config.json').read_text())
+    (folder / 'config.json').write_text(json.dumps({**config, 'text_config': {**config['text_config'], 'hidden_size': 16}}))
+    shutil.copy(checkpoint / 'model.safetensors', folder)
+    with pytest.raises(ValueError, match=f'{folder}: its weights cannot be loaded .*those of its config.json'):
+        load_model(folder)
+
+
 # -- data -------------------------------------------------------------------------------------------------------------
 def test_a_bad_video_never_ends_a_run(room_data, rooms, tmp_path):
     broken = tmp_path / 'rooms'
