@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Draws what a config's pipeline feeds the detector: points, boxes and cameras after augmentation; of a clip the last frame.
+"""Draws what a config's pipeline feeds the detector, before and after augmentation: points, boxes, cameras, whole clips.
 
 Serves instead of mmdet3d's browse_dataset.py, which knows no clips.
 """

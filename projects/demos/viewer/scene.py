@@ -40,6 +40,27 @@ class ViewedScene:
 
 
 @dataclass(frozen=True)
+class ViewedInfos:
+    """The infos of whole scenes, with all that is known of their file.
+
+    Attributes:
+        infos, categories, root, lidar: as ViewedScene's.
+        version: of the tables that they were made from.
+    """
+
+    infos: Sequence[Info]
+    categories: Mapping[int, str]
+    root: Path
+    lidar: str
+    version: str
+
+    @property
+    def has_tables(self) -> bool:
+        """Whether the tables lie beside the infos."""
+        return bool(self.version) and (self.root / self.version).is_dir()
+
+
+@dataclass(frozen=True)
 class _Candidate:
     """A scene that is there, and how to make it."""
 
@@ -79,6 +100,34 @@ def read_scene(data: Path, scene: str | None = None, tokens: Collection[str] = (
     shown = difflib.get_close_matches(scene, names, _SHOWN) or names[:_SHOWN]
     raise UserError(f'--scene {scene}: {where} has no scene of this name or token; it has {len(names)} scenes, e.g. '
                     f'{", ".join(shown)}')
+
+
+def read_infos(data: Path, tokens: Collection[str]) -> ViewedInfos:
+    """All keyframes of the scenes that have one of the sample tokens, in the order of their info file.
+
+    Args:
+        data: a data set root with info files, or an info file.
+
+    Raises:
+        UserError, DataError: for what cannot be read, and where samples are missing; the message names it.
+    """
+    files = _info_files(data) if data.is_dir() else [data]
+    wanted = set(tokens)
+    for file in files:
+        infos, metainfo = load_info_file(file)
+        if wanted.isdisjoint(info['token'] for info in infos):
+            continue
+        lost = sorted(wanted - {info['token'] for info in infos})
+        if lost:
+            raise UserError(f'{file} lacks {len(lost)} of the {len(wanted)} samples of the results, e.g. {lost[0]}: give the '
+                            'info file that they were made from')
+        infos = ensure_sequence_fields(infos, metainfo, file.parent, file)
+        scenes = {info['scene_token'] for info in infos if info['token'] in wanted}
+        categories = {label: name for name, label in metainfo.get('categories', {}).items() if label >= 0}
+        return ViewedInfos([info for info in infos if info['scene_token'] in scenes], categories, file.parent,
+                           metainfo.get('lidar_channel', LIDAR_TOP), metainfo.get('version', ''))
+    names = ', '.join(file.name for file in files) or 'there is none'
+    raise UserError(f'{data}: none of its info files ({names}) has the samples of the results: give the data that they are of')
 
 
 def _info_files(root: Path) -> list[Path]:

@@ -32,14 +32,19 @@ def test_operations_by_hand():
     assert flops == Counter({'backbone': conv, 'head': linear, BETWEEN: products})
 
 
-def test_browsing_draws_the_last_frames_of_the_clips(repo, nano_infos_root, tmp_path):
+def test_browsing_draws_clips_before_and_after(repo, nano_infos_root, tmp_path):
     root = f'{nano_infos_root}/'
     cfg = prepare_config(repo / 'configs/fusion/futrpp_r18_pillar04_second_secfpn_tiny-synthetic.py', {
-        'train_dataloader.dataset.data_root': root, 'val_dataloader.dataset.data_root': root})
+        'train_dataloader.dataset.data_root': root, 'val_dataloader.dataset.data_root': root,
+        'train_dataloader.dataset.seq_len': 2, 'train_dataloader.dataset.stride': 2})
     cfg.test_dataloader = None
     drawn = [*browse(cfg, 'train', tmp_path, 1), *browse(cfg, 'val', tmp_path, 1)]
-    assert [path.name for path in drawn] == [
-        f'{split}_0000_{view}.png' for split in ('train', 'val') for view in ('bev', 'cameras')]
+    views = ('before_bev', 'before_cameras', 'bev', 'cameras')
+    assert [path.name for path in drawn] == [f'{name}.png' for name in (
+        *(f'train_0000_{view}' for view in (*views, 'clip')), *(f'val_0000_{view}' for view in views))]
+    before, after, unchanged, tested = (cv2.imread(str(drawn[row])) for row in (0, 2, 5, 7))
+    assert np.abs(before.astype(int) - after).mean() > 1  # turned and scaled
+    assert np.abs(unchanged[40:].astype(int) - tested[40:]).mean() < 1  # in testing nothing is, but for the title
     for path in drawn:
         picture = cv2.imread(str(path)).reshape(-1, 3).astype(int)
         # Truth is drawn in green, in testing too, where the pipeline packs none.
