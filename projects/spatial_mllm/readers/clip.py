@@ -27,6 +27,10 @@ class UnusableSampleError(ValueError):
     """A sample of which no clip can be made; the message names its file and row, and what is wrong."""
 
 
+class UnusableVideoError(UnusableSampleError):
+    """It is the video, or what lies beside it: no question about it can be used."""
+
+
 @dataclass(frozen=True)
 class Clip:
     """K frames of a video.
@@ -68,7 +72,7 @@ class ClipReader:
         """Chooses, decodes, and takes what is known of these frames; nobody may write into what is returned.
 
         Raises:
-            UnusableSampleError: naming the sample's file and row, and what of its video, poses or frames cannot be used.
+            UnusableVideoError: naming the sample's file and row, and what of its video, poses or frames cannot be used.
         """
         video = sample.video, sample.geometry
         if self.last is not None and self.last[0] == video:
@@ -77,7 +81,7 @@ class ClipReader:
         try:
             clip = self._clip(sample)
         except (ValueError, OSError, cv2.error) as error:
-            raise UnusableSampleError(f'{sample.where}: {error}') from error
+            raise UnusableVideoError(f'{sample.where}: {error}') from error
         self.last = video, clip
         return clip
 

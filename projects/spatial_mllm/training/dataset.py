@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch.utils.data import Dataset
 
 from projects.spatial_mllm.geometry_sources.source import build_source
 from projects.spatial_mllm.processing.processor import Processor
-from projects.spatial_mllm.readers.clip import ClipReader, UnusableSampleError
+from projects.spatial_mllm.readers.clip import ClipReader, UnusableSampleError, UnusableVideoError
 from projects.spatial_mllm.readers.samples import Sample, read_sft, read_sqa3d, read_vsibench
 from projects.spatial_mllm.scoring.rows import KEYS
 from projects.spatial_mllm.scoring.store import AnswerStore
@@ -36,7 +37,7 @@ class SpatialQADataset(Dataset):
             row with a `problem` and without an answer. In training the next sample takes its place.
         answers: folder of an AnswerStore; what is answered in it is not asked again. For benchmarks, not for conversations.
         kinds: question types to keep; None is all.
-        limit: keep this many questions, the first; None is all.
+        limit: keep this many questions, the first, 1 or more; None is all.
 
     Raises:
         ValueError: unknown settings, or a file of which nothing can be used.
@@ -50,10 +51,13 @@ class SpatialQADataset(Dataset):
         if self.kind not in _READERS or set(source) != {*_FILES[self.kind], 'videos'}:
             wanted = '; '.join(f"type='{kind}': {', '.join(names)}, videos" for kind, names in _FILES.items())
             raise ValueError(f'source={dict(source, type=self.kind)}: takes {wanted}')
+        if limit is not None and limit < 1:
+            raise ValueError(f'limit={limit}: must be 1 or more, or None for all questions')
         if answers is not None and self.kind not in KEYS:
             raise ValueError(f'answers={answers!r}: answers are kept for {", ".join(KEYS)}, not for a source of type '
                              f'{self.kind!r}')
         self.test_mode, self.answers = test_mode, answers
+        self.unread: dict[Path, str] = {}
         geometry = build_source(processor.get('geometry'))
         self.clips = ClipReader(sampler, () if geometry is None else geometry.needs)
         self.processor = Processor(**{**processor, 'geometry': geometry})
@@ -93,18 +97,27 @@ class SpatialQADataset(Dataset):
         """dict(example=Example, row=the question's own keys); example None and row['problem'] where testing finds it unusable.
 
         Raises:
-            ValueError: training found many unusable samples in a row.
+            ValueError: training found many unusable samples in a row, or none that can be used.
         """
-        for step in range(_UNUSABLE_IN_A_ROW):
+        problems = list(self.unread.values())[-1:]
+        tried = 0
+        for step in range(len(self.samples)):
             sample = self.samples[(index + step) % len(self.samples)]
+            if sample.video in self.unread and not self.test_mode:
+                continue
             try:
                 return dict(example=self._example(sample), row=dict(sample.row))
             except UnusableSampleError as error:
-                problem = str(error)
-            print_log(f'{problem}; it is left out', logger='current', level=30)
+                problems.append(str(error))
+                if isinstance(error, UnusableVideoError):
+                    self.unread[sample.video] = str(error)
+            print_log(f'{problems[-1]}; it is left out', logger='current', level=30)
             if self.test_mode:
-                return dict(example=None, row=dict(sample.row, problem=problem))
-        raise ValueError(f'{_UNUSABLE_IN_A_ROW} samples in a row cannot be used, the last: {problem}')
+                return dict(example=None, row=dict(sample.row, problem=problems[-1]))
+            tried += 1
+            if tried == _UNUSABLE_IN_A_ROW:
+                break
+        raise ValueError(f'{tried or len(self.samples)} samples in a row cannot be used, the last: {problems[-1]}')
 
     def _example(self, sample: Sample) -> Any:
         if sample.answer is None and not self.test_mode:

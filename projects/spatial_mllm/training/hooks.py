@@ -57,8 +57,9 @@ class KeptAnswersHook(Hook):
         Raises:
             ValueError: naming the folders, or what differs.
         """
-        folder = runner.test_dataloader.dataset.answers
-        others = [metric.answers for metric in runner.test_evaluator.metrics if metric.answers != folder]
+        folder = getattr(runner.test_dataloader.dataset, 'answers', None)
+        kept = [metric.answers for metric in runner.test_evaluator.metrics if hasattr(metric, 'answers')]
+        others = [other for other in kept if other != folder]
         if others:
             raise ValueError(f'test_dataloader.dataset.answers={folder!r} and test_evaluator.answers={others[0]!r} must be one '
                              'folder: what is kept in it is not asked again')

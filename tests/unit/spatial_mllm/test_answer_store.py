@@ -82,7 +82,7 @@ def test_answers_of_another_model_are_refused(tmp_path):
         folders = [None if name is None else str(tmp_path / name) for name in (dataset, evaluator)]
         runner = SimpleNamespace(
             test_dataloader=SimpleNamespace(dataset=SimpleNamespace(answers=folders[0])),
-            test_evaluator=SimpleNamespace(metrics=[SimpleNamespace(answers=folders[1])]),
+            test_evaluator=SimpleNamespace(metrics=[SimpleNamespace(answers=folders[1]), SimpleNamespace()]),
             cfg=Config(dict(load_from=str(weights), model=dict(checkpoint='nowhere', max_new_tokens=8, **model))))
         KeptAnswersHook().before_test(runner)
 

@@ -11,7 +11,7 @@ from transformers import DynamicCache
 from projects.spatial_mllm.model.pose_attention import AttentionShape, PoseAttention, PosePlan, PoseSettings
 from projects.spatial_mllm.model.poses import FramePoses
 from projects.spatial_mllm.model.small_vit import SmallViT
-from projects.spatial_mllm.model.spatial_qwen import SpatialQwen25
+from projects.spatial_mllm.model.spatial_qwen import SpatialQwen3, SpatialQwen25
 
 GREEDY = dict(max_new_tokens=4, do_sample=False, suppress_tokens=SPECIAL, output_logits=True, return_dict_in_generate=True)
 APPEND, REPLACE = dict(pose=dict(mode='append')), dict(pose=dict(mode='replace'))
@@ -344,3 +344,20 @@ def test_a_full_size_model_builds_without_memory_under_the_published_names():
     theirs = {name for name in shapes if 'pose' not in name and 'connector' not in name}
     with torch.device('meta'):
         assert theirs == set(transformers.Qwen2_5_VLForConditionalGeneration(config).state_dict())
+
+
+def test_a_full_size_qwen3_builds_without_memory_under_the_published_names():
+    config = transformers.Qwen3VLConfig(
+        text_config=dict(hidden_size=4096, intermediate_size=12288, num_hidden_layers=36, num_attention_heads=32,
+                         num_key_value_heads=8, head_dim=128, vocab_size=151936,
+                         rope_scaling=dict(rope_type='default', mrope_section=[24, 20, 20])),
+        vision_config=dict(depth=27, hidden_size=1152, intermediate_size=4304, num_heads=16, out_hidden_size=4096,
+                           deepstack_visual_indexes=[8, 16, 24]))
+    config.spatial = dict(pose=dict(mode='append', channels=32, heads=tuple(range(16)), layers=(0, 35)))
+    with torch.device('meta'):
+        shapes = {name: tuple(value.shape) for name, value in SpatialQwen3(config).state_dict().items()}
+        theirs = set(transformers.Qwen3VLForConditionalGeneration(config).state_dict())
+    assert {name: shape for name, shape in shapes.items() if name not in theirs} == {
+        f'model.language_model.layers.{layer}.self_attn.pose_{part}.weight': (count * 32, 4096)
+        for layer in (0, 35) for part, count in dict(q=16, k=4).items()}
+    assert theirs <= set(shapes) and shapes['model.language_model.layers.35.self_attn.q_norm.weight'] == (128,)

@@ -310,16 +310,19 @@ def test_a_bad_video_never_ends_a_run(room_data, rooms, tmp_path):
     bad = next(index for index, sample in enumerate(data.samples) if sample.video == lost[0].parent)
     other = next(index for index, sample in enumerate(data.samples) if sample.video != lost[0].parent)
     bad_sample = data.samples[bad]
-    data.samples = [bad_sample, data.samples[other]]
-    assert data[0]['row']['id'] == data.samples[1].key  # the next in its place
+    data.samples = [*[bad_sample] * 50, data.samples[other]]
+    assert data[0]['row']['id'] == data.samples[-1].key  # the next in its place, however many ask about the video
+    del data.samples[1:-1]
     data.test_mode = True
     item = data[0]
     assert item['example'] is None and 'sft.jsonl' in item['row']['problem'] and lost[0].name in item['row']['problem']
     data.test_mode, data.samples = False, [replace(data.samples[1], answer=None), data.samples[1]]
     assert data[0]['row'] == data[1]['row']  # nothing to learn from the first
     data.samples = [bad_sample]
-    with pytest.raises(ValueError, match='20 samples in a row cannot be used'):
-        data[0]
+    for _ in range(2):
+        with pytest.raises(ValueError, match=f'1 samples in a row cannot be used, the last: .*{lost[0].name}'):
+            data[0]
+    data.unread.clear()
     beside = lost[0].parent.parent / f'{lost[0].parent.name}.npz'
     with np.load(beside) as file:
         np.savez(tmp_path / 'poses.npz', world_from_cam=file['world_from_cam'])
@@ -346,6 +349,8 @@ def test_answers_that_are_there_are_not_asked_again(room_data, tmp_path):
         room_data(kinds=['colour'])
     with pytest.raises(ValueError, match="type='sft': path, videos"):
         room_data(source=dict(type='sft', path='x'))
+    with pytest.raises(ValueError, match='limit=0: must be 1 or more'):
+        room_data(limit=0)
     with pytest.raises(ValueError, match="answers are kept for vsibench, sqa3d, not for a source of type 'sft'"):
         room_data(answers=str(tmp_path))
     store.add(dict(first.samples[0].row, prediction=None, problem='could not be read'))
