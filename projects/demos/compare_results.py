@@ -181,7 +181,7 @@ def draw_recalls(groups: Mapping[str, Mapping[str, Bools]], found: Comparison) -
     axes.set_yticks(places, [f'{name} ({int(inside.sum())})' for name, inside in bars])
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
-    axes.set_xlabel(f'recall within {found.options.match_m:g} m at {found.options.false_positives:g} false boxes a frame')
+    axes.set_xlabel(f'recall within {found.options.match_m:g} m (false positives a frame: {found.options.false_positives:g})')
     axes.legend()
     canvas = FigureCanvasAgg(figure)
     canvas.draw()

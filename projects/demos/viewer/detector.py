@@ -1,4 +1,4 @@
-"""Demo, viewer. In: a detector, the frames of a scene. Out: what it gave in each: boxes, maps of gate and memory, queries.
+"""Demo, viewer. In: a detector, the frames of a scene. Out: what it gave: boxes, futures, maps of gate and memory, queries.
 
 The scene runs as in testing.
 """
@@ -30,7 +30,9 @@ class DetectorFrame:
     """What a detector did in one frame.
 
     Attributes:
-        boxes: all that it gave, LiDAR coordinates.
+        token: of the frame's sample.
+        boxes: all that it gave, LiDAR coordinates; None for a forecaster that gives none.
+        futures: (n, M, S, 2) metres of n agents' M futures, global frame, and (n, M) their probabilities; None without them.
         maps: (Hm, Wm) by name, row 0 at y_min, LiDAR coordinates: `gate`, `memory_held`, `memory_usage`, as far as it has them.
         counts: numbers to be plotted, by name: elements in working and in long-term memory.
         range_m: point_cloud_range of the maps.
@@ -38,7 +40,9 @@ class DetectorFrame:
         queries: what a query head did with the best of its queries; None for other heads.
     """
 
-    boxes: BoxSet
+    token: str
+    boxes: BoxSet | None
+    futures: tuple[np.ndarray, np.ndarray] | None
     maps: dict[str, np.ndarray]
     counts: dict[str, float]
     range_m: Sequence[float]
@@ -47,19 +51,20 @@ class DetectorFrame:
 
 
 def watch_scene(model: Any, dataset: Any, positions: Sequence[int]) -> Iterator[DetectorFrame]:
-    """Runs the detector over one scene's frames in time order.
+    """Runs the detector over one scene's frames in time order; those without an item, which forecasting knows, are left out.
 
     Args:
-        positions: of the frames in the data set, of one item each.
+        positions: of the frames in the data set's infos.
     """
+    items = {int(end): index for index, end in enumerate(dataset.clip_ends)}
     with ExitStack() as stack:
         steps = stack.enter_context(recorded_steps(model)) if hasattr(model, 'step') else []
         head = getattr(model, 'pts_bbox_head', None)
         recorder = stack.enter_context(QueryRecorder(head)) if records_queries(head) else None
-        for number, position in enumerate(positions):
+        for number, position in enumerate(position for position in positions if position in items):
             steps.clear()
             with torch.no_grad():
-                batch = model.data_preprocessor(pseudo_collate([dataset[position]]))
+                batch = model.data_preprocessor(pseudo_collate([dataset[items[position]]]))
                 sample = model(**batch, mode='predict')[0]
             step = steps[-1] if steps else None  # of a window's steps, the last is the frame's own
             gate, _ = gate_of(getattr(model, 'temporal', None), sample, step)
@@ -69,8 +74,11 @@ def watch_scene(model: Any, dataset: Any, positions: Sequence[int]) -> Iterator[
                 maps |= memory_maps(step.after, model.grid.point_cloud_range)
                 counts = _counts(step.after, number)
             queries = recorder.record(0, _QUERIES) if recorder is not None and recorder.has_call else None
-            yield DetectorFrame(BoxSet.from_instances(sample.pred_instances_3d), maps, counts, model.grid.point_cloud_range,
-                                dataset.metainfo['classes'], queries)
+            found, futures = sample.get('pred_instances_3d'), sample.get('pred_futures')
+            yield DetectorFrame(
+                dataset.get_data_info(position)['token'], None if found is None else BoxSet.from_instances(found),
+                None if futures is None else (futures.global_xy.double().cpu().numpy(), futures.probabilities.cpu().numpy()),
+                maps, counts, model.grid.point_cloud_range if maps else (), dataset.metainfo['classes'], queries)
 
 
 def _counts(state: Any, number: int) -> dict[str, float]:

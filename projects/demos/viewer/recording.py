@@ -108,6 +108,15 @@ class SceneRecording:
         self._boxes('world/lidar/predictions', boxes, PREDICTION)
         self._trail('predictions', self._places(boxes), None)
 
+    def futures(self, global_xy: np.ndarray, probabilities: np.ndarray) -> None:
+        """(n, M, S, 2) metres, global frame, on the ground under the LiDAR; (n, M): the likelier, the brighter."""
+        height_m = self._world_from_lidar[2, 3] + _GROUND_M
+        paths = global_xy.reshape(-1, *global_xy.shape[-2:]) - self._origin_m[:2]
+        strips = [np.column_stack([path, np.full(len(path), height_m)]) for path in paths]
+        bright = 0.35 + 0.65 * probabilities.reshape(-1, 1)
+        self._log('world/trajectories/futures', self._rr.LineStrips3D(
+            strips, colors=(bright * PREDICTION).astype(np.uint8), radii=0.05))
+
     def map(self, name: str, values: np.ndarray, range_m: Sequence[float]) -> None:
         """(Hm, Wm), row 0 at y_min, as an image of numbers (x right, y up); the gate also lies on the ground of the scene."""
         top = _MAPS.get(name) or max(float(values.max()), 1e-6)

@@ -15,7 +15,7 @@ from projects.memfusion.runtime.errors import UserError
 from projects.memfusion.runtime.launch import init_registry, prepare_config
 
 from ..streaming import find_scene, load_detector
-from .boxes import boxes_of_info, boxes_of_results, boxes_of_set
+from .boxes import ViewedBoxes, boxes_of_info, boxes_of_results, boxes_of_set
 from .detector import DetectorFrame, watch_scene
 from .layout import layout
 from .recording import SceneRecording, import_rerun
@@ -137,25 +137,24 @@ def view_scene(sources: ViewSources, out: Path, scene: str | None = None, option
     options = options or ViewOptions()
     viewed = read_scene(sources.data, scene, () if sources.results is None else sources.results.keys())
     frames = _detector_frames(sources, viewed, options)
-    first = next(frames, None)
+    first = coming = next(frames, None)
     names = dict.fromkeys(name for info in viewed.infos for name in info.get('images') or {})
     window = layout(list(names), [] if first is None else list(first.maps), first is not None and bool(first.counts))
     summary, missing = ViewSummary(viewed.name), dict[str, None]()
     recording = SceneRecording(out, lidar_pose(viewed.infos[0])[:3, 3], window)
     for number, info in enumerate(viewed.infos):
-        did = first if number == 0 else next(frames, None)
+        did = coming if coming is not None and coming.token == info['token'] else None
+        coming = coming if did is None else next(frames, None)
         cameras = _write_sensors(recording, number, info, viewed, options, missing)
         summary.frames += 1
         if sources.results is not None:
-            predictions = boxes_of_results(sources.results.get(info['token'], []), lidar_pose(info))
-        elif did is not None:
-            predictions = boxes_of_set(did.boxes, did.class_names)
+            predictions: ViewedBoxes | None = boxes_of_results(sources.results.get(info['token'], []), lidar_pose(info))
         else:
-            continue
-        assert predictions.scores is not None
-        predictions = predictions.keep(predictions.scores >= options.score_thr)
-        recording.predictions(predictions)
-        summary.boxes += len(predictions)
+            predictions = None if did is None or did.boxes is None else boxes_of_set(did.boxes, did.class_names)
+        if predictions is not None and predictions.scores is not None:
+            predictions = predictions.keep(predictions.scores >= options.score_thr)
+            recording.predictions(predictions)
+            summary.boxes += len(predictions)
         if did is not None:
             _write_detector(recording, did, cameras)
     recording.close()
@@ -194,5 +193,7 @@ def _write_detector(recording: SceneRecording, did: DetectorFrame, cameras: Mapp
     for name, values in did.maps.items():
         recording.map(name, values, did.range_m)
     recording.numbers(did.counts)
+    if did.futures is not None:
+        recording.futures(*did.futures)
     if did.queries is not None:
         recording.queries(did.queries, cameras)

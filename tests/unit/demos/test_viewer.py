@@ -219,6 +219,17 @@ def test_queries_look_where_they_are_said_to(tmp_path: Path) -> None:
     assert column(tmp_path / 'q.rrd', '/world/cameras/CAM/queries', 'Position2D')[0] == [[10.5, 20.5]]
 
 
+def test_futures_lie_on_the_ground(tmp_path: Path) -> None:
+    written = SceneRecording(tmp_path / 'f.rrd', np.array([100.0, 200.0, 5.0]), None)
+    pose = np.eye(4)
+    pose[:3, 3] = 103.0, 200.0, 6.84
+    written.begin(0, 1.0, pose)
+    written.futures(np.array([[[[110.0, 201.0], [112.0, 202.0]], [[110.0, 199.0], [112.0, 198.0]]]]), np.array([[0.8, 0.2]]))
+    written.close()
+    strips = np.array(column(tmp_path / 'f.rrd', '/world/trajectories/futures', 'LineStrip3D')[0])
+    np.testing.assert_allclose(strips, [[[10, 1, 0], [12, 2, 0]], [[10, -1, 0], [12, -2, 0]]], atol=1e-5)
+
+
 def test_a_bent_lens_is_straightened(nano_infos_root: Path) -> None:
     info = read_scene(nano_infos_root, SCENE).infos[0]
     plain, _ = cameras_of(info, nano_infos_root)
