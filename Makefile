@@ -8,11 +8,12 @@ PY := $(VENV)/bin/python
 DEMO_DIR ?= work_dirs/demo
 TEST_JOBS ?= 2
 
-.PHONY: help env demo test lint format clean
+.PHONY: help env demo test lint docs format clean
 help:
 	@echo "make demo   set up .venv, then synthetic data, training, scoring and pictures (about 12 minutes after set-up)"
 	@echo "make test   set up .venv, then run the tests"
 	@echo "make lint   ruff and mypy on our own code"
+	@echo "make docs   the documents as a site, in build/site"
 	@echo "make env    only set up .venv"
 
 env:
@@ -28,6 +29,9 @@ test: env
 lint: env
 	$(PY) -m ruff check .
 	$(PY) -m mypy
+
+docs: env
+	$(PY) -m mkdocs build --strict
 
 format: env
 	$(PY) -m ruff check --fix .

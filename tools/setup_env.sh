@@ -86,7 +86,7 @@ fi
 
 say "mmcv, mmengine, mmdet, mmdet3d, nuscenes-devkit, spconv, transformers (about a minute)"
 quiet pip install -c requirements/build.txt -r requirements/runtime.txt -r requirements/dev.txt -r requirements/spatial_mllm.txt \
-  -r requirements/viewer.txt -r requirements/export.txt
+  -r requirements/viewer.txt -r requirements/export.txt -r requirements/docs.txt
 quiet pip install --no-deps --force-reinstall "$WHEELS"/mmcv-"$MMCV_VERSION"-*.whl
 quiet pip install --no-deps --no-build-isolation -e .
 quiet pip check

@@ -7,7 +7,7 @@ from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[2]
 # the first asks for torch's version and computes nothing
-WITHOUT_TORCH = {'check_env.py', 'create_spatial_qa.py', 'create_synthetic_nuscenes.py'}
+WITHOUT_TORCH = {'check_env.py', 'lock.py', 'create_spatial_qa.py', 'create_synthetic_nuscenes.py'}
 
 # Runs each tool's module level; who asks for torch is told that it is not there, after a look at the environment.
 SCRIPT = """
