@@ -8,6 +8,7 @@ from typing import Any
 import onnxruntime
 import torch
 from mmdet3d.models.dense_heads import CenterHead
+from torch import Tensor
 
 from projects.geometry.distortion import MODELS
 from projects.memfusion.heads.seen_branch import BRANCH
@@ -18,13 +19,14 @@ from .streaming import FORMAT
 from .tracing import OPSET, numpy_name
 
 
-def describe(detector: Any, graphs: Sequence[dict[str, Any]], empty: Tensors, classes: Sequence[str],
+def describe(detector: Any, graphs: Sequence[dict[str, Any]], inputs: Tensors, empty: Tensors, classes: Sequence[str],
              origin: dict[str, str], rig: Calibration | None = None) -> dict[str, Any]:
     """What export.json says.
 
     Args:
         detector: as it was exported.
         graphs: what `trace` says of each, in the order in which they run.
+        inputs: what `encode` takes, of any frame.
         empty: the memory of a scene that begins, by name.
         classes: names by label.
         origin: config and checkpoint.
@@ -32,17 +34,14 @@ def describe(detector: Any, graphs: Sequence[dict[str, Any]], empty: Tensors, cl
     """
     return dict(
         format=FORMAT, **origin, versions=dict(torch=torch.__version__, onnxruntime=onnxruntime.__version__, opset=OPSET),
-        classes=list(classes), voxels=_voxels(detector) if detector.with_points else None, cameras=_cameras(rig),
-        graphs=list(graphs), state=_state(detector, empty), boxes=_boxes(detector.pts_bbox_head))
+        classes=list(classes), voxels=_voxels(detector, inputs['voxels']) if detector.with_points else None,
+        cameras=_cameras(rig), graphs=list(graphs), state=_state(detector, empty), boxes=_boxes(detector.pts_bbox_head))
 
 
-def _voxels(detector: Any) -> dict[str, Any]:
+def _voxels(detector: Any, voxels: Tensor) -> dict[str, Any]:
     layer = detector.data_preprocessor.voxel_layer
-    encoder = detector.pts_voxel_encoder
-    extra = 3 * encoder._with_cluster_center + 3 * encoder._with_voxel_center + encoder._with_distance
     return dict(point_cloud_range=list(layer.point_cloud_range), voxel_size=list(layer.voxel_size),
-                max_num_points=layer.max_num_points, max_voxels=layer.max_voxels[1],
-                num_features=encoder.in_channels - int(extra))
+                max_num_points=layer.max_num_points, max_voxels=layer.max_voxels[1], num_features=voxels.shape[2])
 
 
 def _cameras(rig: Calibration | None) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ which are filled is said by the state.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,6 +31,8 @@ VOXELS = ('voxels', 'num_points', 'coordinates')
 RIG = ('img_from_cam', 'cam_from_lidar', 'img_aug')
 POSES = ('global_from_lidar', 'lidar_from_global', 'time_s')
 STATE, NEXT, CARRIED = 'memory', 'next', 'carried'
+LATER = ('pts_bbox_head', 'task_heads', 'temporal')
+"""Parts of the detector that come after `encode`."""
 _MANY_FRAMES = 1_000_000
 """Frames that the host says memory has seen: all slots take part, and the graph finds by itself which of them are filled."""
 
@@ -62,6 +64,7 @@ class Graph(nn.Module):
 
     Args:
         detector: TemporalFusionDetector.
+        parts: of it, whose weights the graph holds; a file of torch.export has those of all modules that are registered.
 
     Attributes:
         takes: names of the tensors that `forward` takes, in order; whoever traces the graph sets them.
@@ -69,10 +72,15 @@ class Graph(nn.Module):
 
     name = ''
 
-    def __init__(self, detector: Any) -> None:
+    def __init__(self, detector: Any, parts: Iterable[nn.Module]) -> None:
         super().__init__()
-        self.detector = detector
+        self._detectors, self.parts = (detector,), nn.ModuleList(parts)
         self.takes: tuple[str, ...] = ()
+
+    @property
+    def detector(self) -> Any:
+        """All of it."""
+        return self._detectors[0]
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """As `run`, without names."""
@@ -97,7 +105,7 @@ class EncodeGraph(Graph):
     name = 'encode'
 
     def __init__(self, detector: Any, rig: Calibration | None = None) -> None:
-        super().__init__(detector)
+        super().__init__(detector, [part for name, part in detector.named_children() if name not in LATER])
         # In a tuple, for torch.export copies what a module holds, and a copied rig has forgotten what the host knows.
         self.rigs: tuple[Calibration, ...] = () if rig is None else (rig,)
 
@@ -142,7 +150,7 @@ class MemoryGraph(Graph):
     """
 
     def __init__(self, detector: Any, step: Step) -> None:
-        super().__init__(detector)
+        super().__init__(detector, [detector.temporal])
         self.step = step
 
     def aligned(self, tensors: Tensors) -> tuple[Any, FrameBatch]:
@@ -180,7 +188,7 @@ class HeadGraph(Graph):
     name = 'head'
 
     def __init__(self, detector: Any, rig: Calibration | None = None) -> None:
-        super().__init__(detector)
+        super().__init__(detector, [detector.pts_bbox_head])
         # In a tuple, for torch.export copies what a module holds, and a copied rig has forgotten what the host knows.
         self.rigs: tuple[Calibration, ...] = () if rig is None else (rig,)
 

@@ -82,7 +82,7 @@ def write_graphs(detector: Any, item: Any, out: Path, classes: Any, origin: dict
         said, outputs = trace(graph, values, VOXELS, out)
         described.append(said)
         values |= outputs
-    description = describe(detector, described, empty, classes, origin, rig)
+    description = describe(detector, described, values, empty, classes, origin, rig)
     (out / 'export.json').write_text(json.dumps(description, indent=1) + '\n')
     return description
 

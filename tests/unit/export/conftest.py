@@ -12,7 +12,12 @@ from small_models import CAMERAS, MEMORY, NARROW, SMALL
 
 from projects.memfusion.runtime import init_registry, prepare_config
 
-FINDS = dict(pts_bbox_head=dict(bbox_coder=dict(score_threshold=0.1)), test_cfg=dict(pts=dict(pre_max_size=100)))
+CLASSES = ['car', 'truck', 'construction_vehicle', 'bus', 'trailer', 'barrier', 'motorcycle', 'bicycle', 'pedestrian',
+           'traffic_cone']
+FINDS = dict(
+    pts_bbox_head=dict(tasks=[dict(num_class=10, class_names=CLASSES)], bbox_coder=dict(score_threshold=0.1)),
+    test_cfg=dict(pts=dict(pre_max_size=100, post_max_size=30)))
+"""One task, since a graph takes as long to export as it has nodes."""
 QUERIES = dict(
     img_backbone=CAMERAS['img_backbone'], img_neck=CAMERAS['img_neck'],
     pts_bbox_head=dict(inputs=dict(img_channels=16, bev_channels=24), decode_cfg=dict(max_num=40), transformer=dict(

@@ -9,8 +9,10 @@ import sys
 import numpy as np
 import pytest
 from mmengine.config import Config
+from unit.queries.scenes import Frames
 
 from projects.export.check import box_difference
+from projects.export.frames import frame_arrays
 from projects.export.program import export
 from projects.export.streaming import ExportedDetector
 from projects.memfusion.runtime import UserError, prepare_config
@@ -106,6 +108,27 @@ def test_bad_input_is_said(copying, frames, tmp_path):
     (tmp_path / 'export.json').write_text('{"format": 0}')
     with pytest.raises(ValueError, match='has format 0, this reads format 1: export again'):
         ExportedDetector(tmp_path)
+
+
+def test_images_of_another_rig_are_said():
+    detector = ExportedDetector.__new__(ExportedDetector)
+    cameras = dict(names=['FRONT', 'BACK'], height=4, width=6, rig=['img_aug'])
+    detector.description, detector.state = dict(voxels=None, cameras=cameras), {}
+    for images in (np.zeros((2, 3, 4, 5), np.uint8), np.zeros((2, 3, 4, 6), np.float32)):
+        with pytest.raises(ValueError, match=r'the detector takes uint8 \(2, 3, 4, 6\): BGR, of the cameras FRONT, BACK'):
+            detector.inputs_of(dict(images=images))
+
+
+@pytest.mark.parametrize('frames, said', [
+    (Frames(), r'the images are of \d sizes, .* resize them alike in the test pipeline'),
+    (Frames(masked=(1,)), r"cameras \['.*'\] are missing in a frame"),
+    (Frames(bev_aug=(0.3, 1.0)), 'the test pipeline turns or mirrors the points'),
+])
+def test_frames_that_graphs_do_not_take_are_said(frames, said):
+    with pytest.raises(UserError, match=said):
+        frame_arrays(frames.of('a', 1)[0])
+    with pytest.raises(UserError, match='the test set gives clips of 2 frames'):
+        frame_arrays(frames.of('a', 2))
 
 
 def test_a_box_that_has_moved_or_is_missing_is_found():

@@ -39,7 +39,7 @@ def test_graphs_are_the_detector(made, monkeypatch, leaf, changes, names):
     monkeypatch.setattr(torch.compiler, 'is_exporting', lambda: True)  # what is asked for then is what a graph computes
     rig = detector.data_preprocessor(batch_of(items[0]))['inputs'].get('calibration')
     graphs, empty = graphs_of(detector, tensors_of(frame_arrays(items[0]), detector), rig)
-    rule = describe(detector, [], empty, [], {}, rig)['boxes']
+    rule = describe(detector, [], tensors_of(frame_arrays(items[0]), detector), empty, [], {}, rig)['boxes']
     assert [graph.name for graph in graphs] == names
     values = {}
     for item, instances in zip(items, wanted):
