@@ -40,7 +40,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--trust-checkpoint', action='store_true',
                         help='read checkpoints without protection: they may run any program')
     parser.add_argument('--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE', help='change the config')
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)
     if args.out.suffix != '.rrd':
         parser.error(f'--out {args.out}: the file must end in .rrd')
     if args.cfg_options and not args.config:

@@ -80,7 +80,7 @@ def test_a_recording_holds_what_the_tables_say(nano_infos_root: Path, results: P
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
     out = tmp_path / 'new' / 'scene.rrd'
-    tool.main([str(results), str(nano_infos_root), '--out', str(out), '--sweeps', '2'])
+    tool.main([str(results), '--out', str(out), str(nano_infos_root), '--sweeps', '2'])
     assert [path.name for path in out.parent.iterdir()] == ['scene.rrd']
     scene = read_scene(nano_infos_root, SCENE)
     read = rerun.dataframe.load_recording(str(out))
