@@ -4,6 +4,7 @@ from .agent_stream import AgentMemory, AgentStream
 from .baselines import ConvGRUFusion, StackFusion
 from .bev_attention import BEVFormerTemporal
 from .bev_network import BEVMemoryNetwork
+from .copy_gru import CopyGRU
 from .copy_memory import CopyMemory
 from .frame_ring import FrameRing
 from .image_network import ImageMemoryNetwork
@@ -14,7 +15,7 @@ from .slot import TemporalSlot, clock
 from .temporal_memory import TemporalMemory
 
 __all__ = [
-    'AgentMemory', 'AgentStream', 'BEVFormerTemporal', 'BEVMemoryNetwork', 'ConcatReadout', 'ConvGRUFusion', 'CopyMemory',
-    'FrameRing', 'GateReadout', 'ImageMemoryNetwork', 'LogOddsReadout', 'QueryMemory', 'ResidualReadout', 'StackFusion',
-    'TemporalMemory', 'TemporalSlot', 'clock', 'read_memory',
+    'AgentMemory', 'AgentStream', 'BEVFormerTemporal', 'BEVMemoryNetwork', 'ConcatReadout', 'ConvGRUFusion', 'CopyGRU',
+    'CopyMemory', 'FrameRing', 'GateReadout', 'ImageMemoryNetwork', 'LogOddsReadout', 'QueryMemory', 'ResidualReadout',
+    'StackFusion', 'TemporalMemory', 'TemporalSlot', 'clock', 'read_memory',
 ]

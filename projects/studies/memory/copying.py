@@ -71,6 +71,7 @@ ROWS = (
     *_CLAIMED_ROWS,
     *(row.searched() for row in _CLAIMED_ROWS),
     CopyRow('copy', 'copy, 3 slots', 'control'),
+    CopyRow('copy_gru', 'copying ConvGRU', 'search'),
     CopyRow('copy_slots6', 'copy, 6 slots', 'control'),
     CopyRow('copy_stack8', 'stack of 8', 'control'),
     CopyRow('copy_ego0', 'copy, no ego compensation', 'control'),
