@@ -21,6 +21,7 @@ MODULES: dict[str, dict[str, Any]] = {
     'stack of 8': dict(type='StackFusion', hidden_dim=64, num_frames=8),
     'stack of 4, given `observed` and the copying start': dict(type='StackFusion', hidden_dim=64, observed=True, copy=True),
     'ConvGRU': dict(type='ConvGRUFusion', hidden_dim=64),
+    'copying ConvGRU': dict(type='CopyGRU'),
     'copy, 3 slots': dict(type='CopyMemory'),
     'copy, 6 slots': dict(type='CopyMemory', num_slots=6),
     'copy, 12 slots': dict(type='CopyMemory', num_slots=12),
