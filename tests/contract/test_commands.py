@@ -26,11 +26,14 @@ import argparse, contextlib, io, json, os, runpy, sys
 class Read(BaseException):
     pass
 
-def parse(self, args=None, namespace=None):
-    original(self, args, namespace)
-    raise Read
+def stopping(original):
+    def parse(*args, **kwargs):
+        original(*args, **kwargs)
+        raise Read
+    return parse
 
-original, argparse.ArgumentParser.parse_args = argparse.ArgumentParser.parse_args, parse
+for name in ('parse_args', 'parse_intermixed_args'):
+    setattr(argparse.ArgumentParser, name, stopping(getattr(argparse.ArgumentParser, name)))
 for words in json.load(sys.stdin):
     os.chdir(sys.argv[1] if len(sys.argv) > 1 else '.')
     kept, sys.argv, said = sys.argv, words, io.StringIO()
