@@ -47,8 +47,7 @@ class CopyGRU(ConvGRUFusion):
     def __init__(self, in_channels: int, point_cloud_range: Sequence[float], hidden_dim: int = 32, alpha: float = 1.0,
                  align: str = 'network', init_cfg: dict | None = None) -> None:
         super().__init__(in_channels, point_cloud_range, hidden_dim, alpha, align, init_cfg)
-        value: Any = build_value('projection', in_channels, hidden_dim)
-        self.reduce = value
+        self.reduce: Any = build_value('projection', in_channels, hidden_dim)
         seen = 2 * hidden_dim + 2  # [values now, values then, observed, share]
         self.gates, self.candidate = (nn.Conv2d(seen, width, 3, padding=1) for width in (hidden_dim + 1, hidden_dim))
         for layer in (self.gates, self.candidate):
