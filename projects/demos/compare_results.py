@@ -31,7 +31,7 @@ from projects.memfusion.visualization import BoxSet, write_png
 from projects.memfusion.visualization.reads import Panel, draw_crop, draw_panels
 
 from .viewer.boxes import ViewedBoxes, boxes_of_info, boxes_of_results
-from .viewer.results import Results, find_results, read_results
+from .viewer.results import Results, find_results, read_detections
 from .viewer.scene import ViewedInfos, read_infos
 from .viewer.sensors import points_of
 
@@ -105,13 +105,10 @@ def compare_results(paths: tuple[Path, Path], data: Path, out: Path, options: Co
 
 def compare(paths: tuple[Path, Path], data: Path, options: CompareOptions) -> Comparison:
     """Reads both files and judges them; UserError where they are not of the same samples."""
-    first, second = (read_results(find_results(path)) for path in paths)
+    first, second = (read_detections(find_results(path))['results'] for path in paths)
     if first.keys() != second.keys():
         lost = next(iter(first.keys() ^ second.keys()))
         raise UserError(f'{paths[0]} and {paths[1]} are not of the same samples: only one of them has {lost}')
-    for path, results in zip(paths, (first, second)):
-        if any('detection_name' not in entry for entries in results.values() for entry in entries):
-            raise UserError(f'{path} holds tracks: give a submission of detection')
     found = read_infos(data, first.keys())
     check_infos(found.infos)
     tokens = [info['token'] for info in found.infos]

@@ -11,7 +11,7 @@ from projects.memfusion.metrics.tracking.submission import track_results
 from projects.memfusion.metrics.tracking.tracker import MAX_DISTANCE_M
 from projects.memfusion.runtime.errors import UserError
 
-from .viewer.results import find_results, read_results
+from .viewer.results import find_results, read_detections
 from .viewer.scene import read_infos
 
 _META = dict(use_camera=False, use_lidar=True, use_radar=False, use_map=False, use_external=False)
@@ -38,9 +38,8 @@ def track(paths: Sequence[Path], names: Sequence[str], data: Path, out: Path, ma
     scores = {}
     for path, name in zip(paths, names):
         file = find_results(path)
-        results = read_results(file)
-        if any('detection_name' not in entry for entries in results.values() for entry in entries):
-            raise UserError(f'{file} holds tracks already: give a submission of detection')
+        content = read_detections(file)
+        results = content['results']
         found = read_infos(data, results.keys())
         lost = [info['token'] for info in found.infos if info['token'] not in results]
         if lost:
@@ -48,7 +47,7 @@ def track(paths: Sequence[Path], names: Sequence[str], data: Path, out: Path, ma
         tracked = track_results(results, found.infos, max_distance_m, max_age, score_thr)
         target = out / name / 'tracking_results.json'
         target.parent.mkdir(parents=True, exist_ok=True)
-        meta = json.loads(file.read_text()).get('meta') or _META
+        meta = content.get('meta') or _META
         target.write_text(json.dumps(dict(meta=meta, results=tracked)))
         scores[name] = evaluate_tracking(target, found.infos, found.root, found.version)
     lines = format_scores(scores)

@@ -36,7 +36,20 @@ def find_results(path: Path) -> Path:
 
 
 def read_results(path: Path) -> Results:
-    """`{sample_token: entries}` of a submission of detection or of tracking.
+    """`{sample_token: entries}` of a submission of detection or of tracking; raises as `read_submission`."""
+    return read_submission(path)['results']
+
+
+def read_detections(path: Path) -> dict[str, Any]:
+    """A submission of detection, whole; raises as `read_submission`, and for tracks."""
+    content = read_submission(path)
+    if any('detection_name' not in entry for entries in content['results'].values() for entry in entries):
+        raise UserError(f'{path} holds tracks already: give a submission of detection')
+    return content
+
+
+def read_submission(path: Path) -> dict[str, Any]:
+    """A submission of detection or of tracking: `results` by sample token, `meta` where it has any.
 
     Raises:
         UserError: naming the file and what is wrong with it.
@@ -57,7 +70,7 @@ def read_results(path: Path) -> Results:
             missing += [key for key in ('name', 'score') if not {f'detection_{key}', f'tracking_{key}'} & entry.keys()]
             if missing:
                 raise UserError(f'{path}: a box of sample {token} has no {missing[0]}; {remedy}')
-    return results
+    return content
 
 
 def config_beside(results: Path) -> Path | None:

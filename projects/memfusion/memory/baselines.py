@@ -61,7 +61,7 @@ class ConvGRUFusion(TemporalSlot):
     def __init__(self, in_channels: int, point_cloud_range: Sequence[float], hidden_dim: int = 64, alpha: float = 1.0,
                  align: str = 'network', init_cfg: dict | None = None) -> None:
         super().__init__(point_cloud_range, alpha, align, init_cfg)
-        self.hidden_dim = hidden_dim
+        self.hidden_dim = self.state_dim = hidden_dim
         self.reduce = nn.Conv2d(in_channels, hidden_dim, 1)
         self.gates = nn.Conv2d(2 * hidden_dim, 2 * hidden_dim, 3, padding=1)
         self.candidate = nn.Conv2d(2 * hidden_dim, hidden_dim, 3, padding=1)
@@ -70,7 +70,7 @@ class ConvGRUFusion(TemporalSlot):
     def init_state(self, features: SceneFeatures) -> RecurrentState:
         """An empty state for features like these."""
         bev = features.needed_bev
-        hidden = torch.zeros(bev.shape[0], self.hidden_dim, *bev.shape[-2:], device=bev.device)
+        hidden = torch.zeros(bev.shape[0], self.state_dim, *bev.shape[-2:], device=bev.device)
         return RecurrentState(**empty_clock(bev.shape[0], bev), hidden=hidden)
 
     def align(self, state: RecurrentState, frames: FrameBatch) -> RecurrentState:

@@ -13,18 +13,11 @@ from mmdet3d.registry import MODELS
 from mmengine.model import constant_init
 from torch import Tensor, nn
 
-from projects.memfusion.structures import (
-    FrameBatch,
-    HeadOutputs,
-    Readout,
-    SceneFeatures,
-    SceneTruth,
-)
+from projects.memfusion.structures import FrameBatch, Readout, SceneFeatures, SceneTruth
 
 from .baselines import ConvGRUFusion, RecurrentState
 from .cell_cues import CopyGate, copy_into
 from .cell_values import build_value
-from .slot import clock
 
 OPEN = 5.0
 """Logit of a cell's update at the start: what holds a point is overwritten (0.993), what holds none stays (0.007 a frame)."""
@@ -47,6 +40,7 @@ class CopyGRU(ConvGRUFusion):
     def __init__(self, in_channels: int, point_cloud_range: Sequence[float], hidden_dim: int = 32, alpha: float = 1.0,
                  align: str = 'network', init_cfg: dict | None = None) -> None:
         super().__init__(in_channels, point_cloud_range, hidden_dim, alpha, align, init_cfg)
+        self.state_dim = hidden_dim + 1
         self.reduce: Any = build_value('projection', in_channels, hidden_dim)
         seen = 2 * hidden_dim + 2  # [values now, values then, observed, share]
         self.gates, self.candidate = (nn.Conv2d(seen, width, 3, padding=1) for width in (hidden_dim + 1, hidden_dim))
@@ -59,13 +53,6 @@ class CopyGRU(ConvGRUFusion):
     def fit_values(self, features: Tensor) -> None:
         """Fits the projection to BEV features (N, C) of single cells."""
         self.reduce.fit(features)
-
-    def init_state(self, features: SceneFeatures) -> RecurrentState:
-        """An empty state for features like these."""
-        bev = features.needed_bev
-        state = super().init_state(features)
-        hidden = torch.zeros(bev.shape[0], self.hidden_dim + 1, *bev.shape[-2:], device=bev.device)
-        return RecurrentState(**{**vars(state), 'hidden': hidden})
 
     def read(self, state: RecurrentState, features: SceneFeatures, frames: FrameBatch) -> Readout:
         """bev (B, C, H, W) -> bev + alpha * (what the state copies + a projection of the next state, which starts at zero).
@@ -91,9 +78,3 @@ class CopyGRU(ConvGRUFusion):
         """What the projection learns by itself."""
         del readout, truth
         return self.reduce.loss(features.needed_bev)
-
-    def write(self, state: RecurrentState, readout: Readout, outputs: HeadOutputs | None, frames: FrameBatch,
-              truth: SceneTruth | None = None) -> RecurrentState:
-        """The state after this frame."""
-        del outputs, truth
-        return RecurrentState(**clock(frames, state), hidden=readout.carried.to(state.hidden.dtype))
