@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -15,6 +15,7 @@ from projects.memfusion.data.files import write_text
 
 from .compare import rows as fusions
 from .compare.results import read_cost, read_row
+from .fusion.results import cell
 from .fusion.rows import WORLDS
 from .memory import copying, copying_report
 from .nuscenes_runs import RUNS
@@ -61,7 +62,7 @@ def fusion_cards(results: Path) -> Iterator[Card]:
     """Fusions and query detectors, as tools/compare_fusions.py stores them."""
     for row in fusions.ROWS:
         found, cost = read_row(results, row, SEEDS), read_cost(results, row.name)
-        numbers = f'mAP {spread(found.of("mAP"))}, NDS {spread(found.of("NDS"))}'
+        numbers = f'mAP {cell(found.of("mAP"))}, NDS {cell(found.of("NDS"))}'
         yield Card(row.title, {
             'config': f'`{row.full}`; of the numbers: `configs/study/{row.name}.py`',
             'kind': KINDS[row.group],
@@ -84,7 +85,7 @@ def memory_cards(results: Path) -> Iterator[Card]:
         steps = dict.fromkeys(str(part['iterations']) for part in parts)
         shown = {'mAP': 'NuScenes metric/mAP', 'mAP_seen': copying_report.SEEN_MAP, 'hidden to 2 s': copying_report.HIDDEN,
                  'hidden 2 to 6 s': copying_report.LONG}
-        said = [f'{name} {spread([100 * one[key] for one in own if key in one])}' for name, key in shown.items()]
+        said = [f'{name} {cell([100 * one[key] for one in own if key in one])}' for name, key in shown.items()]
         yield Card(f'Memory: {row.title}', {
             'config': f'`{row.config}`',
             'data': f'synthetic world, preset `{copying.PRESET}`',
@@ -103,13 +104,6 @@ def nuscenes_cards() -> Iterator[Card]:
             'command': f'`tools/dist_train.sh configs/{run.config} {run.gpus}`',
             'numbers': f'{NOT_RUN}; docs/nuscenes_runs.md holds them when they are', 'seeds': NOT_RUN,
             'cost': f'{run.expected_h:g} hours on {run.gpus} A100, estimated', 'published by others': run.compare})
-
-
-def spread(values: Sequence[float]) -> str:
-    """Mean and, of several seeds, half their range; '-' of none."""
-    if not values:
-        return '-'
-    return f'{mean(values):.1f}' + (f' ± {(max(values) - min(values)) / 2:.1f}' if len(values) > 1 else '')
 
 
 def _read(path: Path) -> dict[str, Any]:

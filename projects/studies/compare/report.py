@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from mmengine.logging import print_log
 from scipy.optimize import isotonic_regression
 
-from projects.studies.fusion.results import spread
+from projects.studies.fusion.results import cell
 from projects.studies.fusion.rows import LOOKALIKES, RANGE_M
 from projects.studies.memory.report import write_tables
 from projects.studies.robustness.report import MARGIN
@@ -57,7 +57,7 @@ def accuracy_table(rows: Sequence[Compared], found: Mapping[str, Found]) -> str:
             lines.append(f'| {row.title} | {NOT_RUN} |' + ' - |' * (len(heads) - 1))
             continue
         cells = [' and '.join(sorted(set(one.steps))), ', '.join(map(str, one.seeds)),
-                 *(_cell(one.of(name)) for name in SCORES), *_against_lidar(dict(found), row.name)]
+                 *(cell(one.of(name)) for name in SCORES), *_against_lidar(dict(found), row.name)]
         lines.append(f'| {row.title} | ' + ' | '.join(cells) + ' |')
     return '\n'.join(lines)
 
@@ -68,7 +68,7 @@ def _against_lidar(found: dict[str, Found], row: str) -> list[str]:
         return ['-', '-', '-']
     lost = lost_to_other_images(own)
     level = said_of(break_even_deg(found, row)) if mean(lost) > MARGIN else 'images not used'
-    return [_cell(gains(own, floor, 'mAP'), '+'), level, _cell(lost, '+')]
+    return [cell(gains(own, floor, 'mAP'), '+'), level, cell(lost, '+')]
 
 
 def said_of(level: float | None) -> str:
@@ -76,11 +76,6 @@ def said_of(level: float | None) -> str:
     if level is None:
         return f'above {ROTATIONS_DEG[-1]:g} deg'
     return 'no better at 0' if level == 0 else f'{level:.1f} deg'
-
-
-def _cell(values: Sequence[float], sign: str = '') -> str:
-    """Mean, and half the range where there are several seeds."""
-    return f'{mean(values):{sign}.1f}' + (f' ± {spread(values) / 2:.1f}' if len(values) > 1 else '')
 
 
 def draw(path: Path, rows: Sequence[Compared], found: Mapping[str, Found], costs: Costs) -> None:

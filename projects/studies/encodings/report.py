@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 from mmengine.logging import print_log
 
-from projects.studies.fusion.results import spread
+from projects.studies.fusion.results import cell
 from projects.studies.fusion.rows import RANGE_M
 from projects.studies.memory.report import write_tables
 
@@ -49,11 +48,6 @@ def _line(row: Encoded, design: str, parts: Sequence[Mapping[str, Any]], columns
     if len(parts) < row.seeds:
         seeds += f' (of {row.seeds})'
     return f'| {row.title} | {seeds} | ' + ' | '.join(cells) + ' |'
-
-
-def cell(values: Sequence[float]) -> str:
-    """Mean, and half the range where there are several seeds."""
-    return f'{mean(values):.1f}' + (f' ± {spread(values) / 2:.1f}' if len(values) > 1 else '')
 
 
 def write_report(results: Path, doc: Path) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 from mmengine.logging import print_log
 
-from projects.studies.fusion.results import spread
+from projects.studies.fusion.results import cell
 from projects.studies.memory.report import write_tables
 
 from .rows import ROWS
@@ -35,15 +34,9 @@ def table(found: Found, columns: Mapping[str, str], part: str = 'scores') -> str
     lines = ['| forecast from | seeds | ' + ' | '.join(columns.values()) + ' |', '|---|---|' + '---|' * len(columns)]
     for row in ROWS:
         parts = [one[part] for one in found[row.name] if part in one]
-        cells = [_cell([one[name] for one in parts if name in one]) for name in columns]
+        cells = [cell([one[name] for one in parts if name in one], digits=3) for name in columns]
         lines.append(f'| {row.title} | {len(parts) or "not run"} | ' + ' | '.join(cells) + ' |')
     return '\n'.join(lines)
-
-
-def _cell(values: Sequence[float]) -> str:
-    if not values:
-        return '-'
-    return f'{mean(values):.3f}' + (f' ± {spread(values) / 2:.3f}' if len(values) > 1 else '')
 
 
 def gains(found: Found, row: str, floor: str, name: str, part: str = 'scores') -> list[float]:

@@ -65,6 +65,14 @@ def spread(values: Sequence[float]) -> float:
     return max(values) - min(values)
 
 
+def cell(values: Sequence[float], sign: str = '', digits: int = 1, scale: float = 1.0) -> str:
+    """Mean and, of several seeds, half their range; '-' of none. `sign='+'` also shows that of a gain; scale 100 is percent."""
+    if not values:
+        return '-'
+    half_range = f' ± {scale * spread(values) / 2:.{digits}f}' if len(values) > 1 else ''
+    return f'{scale * mean(values):{sign}.{digits}f}{half_range}'
+
+
 def lowest(faults: Mapping[str, Scores]) -> tuple[str, float]:
     """The wrong calibration with the lowest mAP, and that mAP less the LiDAR-only detector's; `faults` are means."""
     names = [condition.name for condition in CONDITIONS if condition.group in FAULTS]

@@ -10,6 +10,7 @@ from statistics import mean
 from mmengine.logging import print_log
 
 from projects.memfusion.runtime.errors import UserError
+from projects.studies.fusion.results import cell as seeds_cell
 
 from .copying import PLAIN, ROWS, SEARCHED, STACK, CopyRow, result_path
 from .report import write_tables
@@ -29,6 +30,7 @@ SPLITS = {'standing': '_standing', 'moving': '_moving', 'ego stands': '_ego_stan
 LONG_SPLITS = {'5 to 8': '_gap5-8', '9 to 12': '_gap9-12'}
 HISTORY_COLUMNS = {'mAP_seen': SEEN_MAP, 'hidden to 2 s': HIDDEN, 'hidden 2 to 6 s': LONG}
 
+TITLES = {row.name: row.title for row in ROWS}
 Found = dict[int, dict[str, dict[str, float]]]  # seed -> history -> metric -> value
 
 
@@ -50,10 +52,7 @@ def values_of(found: Found, name: str, history: str = 'own') -> list[float]:
 
 def cell(values: Sequence[float], sign: str = '') -> str:
     """Mean and, of several seeds, half their range, in percent."""
-    if not values:
-        return '-'
-    spread = f' ± {100 * (max(values) - min(values)) / 2:.1f}' if len(values) > 1 else ''
-    return f'{100 * mean(values):{sign}.1f}{spread}'
+    return seeds_cell(values, sign, scale=100)
 
 
 def table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
@@ -87,11 +86,10 @@ def _plain_of(row: CopyRow) -> str:
 
 def split_table(rows: dict[str, Found]) -> str:
     """Recall of hidden objects by how they and the ego move, and by keyframes since they were seen; boxes in the first line."""
-    titles = {row.name: row.title for row in ROWS}
     names = [*(f'0pts_seen{end}' for end in SPLITS.values()), *(f'0pts_seen_2-6s{end}' for end in LONG_SPLITS.values())]
     first = next(iter(rows[PLAIN].values()))['own']
     lines = [['boxes', *(f'{first.get(f"memory/num_{name}", 0):.0f}' for name in names)]]
-    lines += [[titles[row], *(cell(values_of(found, f'memory/recall_{name}')) for name in names)]
+    lines += [[TITLES[row], *(cell(values_of(found, f'memory/recall_{name}')) for name in names)]
               for row, found in rows.items()]
     return table(['row', *SPLITS, *LONG_SPLITS], lines)
 
@@ -103,12 +101,12 @@ def verdict(rows: dict[str, Found]) -> str:
     """
     if CLAIMED not in rows:
         return ''
-    title, lines = next(row.title for row in ROWS if row.name == CLAIMED), []
+    title, lines = TITLES[CLAIMED], []
     for other in (other for other in (STACK, 'copy_stack4_control', CONVGRU) if other in rows):
         for what, name in (('hidden to 2 s', HIDDEN), ('mAP_seen', SEEN_MAP)):
             lines += _compare(title, *_shared(rows, name, other, name), other, what)
     if STACK in rows:
-        mine, theirs = (mean(values_of(rows[name], LONG) or [0.0]) for name in (CLAIMED, STACK))
+        mine, theirs = (mean(values or [0.0]) for values in _shared(rows, LONG, STACK, LONG))
         lines.append(f'- {title}, hidden 2 to 6 s: {100 * mine:.1f} % against {100 * theirs:.1f} % of the stack of 4 '
                      '(wanted: twice, and at least 5 %)')
     plain = ((PLAIN_SEEN, 'NuScenes metric/mAP'), (PLAIN, OFFICIAL), (PLAIN, 'points/mAP'))
@@ -122,17 +120,15 @@ def verdict(rows: dict[str, Found]) -> str:
 
 def _shared(rows: dict[str, Found], name: str, other: str, other_name: str) -> tuple[list[float], list[float]]:
     """Values of the claimed row and of another, of the seeds that both have."""
-    both = [seed for seed in rows[CLAIMED] if seed in rows[other]]
-    return tuple(values_of({seed: rows[row][seed] for seed in both}, metric)  # type: ignore[return-value]
-                 for row, metric in ((CLAIMED, name), (other, other_name)))
+    mine, theirs = ({seed: rows[row][seed] for seed in rows[CLAIMED] if seed in rows[other]} for row in (CLAIMED, other))
+    return values_of(mine, name), values_of(theirs, other_name)
 
 
 def _compare(title: str, mine: Sequence[float], theirs: Sequence[float], other: str, what: str) -> list[str]:
     if not mine or len(mine) != len(theirs):
         return []
     gap, beyond = mean(mine) - mean(theirs), 'beyond the seeds' if min(mine) > max(theirs) else 'within the seeds'
-    name = next(row.title for row in ROWS if row.name == other)
-    return [f'- {title} over {name}, {what}: {100 * gap:+.1f} ({beyond if len(mine) > 1 else "one seed"})']
+    return [f'- {title} over {TITLES[other]}, {what}: {100 * gap:+.1f} ({beyond if len(mine) > 1 else "one seed"})']
 
 
 def write_report(results: Path, doc: Path) -> None:

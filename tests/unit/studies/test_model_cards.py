@@ -8,8 +8,9 @@ import re
 import pytest
 
 from projects.studies.compare.rows import ROWS
+from projects.studies.fusion.results import cell
 from projects.studies.memory import copying
-from projects.studies.model_cards import memory_cards, spread, write_cards
+from projects.studies.model_cards import memory_cards, write_cards
 from projects.studies.nuscenes_runs import RUNS
 
 
@@ -28,7 +29,7 @@ def test_cards_by_hand(tmp_path):
     assert '| numbers | mAP 21.0 ± 1.0, NDS 30.0 ± 0.0 (percent, mean of the worlds) |' in card and '| seeds | 0, 3 |' in card
     assert '32.1 M parameters, 317 GFLOPs, 6.1 s and 712 MB a frame on a CPU' in card and '| training | 100 x 2 ' in card
     assert doc.read_text().count('| seeds | not run |') == len(ROWS) + len(copying.ROWS) + len(RUNS) - 1
-    assert spread([]) == '-' and spread([1.0]) == '1.0'
+    assert cell([]) == '-' and cell([1.0]) == '1.0'
 
 
 def test_a_broken_result_is_named(tmp_path):
