@@ -65,6 +65,7 @@ class Graph(nn.Module):
     Args:
         detector: TemporalFusionDetector.
         parts: of it, whose weights the graph holds; a file of torch.export has those of all modules that are registered.
+        rig: of a frame with the same cameras, for graphs that read images; None without.
 
     Attributes:
         takes: names of the tensors that `forward` takes, in order; whoever traces the graph sets them.
@@ -72,9 +73,11 @@ class Graph(nn.Module):
 
     name = ''
 
-    def __init__(self, detector: Any, parts: Iterable[nn.Module]) -> None:
+    def __init__(self, detector: Any, parts: Iterable[nn.Module], rig: Calibration | None = None) -> None:
         super().__init__()
         self._detectors, self.parts = (detector,), nn.ModuleList(parts)
+        # In a tuple, for torch.export copies what a module holds, and a copied rig has forgotten what the host knows.
+        self.rigs: tuple[Calibration, ...] = () if rig is None else (rig,)
         self.takes: tuple[str, ...] = ()
 
     @property
@@ -105,9 +108,7 @@ class EncodeGraph(Graph):
     name = 'encode'
 
     def __init__(self, detector: Any, rig: Calibration | None = None) -> None:
-        super().__init__(detector, [part for name, part in detector.named_children() if name not in LATER])
-        # In a tuple, for torch.export copies what a module holds, and a copied rig has forgotten what the host knows.
-        self.rigs: tuple[Calibration, ...] = () if rig is None else (rig,)
+        super().__init__(detector, [part for name, part in detector.named_children() if name not in LATER], rig)
 
     def run(self, tensors: Tensors) -> dict[str, Tensor]:
         """As Graph.run."""
@@ -188,9 +189,7 @@ class HeadGraph(Graph):
     name = 'head'
 
     def __init__(self, detector: Any, rig: Calibration | None = None) -> None:
-        super().__init__(detector, [detector.pts_bbox_head])
-        # In a tuple, for torch.export copies what a module holds, and a copied rig has forgotten what the host knows.
-        self.rigs: tuple[Calibration, ...] = () if rig is None else (rig,)
+        super().__init__(detector, [detector.pts_bbox_head], rig)
 
     def run(self, tensors: Tensors) -> dict[str, Tensor]:
         """As Graph.run."""

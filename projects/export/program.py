@@ -25,7 +25,7 @@ from .description import describe
 from .frames import batch_of, frame_arrays
 from .graphs import RIG, VOXELS, graphs_of, takes_of
 from .numpy_voxels import voxelize
-from .streaming import Arrays, ExportedDetector
+from .streaming import Arrays, ExportedDetector, poses_of
 from .support import check_exportable
 from .tracing import trace
 
@@ -95,8 +95,7 @@ def tensors_of(frame: Arrays, detector: Any) -> dict[str, torch.Tensor]:
         made |= voxelize(frame['points'], layer.point_cloud_range, layer.voxel_size, layer.max_num_points, layer.max_voxels[1])
         if len(made['voxels']) < 2:
             raise UserError('the first frame of the scene has no points within model.grid: choose another --scene')
-    pose = frame['global_from_lidar']
-    made |= dict(global_from_lidar=pose[None], lidar_from_global=np.linalg.inv(pose)[None], time_s=frame['time_s'][None])
+    made |= poses_of(frame)
     return {name: torch.from_numpy(array) for name, array in made.items()}
 
 

@@ -74,9 +74,7 @@ class ExportedDetector:
             inputs['images'] = images
             inputs |= {name: np.asarray(frame[name], dtype=np.float32) for name in cameras['rig']}
         if self.state:
-            pose = np.asarray(frame['global_from_lidar'], dtype=np.float64)
-            inputs |= dict(global_from_lidar=pose[None], lidar_from_global=np.linalg.inv(pose)[None],
-                           time_s=np.array([frame['time_s']], dtype=np.float64))
+            inputs |= poses_of(frame)
         return inputs
 
     def __call__(self, frame: Mapping[str, Any]) -> Arrays:
@@ -100,3 +98,10 @@ class ExportedDetector:
         self.state = {name: values[field['next']] for name, field in self.description['state'].items()}
         rule = self.description['boxes']
         return boxes_of({name: values[name] for name in rule['arrays']}, rule)
+
+
+def poses_of(frame: Mapping[str, Any]) -> Arrays:
+    """What memory takes of a frame: global_from_lidar, its inverse lidar_from_global (1, 4, 4), time_s (1,), float64."""
+    pose = np.asarray(frame['global_from_lidar'], dtype=np.float64)
+    return dict(global_from_lidar=pose[None], lidar_from_global=np.linalg.inv(pose)[None],
+                time_s=np.array([frame['time_s']], dtype=np.float64))

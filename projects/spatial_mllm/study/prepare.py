@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from projects.spatial_mllm.rooms.settings import SPLITS, make_settings
 from projects.spatial_mllm.study.data import Rooms, key_of, load_rooms
 from projects.spatial_mllm.study.learning import HIDDEN, Schedule, build_network
 from projects.spatial_mllm.study.merging import merged
-from projects.spatial_mllm.study.probes import Probe
+from projects.spatial_mllm.study.probes import MERGED, Probe
 from projects.spatial_mllm.study.rows import ROWS
 from projects.spatial_mllm.study.tower import Whitening, look_of, shown_by, tower_tokens, train_tower
 from projects.spatial_mllm.study.words import Vocabulary
@@ -98,10 +98,12 @@ class Prepared:
         rooms, settings = self._probed(probe)
         return Part(rooms, self.whitening(self._seen('test', rooms, settings)))
 
-    def pairs(self, probe: Probe, how: str) -> Part:
-        """Rooms of a probe, every two frames of which become one step, see `merged`."""
-        rooms, tokens = merged(self._probed(probe)[0], how, self.look)
-        return Part(rooms, self.whitening(tokens))
+    def pairs(self, probe: Probe) -> Iterator[tuple[str, Part]]:
+        """Rooms of a probe, every two frames of which become one step, in each way of MERGED; see `merged`."""
+        rooms, _ = self._probed(probe)
+        for how in MERGED:
+            half, tokens = merged(rooms, how, self.look)
+            yield how, Part(half, self.whitening(tokens))
 
     def _probed(self, probe: Probe) -> tuple[Rooms, Any]:
         settings = dataclasses.replace(self.made, **probe.changes)

@@ -19,7 +19,7 @@ from projects.spatial_mllm.study.batches import Batcher
 from projects.spatial_mllm.study.data import MERGE, PATCH, SAMPLERS
 from projects.spatial_mllm.study.learning import Learner, accuracies, build_network, learn
 from projects.spatial_mllm.study.prepare import Part, Prepared, Say, StudySettings, kept
-from projects.spatial_mllm.study.probes import LONG_VIDEOS, MERGED, PAIRS, PROBES
+from projects.spatial_mllm.study.probes import LONG_VIDEOS, PAIRS, PROBES
 from projects.spatial_mllm.study.rows import PROBED, SAMPLED, Row
 
 
@@ -106,8 +106,8 @@ class Study:
 
     def _merged(self, row: Row, seed: int) -> dict[str, Any]:
         learner = self._taught(row, seed)
-        return {f'{probe.name}_{how}': accuracies(learner, self._batcher(row, seed, self.prepared.pairs(probe, how)))
-                for probe in PAIRS for how in MERGED}
+        return {f'{probe.name}_{how}': accuracies(learner, self._batcher(row, seed, part))
+                for probe in PAIRS for how, part in self.prepared.pairs(probe)}
 
     def _batcher(self, row: Row, seed: int, part: Part) -> Batcher:
         return Batcher(part.rooms, part.tokens, self.prepared.vocabulary, row, seed)
