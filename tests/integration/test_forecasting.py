@@ -22,7 +22,7 @@ from mmengine.structures import InstanceData
 
 from projects.memfusion import register  # noqa: F401 - fills the registries
 from projects.memfusion.forecasting import bev_masks, image_masks
-from projects.memfusion.metrics.forecast_metric import read_submission
+from projects.memfusion.metrics.forecast_baselines import read_submission
 from projects.memfusion.runtime.run_checks import check_run
 from projects.memfusion.runtime.runner import MemFusionRunner
 

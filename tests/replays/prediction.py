@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -41,19 +40,20 @@ def replay(path: Path, device: str = 'cpu') -> list[tuple[str, float]]:
     truths = [np.array(row['ground_truth']) for row in rows]
     made = [Prediction('instance', 'sample', np.array(row['modes']), np.array(row['probabilities'])) for row in rows]
     scores = score_futures(truths, made, metrics)
-    found = [(f'row {number} {name}', difference(values[number], np.atleast_1d(row[name]), TOLERANCE))
+    found = [(f'row {number} {name}', difference(values[number], np.ravel(row[name]), TOLERANCE))
              for number, row in enumerate(rows) for name, values in scores.items()]
     if 1 in content['k']:
-        at, steps = content['k'].index(1), np.ones(len(truths[0]), dtype=bool)
-        plain = np.array([displacement_errors(truth, steps, prediction) for truth, prediction in zip(truths, made)])
+        at = content['k'].index(1)
+        plain = np.array([displacement_errors(truth, np.ones(len(truth), dtype=bool), prediction)
+                          for truth, prediction in zip(truths, made)])
         published = np.array([[row['MinADEK'][at], row['MinFDEK'][at]] for row in rows])
         found.append(('plain ADE and FDE', difference(plain, published, TOLERANCE)))
     means = mean_scores(scores, content['k'])
     for name, values in content['row_mean'].items():
-        ours = [means[f'{SHORT[name]}_{k}'] for k in content['k']] if name in SHORT else means[name]
-        found.append((f'mean {name}', difference(np.array(ours), np.array(values), TOLERANCE)))
+        ours = [means[f'{SHORT[name]}_{k}'] for k in content['k']] if name in SHORT else [means[name]]
+        found.append((f'mean {name}', difference(np.array(ours), np.ravel(values), TOLERANCE)))
     for name, value in content['flat'].items():
         metric, _, k = name.rpartition('_')
-        ours = means[f'{SHORT[metric]}_{k}'] if metric in SHORT else math.nan
-        found.append((f'flat {name}', difference(np.array(ours), np.array(value), TOLERANCE)))
+        own = means[f'{SHORT[metric]}_{k}'] if metric in SHORT else means[name]
+        found.append((f'flat {name}', difference(np.ravel(own), np.ravel(value), TOLERANCE)))
     return found

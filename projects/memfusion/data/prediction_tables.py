@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
+from mmdet3d.registry import TASK_UTILS
 from nuscenes.eval.prediction.splits import get_prediction_challenge_split
 from nuscenes.prediction import PredictHelper
 
@@ -18,8 +19,10 @@ PREDICTION_SPLITS = ('train', 'train_val', 'val', 'mini_train', 'mini_val')
 SPLIT_FILE = 'maps/prediction/prediction_scenes.json'
 
 
+@TASK_UTILS.register_module()
 def prediction_helper(data_root: str, version: str) -> PredictHelper:
-    """The devkit's PredictHelper of a data set: read once in a process, whoever asks (data sets, metric, baselines).
+    """The devkit's PredictHelper of a data set: read once in a process, whoever asks (data sets, and by the
+    registry the metric).
 
     Raises:
         DataError: for a missing folder or table, or tables that contradict each other; it is named.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from projects.geometry import BEVGrid, rasterize_box_batch, sample_bilinear
 from projects.memfusion.losses.ranks import zero_of
 from projects.memfusion.losses.trajectory_losses import TrajectoryLoss
-from projects.memfusion.structures import Agents, Forecast, FrameMeta, take_rows
+from projects.memfusion.structures import KINEMATICS, Agents, Forecast, FrameMeta, take_rows
 from projects.memfusion.structures.detected_agents import detected_agents
 
 from .task_head import TaskHead
@@ -89,13 +90,16 @@ class ForecastHead(TaskHead):
         return {**losses, 'loss_unread': zero_of(self) + feats.new_zeros(())}
 
     def _without_past(self, agents: Agents) -> Agents:
-        """Some agents of a batch, drawn, with the last frame of their history alone."""
+        """Some agents of a batch, drawn, that are known as detections are: the last frame's place and velocity alone."""
         # Drawn on the CPU: its generator is the one that a resumed run restores.
         drawn = torch.rand(agents.valid.shape) < self.unknown_past
         keep = ~drawn.to(agents.valid.device, non_blocking=True)[..., None] | (
             torch.arange(agents.num_frames, device=agents.valid.device) == agents.num_frames - 1)
-        return Agents(**{**agents.tensors(), 'history_valid': agents.history_valid & keep,
-                         'kinematics': agents.kinematics * keep[..., None]}, tokens=agents.tokens)
+        kinematics = agents.kinematics * keep[..., None]
+        # Acceleration and yaw rate come from earlier labels.
+        from_before = [KINEMATICS.index(name) for name in ('acceleration', 'yaw_rate')]
+        kinematics[..., from_before] *= ~drawn.to(kinematics.device, non_blocking=True)[..., None, None]
+        return replace(agents, history_valid=agents.history_valid & keep, kinematics=kinematics)
 
     @torch.no_grad()
     def predict(self, feats: Tensor, samples: Sequence[Det3DDataSample], calibration: Any = None) -> None:

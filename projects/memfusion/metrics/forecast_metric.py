@@ -9,15 +9,17 @@ from typing import Any
 
 import cv2
 import numpy as np
-from mmdet3d.registry import METRICS
+from mmdet3d.registry import METRICS, TASK_UTILS
 from mmengine.logging import MMLogger
-from nuscenes import NuScenes
 from nuscenes.eval.prediction.data_classes import Prediction
 from nuscenes.eval.prediction.metrics import OffRoadRate, RowMean
 from nuscenes.eval.prediction.splits import get_prediction_challenge_split
+from nuscenes.map_expansion.map_api import locations
 from nuscenes.prediction import PredictHelper
-from nuscenes.prediction.models import physics
 
+from projects.common.build import build_from
+
+from .forecast_baselines import SECONDS, named_baselines, predict_baseline, read_submission, write_submission
 from .forecast_scores import (
     MaskedOffRoadRate,
     displacement_errors,
@@ -27,9 +29,6 @@ from .forecast_scores import (
 )
 from .nuscenes_metric import OrderedMetric
 from .sample_fields import describe, read_field
-
-BASELINES = ('ConstantVelocityHeading', 'PhysicsOracle')
-SECONDS = 6.0
 
 
 @METRICS.register_module()
@@ -46,7 +45,8 @@ class NuScenesForecastMetric(OrderedMetric):
         off_road: whether OffRoadRate is scored, which reads the maps.
         drivable_masks: map name -> image file, not 0 where it is drivable, 10 pixels a metre, as MaskedOffRoadRate; None reads
             the map expansion by the devkit.
-        baselines: any of BASELINES.
+        baselines: of the devkit's 'ConstantVelocityHeading' and 'PhysicsOracle', and of any other models dict(name='MTP',
+            submission='FILE.json'), whose predictions are in a file as the challenge takes them.
         strata: JSON file, token -> name of its stratum.
         submission: file to write the predictions to, as the challenge takes them; None is none.
         field: of the samples, where the futures are: 'pred_futures', or 'pred_detected_futures' of what a detector found.
@@ -56,7 +56,7 @@ class NuScenesForecastMetric(OrderedMetric):
         collect_device: where ranks exchange results.
 
     Raises:
-        ValueError: naming an unknown baseline.
+        ValueError: naming an unknown baseline; when the data set is known: naming a file that is missing or unreadable.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class NuScenesForecastMetric(OrderedMetric):
         version: str | None = None,
         off_road: bool = True,
         drivable_masks: Mapping[str, str] | None = None,
-        baselines: Sequence[str] = (),
+        baselines: Sequence[str | Mapping[str, str]] = (),
         strata: str | None = None,
         submission: str | None = None,
         field: str = 'pred_futures',
@@ -75,12 +75,24 @@ class NuScenesForecastMetric(OrderedMetric):
         collect_device: str = 'cpu',
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
-        unknown = [name for name in baselines if name not in BASELINES]
-        if unknown:
-            raise ValueError(f'NuScenesForecastMetric.baselines: no {unknown[0]!r}; there are {BASELINES}')
         self.data_root, self.split, self.version, self.off_road = data_root, split, version, off_road
-        self.drivable_masks, self.baselines, self.strata = drivable_masks, tuple(baselines), strata
+        self.drivable_masks, self.baselines, self.strata = drivable_masks, named_baselines(baselines), strata
         self.submission, self.field, self.partial = submission, field, partial
+
+    def check_before(self, dataset_meta: Mapping[str, Any]) -> None:
+        """Raises ValueError for files that would be missed after hours of testing only."""
+        del dataset_meta
+        read_strata(self.strata)
+        for file in filter(None, self.baselines.values()):
+            read_submission(Path(file))
+        if self.off_road and self.drivable_masks is None:
+            missing = [name for name in locations if not (Path(self.data_root) / 'maps/expansion' / f'{name}.json').is_file()]
+            if missing:
+                raise ValueError(f'NuScenesForecastMetric: {self.data_root}/maps/expansion/{missing[0]}.json is missing, which '
+                                 'OffRoadRate reads: unpack the map expansion (v1.3) into maps/, give drivable_masks, or set '
+                                 'off_road=False')
+        elif self.off_road:
+            self._masks()
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Keeps each agent's prediction.
@@ -134,15 +146,15 @@ class NuScenesForecastMetric(OrderedMetric):
         version = self.version or (self.dataset_meta or {}).get('version')
         if version is None:
             raise ValueError('NuScenesForecastMetric.version is not set, and the data set does not say its own')
-        helper = PredictHelper(NuScenes(version=version, dataroot=self.data_root, verbose=False))
+        helper = build_from(TASK_UTILS, dict(type='prediction_helper', data_root=self.data_root, version=version))
         tokens = [one['token'] for one in results]
         scorer = ForecastScorer(helper, self._off_road_rate(helper), self.strata)
         values = scorer.score(tokens, predictions)
         if self.partial:
             values['recall'] = self._recall
-        for name in self.baselines:
-            forecast = getattr(physics, name)(SECONDS, helper)
-            values |= {f'{name}/{key}': value for key, value in scorer.score(tokens, [*map(forecast, tokens)]).items()}
+        for name, file in self.baselines.items():
+            made = predict_baseline(name, file, helper, tokens)
+            values |= {f'{name}/{key}': value for key, value in scorer.score(tokens, made).items()}
         lines = [f'{name:<40}{value:>9.3f}' for name, value in values.items()]
         MMLogger.get_current_instance().info(f'{self.prefix}: {len(results)} agents of {self.split}\n' + '\n'.join(lines))
         return values
@@ -152,12 +164,16 @@ class NuScenesForecastMetric(OrderedMetric):
             return None
         if self.drivable_masks is None:
             return OffRoadRate(helper, [RowMean()])
-        masks = {name: cv2.imread(path, cv2.IMREAD_GRAYSCALE) for name, path in self.drivable_masks.items()}
+        return MaskedOffRoadRate(self._masks(), helper)
+
+    def _masks(self) -> dict[str, np.ndarray]:
+        given = self.drivable_masks or {}
+        masks = {name: cv2.imread(path, cv2.IMREAD_GRAYSCALE) for name, path in given.items()}
         unreadable = [name for name, mask in masks.items() if mask is None]
         if unreadable:
-            raise ValueError(f'NuScenesForecastMetric.drivable_masks[{unreadable[0]!r}]: {self.drivable_masks[unreadable[0]]} '
-                             'is no readable image')
-        return MaskedOffRoadRate(masks, helper)
+            raise ValueError(f'NuScenesForecastMetric.drivable_masks[{unreadable[0]!r}]: {given[unreadable[0]]} is no readable '
+                             'image')
+        return masks
 
 
 class ForecastScorer:
@@ -171,7 +187,7 @@ class ForecastScorer:
 
     def __init__(self, helper: PredictHelper, off_road: OffRoadRate | None = None, strata: str | None = None) -> None:
         self.helper, self.metrics = helper, prediction_metrics(off_road)
-        self.strata: dict[str, str] = {} if strata is None else json.loads(Path(strata).read_text())
+        self.strata = read_strata(strata)
 
     def score(self, tokens: Sequence[str], predictions: Sequence[Prediction]) -> dict[str, float]:
         """Means over all tokens, and over those of each stratum as '{stratum}/{name}'."""
@@ -189,13 +205,16 @@ class ForecastScorer:
         return values
 
 
-def write_submission(predictions: Sequence[Prediction], path: Path) -> None:
-    """Writes predictions as the challenge takes them: a JSON list that the devkit's `Prediction.deserialize` reads back."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps([prediction.serialize() for prediction in predictions]))
-
-
-def read_submission(path: Path) -> list[Prediction]:
-    """What `write_submission` wrote."""
-    content: list[dict[str, Any]] = json.loads(path.read_text())
-    return [Prediction.deserialize(one) for one in content]
+def read_strata(file: str | None) -> dict[str, str]:
+    """{token: name of its stratum}, empty without a file; ValueError naming it, where it is nothing such."""
+    if file is None:
+        return {}
+    try:
+        strata = json.loads(Path(file).read_text())
+    except OSError as error:
+        raise ValueError(f'NuScenesForecastMetric.strata: cannot read {file} ({error.strerror})') from error
+    except ValueError as error:
+        raise ValueError(f'NuScenesForecastMetric.strata: {file} is not JSON ({error})') from error
+    if not isinstance(strata, dict):
+        raise ValueError(f'NuScenesForecastMetric.strata: {file} is not {{instance_sample: name}}')
+    return strata

@@ -11,6 +11,8 @@ from torch import Tensor
 from .agents import KINEMATICS, Agents
 
 STEP_S = 0.5
+REVERSE_MPS = 1.0
+"""A box that goes backwards faster than this is one that was found turned by half; slower ones may stand, with some noise."""
 
 
 def match_detections(centers: Tensor, boxes: Tensor, scores: Tensor, within_m: float) -> tuple[Tensor, Tensor]:
@@ -41,7 +43,7 @@ def detected_agents(agents: Agents, boxes: Tensor, scores: Tensor, global_from_b
 
     Args:
         agents: B = 1.
-        boxes: (m, 9) as mmdet3d's LiDAR boxes with velocity, BEV frame.
+        boxes: (m, 9) as mmdet3d's LiDAR boxes with velocity, BEV frame; a velocity that is NaN counts 0.
         scores: (m,).
         global_from_bev: (4, 4) float64.
         within_m: how far from an agent's centre a box may be that is it.
@@ -53,9 +55,8 @@ def detected_agents(agents: Agents, boxes: Tensor, scores: Tensor, global_from_b
     at, rows = match_detections(agents.boxes[0, :count, -1, :2], boxes, scores, within_m)
     device = agents.valid.device
     box = boxes[rows.to(boxes.device)].double().to(device)
-    velocity, yaw = box[:, 7:9], box[:, 6].clone()
-    backwards = (velocity[:, 0] * yaw.cos() + velocity[:, 1] * yaw.sin()) < 0  # boxes may be turned by half
-    yaw = yaw + torch.pi * backwards
+    velocity, yaw = torch.where(box[:, 7:9].isnan(), 0.0, box[:, 7:9]), box[:, 6]
+    yaw = yaw + torch.pi * (velocity[:, 0] * yaw.cos() + velocity[:, 1] * yaw.sin() < -REVERSE_MPS)
     cos, sin, speed = yaw.cos(), yaw.sin(), velocity.norm(dim=-1)
     picked: dict[str, Any] = {name: tensor[:, at.to(device)] for name, tensor in agents.tensors().items()}
     kinematics = torch.zeros_like(picked['kinematics'])

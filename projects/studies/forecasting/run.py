@@ -11,11 +11,11 @@ import torch
 from mmengine.logging import print_log
 from nuscenes.eval.prediction.data_classes import Prediction
 from nuscenes.eval.prediction.metrics import OffRoadRate, RowMean
-from nuscenes.prediction.models import physics
 
 from projects.memfusion.data.files import write_text
 from projects.memfusion.data.prediction_tables import prediction_helper
-from projects.memfusion.metrics.forecast_metric import SECONDS, ForecastScorer
+from projects.memfusion.metrics.forecast_baselines import predict_baseline
+from projects.memfusion.metrics.forecast_metric import ForecastScorer
 from projects.memfusion.runtime.checkpoint import safe_load
 from projects.memfusion.runtime.launch import init_registry
 from projects.memfusion.structures import Agents, Forecast
@@ -118,8 +118,8 @@ def run_row(study: Study, row: Row, seed: int) -> dict[str, Any]:
     testing = flattened(study.world('test').agents)
     tokens = testing.tokens[0]
     if row.devkit is not None:
-        forecast = getattr(physics, row.devkit)(SECONDS, study.helper)
-        return result | dict(agents=len(tokens), scores=study.score_predictions(tokens, [*map(forecast, tokens)]))
+        made = predict_baseline(row.devkit, None, study.helper, tokens)
+        return result | dict(agents=len(tokens), scores=study.score_predictions(tokens, made))
     stored = None if row.pooling is None else study.features(row.world, seed)
     training = flattened(study.world('train').agents)
     head, seconds = train_head(row, training, None if stored is None else stored['train'], study.head, seed)

@@ -95,8 +95,9 @@ def write_config(name: str, root: Path, folder: Path) -> Path:
                 if key in one:
                     one[key] = f'{root}/{tail}'
     folder.mkdir(parents=True, exist_ok=True)
-    cfg.dump(folder / f'{name}.py')
-    return folder / f'{name}.py'
+    path = folder / f'{name}.py'
+    write_text(path, ''.join(f'{key} = {value!r}\n' for key, value in cfg.to_dict().items()))  # dump formats for seconds
+    return path
 
 
 def shared_table(results: Path) -> str:

@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from torch import Tensor
 
+from projects.memfusion.runtime.errors import UserError
 from projects.memfusion.structures import Agents
 from projects.studies.memory.run import run_tool
 
@@ -40,11 +41,17 @@ class ForecastWorld:
                     clip_shape=(len(rows), rasters.shape[1]))
 
     def of_other_scenes(self) -> list[int]:
-        """For each clip, one of another scene: that at the same share of the way through the clips of the next scene."""
+        """For each clip, one of another scene: that at the same share of the way through the clips of the next scene.
+
+        Raises:
+            UserError: where there is one scene alone.
+        """
         members: dict[str, list[int]] = {}
         for row, scene in enumerate(self.scenes):
             members.setdefault(scene, []).append(row)
         names = list(members)
+        if len(names) < 2:
+            raise UserError(f'{len(names)} scene in the split: another one is needed to give agents its rasters')
         donors = []
         for row, scene in enumerate(self.scenes):
             own, other = members[scene], members[names[(names.index(scene) + 1) % len(names)]]

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from mmdet3d.registry import DATASETS
+from mmdet3d.registry import DATASETS, TASK_UTILS
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from nuscenes.map_expansion.map_api import NuScenesMap
@@ -37,6 +37,11 @@ def dataset(repo, forecast_root):
 @pytest.fixture(scope='module')
 def helper(forecast_root):
     return prediction_helper(str(forecast_root), VERSION)
+
+
+def test_the_metric_is_given_the_tables_that_the_data_set_has_read(forecast_root, helper):
+    for root in (forecast_root, f'{forecast_root}/'):
+        assert TASK_UTILS.build(dict(type='prediction_helper', data_root=str(root), version=VERSION)) is helper
 
 
 def agents_of(dataset, index):

@@ -85,6 +85,29 @@ def test_what_is_pooled() -> None:
     assert torch.allclose(pooled[0, 1], maps[0, :, 27:29, 41:43].mean(dim=(-2, -1)), atol=1e-6)
 
 
+def test_a_box_that_stands_keeps_its_heading_and_a_velocity_that_is_not_known_is_none() -> None:
+    agents = straight_agents([0.0, 9.0], seed=5)
+    boxes = found_boxes(agents)
+    boxes[0, 7:9] = -0.3 * torch.stack([boxes[0, 6].cos(), boxes[0, 6].sin()])  # noise
+    boxes[1, 7:9] = torch.nan
+    found = detected_agents(agents, boxes, torch.ones(2), bev_pose(agents), within_m=2.0)
+    assert torch.allclose(found.boxes[0, :, -1, 6], agents.boxes[0, :, -1, 6], atol=1e-6)
+    assert torch.allclose(found.kinematics[0, 0, -1, :3], torch.tensor([0.0, -0.15, 0.3]).double(), atol=1e-6)
+    assert not found.kinematics[0, 1, -1, :6].any() and found.kinematics[0, 1, -1, 6:].all()
+
+
+def test_who_is_shown_without_a_past_in_training_is_known_as_a_detection_is() -> None:
+    """What earlier labels tell, and a detector does not: acceleration and yaw rate, too."""
+    agents = straight_agents([5.0, 9.0], seed=5)
+    agents.kinematics[0, :, -1, 3:5] = 1.0
+    shown = head_of(unknown_past=1.0)._without_past(agents)
+    found = detected_agents(agents, found_boxes(agents, 0.0), torch.ones(2), bev_pose(agents), within_m=2.0)
+    assert torch.allclose(shown.kinematics, found.kinematics, atol=1e-5)
+    assert torch.equal(shown.history_valid, found.history_valid)
+    whole = head_of(unknown_past=0.0)._without_past(agents)
+    assert torch.equal(whole.kinematics, agents.kinematics) and torch.equal(whole.history_valid, agents.history_valid)
+
+
 @torch.no_grad()
 def test_futures_of_true_and_of_detected_agents() -> None:
     head, agents = head_of().eval(), straight_agents([5.0, 9.0, 3.0], seed=5)

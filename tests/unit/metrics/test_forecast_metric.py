@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -13,7 +12,8 @@ import torch
 from nuscenes.eval.prediction.data_classes import Prediction
 
 from projects.memfusion.metrics import forecast_metric
-from projects.memfusion.metrics.forecast_metric import NuScenesForecastMetric, read_submission
+from projects.memfusion.metrics.forecast_baselines import read_submission
+from projects.memfusion.metrics.forecast_metric import NuScenesForecastMetric
 
 STRAIGHT = np.stack([np.zeros(12), np.arange(1.0, 13)], axis=-1)
 GOLDEN = STRAIGHT + np.array([[0.5, 0.0], [0.0, 3.0], [0.0, 0.0]])[:, None]
@@ -23,7 +23,7 @@ TOKENS = ['i0_a', 'i1_a', 'i0_b']
 class Helper:
     """Every agent drives straight on along global y, 10 m beside the one before."""
 
-    def __init__(self, nusc: object) -> None:
+    def __init__(self, cfg: object) -> None:
         self.offset = {token: np.array([10.0 * number, 0.0]) for number, token in enumerate(TOKENS)}
 
     def get_future_for_agent(self, instance: str, sample: str, seconds: float, in_agent_frame: bool) -> np.ndarray:
@@ -50,8 +50,7 @@ class Helper:
 @pytest.fixture
 def metric(monkeypatch):
     """metric(**settings), without tables or maps."""
-    monkeypatch.setattr(forecast_metric, 'NuScenes', lambda **settings: SimpleNamespace(**settings))
-    monkeypatch.setattr(forecast_metric, 'PredictHelper', Helper)
+    monkeypatch.setattr(forecast_metric, 'build_from', lambda registry, cfg: Helper(cfg))
     monkeypatch.setattr(forecast_metric, 'get_prediction_challenge_split', lambda split, dataroot: TOKENS)
     return lambda **settings: NuScenesForecastMetric('data', version='v1.0-x', **{'off_road': False, **settings})
 
@@ -121,9 +120,57 @@ def test_bad_predictions_are_named(metric) -> None:
         metric().process({}, broken)
     with pytest.raises(ValueError, match='has no pred_futures'):
         metric().process({}, [dict(sample_token='a')])
-    with pytest.raises(ValueError, match="no 'MTP'"):
-        metric(baselines=['MTP'])
+    with pytest.raises(ValueError, match="no 'LSTM'"):
+        metric(baselines=['LSTM'])
     one = metric(off_road=True, drivable_masks=dict(field='nothing.png'))
     one.process({}, samples())
     with pytest.raises(ValueError, match="'field'.*nothing.png is no readable image"):
         one.evaluate(size=2)
+
+
+def test_other_models_are_scored_from_their_files_on_the_same_tokens(metric, tmp_path: Path) -> None:
+    file = tmp_path / 'mtp.json'
+    submitting = metric(submission=str(file))
+    submitting.process({}, samples(shift=1.0))
+    submitting.evaluate(size=2)
+    one = metric(baselines=['PhysicsOracle', dict(name='MTP', submission=str(file))])
+    one.dataset_meta = {}
+    one.process({}, samples())
+    values = one.evaluate(size=2)
+    assert values['forecast/minADE_1'] == pytest.approx(0.5) and values['forecast/MTP/minADE_1'] == pytest.approx(1.5)
+    assert values['forecast/PhysicsOracle/ADE'] == pytest.approx(0, abs=1e-9)
+    file.write_text(json.dumps(json.loads(file.read_text())[1:]))
+    one.process({}, samples())
+    with pytest.raises(ValueError, match=r"mtp\.json, predictions of 'MTP': 1 of 3 tokens are not in it \(first: i0_a\)"):
+        one.evaluate(size=2)
+
+
+@pytest.mark.parametrize('name', ['MTP', 'CoverNet'])
+def test_the_devkits_networks_are_refused_with_what_to_do(metric, name: str) -> None:
+    with pytest.raises(ValueError, match=rf"{name}.*torchvision.*dict\(name='{name}', submission='FILE.json'\)"):
+        metric(baselines=[name])
+    with pytest.raises(ValueError, match=f"'{name}' is there twice"):
+        metric(baselines=[dict(name=name, submission='a.json'), dict(name=name, submission='b.json')])
+    with pytest.raises(ValueError, match=r"the keys \['file', 'name'\]; it takes name and submission"):
+        metric(baselines=[dict(name=name, file='a.json')])
+
+
+def test_files_are_missed_before_anything_is_predicted(metric, tmp_path: Path) -> None:
+    def told(**settings: object) -> None:
+        metric(**settings).dataset_meta = {}
+
+    told()
+    broken = tmp_path / 'broken.json'
+    for content in ('{', '[1]'):
+        broken.write_text(content)
+        with pytest.raises(ValueError, match=r'strata: .*broken\.json is not'):
+            told(strata=str(broken))
+        with pytest.raises(ValueError, match=r'broken\.json is not a list of predictions'):
+            told(baselines=[dict(name='other', submission=str(broken))])
+    for settings in (dict(strata='nothing.json'), dict(baselines=[dict(name='other', submission='nothing.json')])):
+        with pytest.raises(ValueError, match=r'cannot read nothing\.json'):
+            told(**settings)
+    with pytest.raises(ValueError, match=r'data/maps/expansion/.*json is missing.*off_road=False'):
+        told(off_road=True)
+    with pytest.raises(ValueError, match=r"'field'.*nothing\.png is no readable image"):
+        told(off_road=True, drivable_masks=dict(field='nothing.png'))

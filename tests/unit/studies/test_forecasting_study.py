@@ -38,6 +38,8 @@ def test_worlds_give_batches_and_other_scenes() -> None:
     scenes = [straight_agents([1.0] * count, scene=str(row), seed=row) for row, count in enumerate((2, 0, 3))]
     world = ForecastWorld(torch.arange(3.0).view(3, 1, 1, 1, 1).expand(3, 3, 3, 4, 4).half(), scenes, ['a', 'a', 'b'])
     assert world.of_other_scenes() == [2, 2, 0]
+    with pytest.raises(UserError, match='another one is needed'):
+        replace(world, scenes=['a', 'a', 'a']).of_other_scenes()
     inputs = world.batch([2, 0], donors=[0, 2])
     assert inputs['rasters'][:, 0, 0, 0, 0].tolist() == [0, 2] and inputs['clip_shape'] == (2, 3)
     assert inputs['agents'].tokens == (scenes[2].tokens[0], scenes[0].tokens[0])
