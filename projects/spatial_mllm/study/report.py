@@ -49,9 +49,9 @@ def _rows(results: Path) -> list[str]:
              '|---' * (len(KINDS) + 1) + '|']
     missing = []
     for row in ROWS:
-        seeds = [found['test'] for found in _found(results, row.name)]
+        seeds = [found['test'] for found in finished(results, row.name)]
         if seeds:
-            lines.append(f'| {row.label}{_mark(row, seeds)} | ' + ' | '.join(_cell(seeds, kind) for kind in KINDS) + ' |')
+            lines.append(f'| {row.label}{_mark(row, seeds)} | ' + ' | '.join(accuracies(seeds, kind) for kind in KINDS) + ' |')
         else:
             missing.append(row.label)
     return lines + (['', f'Not run: {"; ".join(missing)}.'] if missing else [])
@@ -66,41 +66,50 @@ def _probes(results: Path) -> list[str]:
     lines = ['| rooms | row | ' + ' | '.join(KINDS[kind] for kind in _POSED) + ' |', '|---' * (len(_POSED) + 2) + '|']
     for name, label in (('test', 'as in training'), *((probe.name, probe.label) for probe in PROBES)):
         for row in choose_rows(PROBED):
-            found = _found(results, row.name if name == 'test' else f'probes_{row.name}')
-            if found and _found(results, f'probes_{row.name}'):
-                cells = [_cell([seed[name] for seed in found], kind) for kind in _POSED]
+            found = finished(results, row.name if name == 'test' else f'probes_{row.name}')
+            if found and finished(results, f'probes_{row.name}'):
+                cells = [accuracies([seed[name] for seed in found], kind) for kind in _POSED]
                 lines.append(f'| {label} | {row.label} | ' + ' | '.join(cells) + ' |')
     return lines if len(lines) > 2 else []
 
 
 def _samplers(results: Path) -> list[str]:
-    found = _found(results, f'samplers_{SAMPLED}')
+    found = finished(results, f'samplers_{SAMPLED}')
     if not found:
         return []
     lines = ['| sampler, frames of 32 | ' + ' | '.join(KINDS.values()) + ' |', '|---' * (len(KINDS) + 1) + '|']
     for name in SAMPLERS:
         kind, count = name.rsplit('_', 1)
-        lines.append(f'| {kind}, {count} | ' + ' | '.join(_cell([seed[name] for seed in found], each) for each in KINDS) + ' |')
+        cells = [accuracies([seed[name] for seed in found], each) for each in KINDS]
+        lines.append(f'| {kind}, {count} | ' + ' | '.join(cells) + ' |')
     return lines
 
 
 def _merged(results: Path) -> list[str]:
-    found = _found(results, f'merged_{SAMPLED}')
+    found = finished(results, f'merged_{SAMPLED}')
     if not found:
         return []
     lines = ['| two frames of | become one step by | ' + ' | '.join(KINDS.values()) + ' |', '|---' * (len(KINDS) + 2) + '|']
     for probe in PAIRS:
         for how in MERGED:
-            cells = [_cell([seed[f'{probe.name}_{how}'] for seed in found], kind) for kind in KINDS]
+            cells = [accuracies([seed[f'{probe.name}_{how}'] for seed in found], kind) for kind in KINDS]
             lines.append(f'| {probe.label} | {_HOW[how]} | ' + ' | '.join(cells) + ' |')
     return lines
 
 
-def _found(results: Path, name: str) -> list[dict[str, Any]]:
-    return [json.loads(path.read_text()) for path in sorted(results.glob(f'{name}-*.json'))]
+def finished(results: Path, name: str) -> list[dict[str, Any]]:
+    """What is stored of each finished seed of a row; ValueError names a file that cannot be read."""
+    found = []
+    for path in sorted(results.glob(f'{name}-*.json')):
+        try:
+            found.append(json.loads(path.read_text()))
+        except json.JSONDecodeError as error:
+            raise ValueError(f'{path}: is no result of a study ({error}); remove it and run the study again') from error
+    return found
 
 
-def _cell(seeds: Sequence[Accuracies], kind: str) -> str:
+def accuracies(seeds: Sequence[Accuracies], kind: str) -> str:
+    """A kind's accuracy of each seed."""
     values = [_of(seed, kind) for seed in seeds]
     return ' '.join('-' if value is None else f'{value:.2f}' for value in values)
 
