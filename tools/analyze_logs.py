@@ -32,9 +32,8 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(f'--out {args.out}: must end in .png, .pdf or .svg')
     if args.names and len(args.names) != len(args.runs):
         parser.error(f'--names: {len(args.names)} names for {len(args.runs)} runs')
-    from projects.demos.logs import plot_logs, read_run
-    runs = [read_run(path, name) for path, name in zip(args.runs, args.names or [None] * len(args.runs))]
-    print('\n'.join(plot_logs(runs, args.keys, args.out)))
+    from projects.demos.logs import plot_logs, read_runs
+    print('\n'.join(plot_logs(read_runs(args.runs, args.names), args.keys, args.out)))
 
 
 if __name__ == '__main__':

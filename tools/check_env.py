@@ -34,8 +34,12 @@ PACKAGES = {
     'mmcv': 'mmcv.ops', 'mmdet': 'mmdet', 'mmdet3d': 'mmdet3d.models', SPCONV: 'spconv.pytorch',
     'nuscenes-devkit': 'nuscenes',
 }
-LANGUAGE_MODEL = 'transformers.models.qwen2_5_vl.modeling_qwen2_5_vl'
-EXPORT = ('onnx', 'onnxruntime', 'onnxscript')
+# Not needed by the rest: requirements file, what needs it, its packages with what to import.
+EXTRAS = (
+    ('spatial_mllm', 'projects/spatial_mllm', {'transformers': 'transformers.models.qwen2_5_vl.modeling_qwen2_5_vl'}),
+    ('viewer', 'tools/view.py', {'rerun-sdk': 'rerun'}),
+    ('export', 'tools/export.py', {'onnxruntime': 'onnxruntime', 'onnx': 'onnx', 'onnxscript': 'onnxscript'}),
+)
 # What any build of spconv 2 or of OpenCV does; the pinned one is what was tested.
 ALTERNATIVES = {
     'opencv-python': ('opencv-python-headless', 'opencv-contrib-python'),
@@ -198,9 +202,8 @@ def check_packages(report: Report) -> None:
         report.bad('requirements.txt', f'is missing or empty in {REPO}', 'git checkout requirements.txt requirements')
     for name, module in PACKAGES.items():
         check_package(report, name, module, pins.get(name))
-    check_language_model(report, pins.get('transformers'))
-    check_viewer(report, pins.get('rerun-sdk'))
-    check_export(report, pins)
+    for file, needed_by, packages in EXTRAS:
+        check_extra(report, file, needed_by, packages, pins)
     print(f'         {"CUDA":<18} {cuda_text()}')
     try:
         spec = importlib.util.find_spec('projects.memfusion')
@@ -212,35 +215,19 @@ def check_packages(report: Report) -> None:
         report.good('memfusion', str(spec.origin))
 
 
-def check_language_model(report: Report, pin: str | None) -> None:
-    """The extra of projects/spatial_mllm: not needed by the rest, but where it is there it must work."""
-    if installed_version('transformers') is None:
-        fix = f'{PIP} -r {REPO / "requirements" / "spatial_mllm.txt"}'
-        print(f'         {"transformers":<18} is not installed; only projects/spatial_mllm needs it: {fix}')
-    elif installed_version('torchvision') is not None:
-        report.bad('torchvision', "must not be there: beside a CPU torch its wheel breaks transformers' import of Qwen2.5-VL, "
-                   'and nothing here needs it', f'{sys.executable} -m pip uninstall -y torchvision')
-    else:
-        check_package(report, 'transformers', LANGUAGE_MODEL, pin)
-
-
-def check_viewer(report: Report, pin: str | None) -> None:
-    """The extra of tools/view.py: not needed by the rest, but where it is there it must work."""
-    if installed_version('rerun-sdk') is None:
-        fix = f'{PIP} -r {REPO / "requirements" / "viewer.txt"}'
-        print(f'         {"rerun-sdk":<18} is not installed; only tools/view.py needs it: {fix}')
-    else:
-        check_package(report, 'rerun-sdk', 'rerun', pin)
-
-
-def check_export(report: Report, pins: dict[str, str]) -> None:
-    """The extra of projects/export: not needed by the rest, but where a part of it is there it must be the tested one."""
-    if not any(installed_version(name) for name in EXPORT):
-        fix = f'{PIP} -r {REPO / "requirements" / "export.txt"} "numpy=={pins.get("numpy")}"'
-        print(f'         {"onnxruntime":<18} is not installed; only tools/export.py needs it: {fix}')
+def check_extra(report: Report, file: str, needed_by: str, packages: dict[str, str], pins: dict[str, str]) -> None:
+    """One of EXTRAS: where a part of it is there, all of it must be, and work."""
+    if not any(installed_version(name) for name in packages):
+        folder = REPO / 'requirements'
+        fix = f'{PIP} -r {folder / file}.txt -c {folder / "build.txt"}'  # which holds numpy
+        print(f'         {next(iter(packages)):<18} is not installed; only {needed_by} needs it: {fix}')
         return
-    for name in EXPORT:
-        check_package(report, name, name, pins.get(name))
+    for name, module in packages.items():
+        if name == 'transformers' and installed_version('torchvision') is not None:
+            report.bad('torchvision', "must not be there: beside a CPU torch its wheel breaks transformers' import of "
+                       'Qwen2.5-VL, and nothing here needs it', f'{sys.executable} -m pip uninstall -y torchvision')
+        else:
+            check_package(report, name, module, pins.get(name))
 
 
 def cuda_text() -> str:

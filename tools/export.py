@@ -46,7 +46,8 @@ def main(argv: list[str] | None = None) -> None:
     except ModuleNotFoundError as error:
         if (error.name or '').split('.')[0] not in ('onnx', 'onnxruntime', 'onnxscript'):
             raise
-        raise UserError(f'{error.name} is not installed: pip install -r requirements/export.txt -c requirements.txt') from error
+        pip = 'pip install -r requirements/export.txt -c requirements/build.txt'
+        raise UserError(f'{error.name} is not installed: {pip}') from error
     made = export(cfg, args.config, args.checkpoint, args.out, args.scene, args.frames, args.save_frames,
                   args.trust_checkpoint)
     check, worst = made['check'], made['check']['largest_difference']

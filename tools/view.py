@@ -58,6 +58,8 @@ def main(argv: list[str] | None = None) -> None:
         print(f'left out: {sentence}')
     if len(summary.missing) > 3:
         print(f'left out: {len(summary.missing) - 3} more images that are not there')
+    if summary.without_results:
+        print(f'{summary.without_results} of the {summary.frames} frames are not in the results: are they of this data?')
     print(f'{args.out}: scene {summary.scene}, {summary.frames} frames, {summary.boxes} predicted boxes')
     if args.spawn:
         subprocess.Popen([sys.executable, '-m', 'rerun', str(args.out)])

@@ -61,6 +61,8 @@ class CompareOptions:
         for name, value in (('--match-m', self.match_m), ('--range-m', self.range_m)):
             if value is not None and not value > 0:
                 raise UserError(f'{name} must be above 0 m, got {value:g}')
+        if self.names[0] == self.names[1]:
+            raise UserError(f'--names {" ".join(self.names)}: give the two result files names of their own')
         if self.false_positives < 0 or self.pictures < 0:
             raise UserError('--false-positives and --pictures must be 0 or more')
 

@@ -25,7 +25,8 @@ def report_demo(work_dir: Path, repo: Path, verdict: Sequence[str], scores: Mapp
         options: on it.
     """
     losses = plot_curves(loss_curves(work_dir), 'training', 'step')
-    pictures = {path.stem: path for path in sorted((work_dir / 'pictures').glob('*.png'))}
+    drawn = sorted((work_dir / 'pictures').glob('*.png'))
+    pictures = {path.stem: path for path in drawn if not path.stem.endswith('_overview')}  # whose parts are there
     return write_report(work_dir / 'report.html', Report(
         'MemFusion demo', run_facts(repo), verdict, score_tables(scores), plots={} if losses is None else {'losses': losses},
         pictures=pictures, config=str(config.relative_to(repo)) if config.is_relative_to(repo) else str(config),

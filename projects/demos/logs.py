@@ -70,6 +70,13 @@ def read_run(path: Path, name: str | None = None) -> RunLog:
     return RunLog(name or path.resolve().name, [train[step] for step in sorted(train)], [val[step] for step in sorted(val)])
 
 
+def read_runs(paths: Sequence[Path], names: Sequence[str] | None = None) -> list[RunLog]:
+    """Several; without `names` each is called as its folder is, or by its path where two would be called alike."""
+    given = names or [path.resolve().name for path in paths]
+    unlike = len(set(given)) == len(given)
+    return [read_run(path, name if names or unlike else str(path)) for path, name in zip(paths, given, strict=True)]
+
+
 def plot_logs(runs: Sequence[RunLog], keys: Sequence[str], path: Path) -> list[str]:
     """One panel per key with a curve per run, as PNG, PDF or SVG by the ending; lines with last and best values and times.
 
@@ -83,10 +90,10 @@ def plot_logs(runs: Sequence[RunLog], keys: Sequence[str], path: Path) -> list[s
     figure = Figure(figsize=(7, 3 * len(keys)), dpi=110, layout='constrained')
     lines = []
     for axes, key in zip(np.atleast_1d(figure.subplots(len(keys), 1)), keys):
-        curves = {run.name: run.curve(key) for run in runs}
-        if not any(len(steps) for steps, _ in curves.values()):
+        curves = [(run.name, *run.curve(key)) for run in runs]
+        if not any(len(steps) for _, steps, _ in curves):
             raise UserError(f'--keys {key}: no run has logged it; they have {", ".join(there)}')
-        for name, (steps, values) in curves.items():
+        for name, steps, values in curves:
             if len(steps):
                 axes.plot(steps, values, marker='.', label=name)
                 lines.append(f'{name}: {key} last {values[-1]:.4g}, lowest {values.min():.4g}, highest {values.max():.4g}')

@@ -27,6 +27,7 @@ from .decoding import decode
 from .named import named_tensors, with_tensors
 
 Tensors = Mapping[str, Tensor]
+STAGES = ('encode', 'read', 'head', 'write')
 VOXELS = ('voxels', 'num_points', 'coordinates')
 RIG = ('img_from_cam', 'cam_from_lidar', 'img_aug')
 POSES = ('global_from_lidar', 'lidar_from_global', 'time_s')

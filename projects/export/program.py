@@ -23,7 +23,7 @@ from projects.memfusion.runtime.launch import init_registry
 from .check import BOX_TOLERANCE, STATE_TOLERANCE, compare
 from .description import describe
 from .frames import batch_of, frame_arrays
-from .graphs import RIG, VOXELS, graphs_of, takes_of
+from .graphs import RIG, STAGES, VOXELS, graphs_of, takes_of
 from .numpy_voxels import voxelize
 from .streaming import Arrays, ExportedDetector, poses_of
 from .support import check_exportable
@@ -56,20 +56,22 @@ def export(cfg: Config, config: str, checkpoint: str, out: Path, scene: str | No
     name, positions = find_scene(dataset, scene)
     positions = positions[:frames]
     out.mkdir(parents=True, exist_ok=True)
-    (out / 'export.json').unlink(missing_ok=True)  # whatever goes wrong, no half of an export passes for one
+    for old in _written(out):
+        old.unlink(missing_ok=True)  # whatever goes wrong, no part of an earlier export passes for one of this
     description = write_graphs(detector, dataset[positions[0]], out, dataset.metainfo['classes'],
                                dict(config=config, checkpoint=checkpoint))
     if save_frames:
         (out / 'frames').mkdir(exist_ok=True)
         for number, position in enumerate(positions):
             np.savez(out / 'frames' / f'{number:04d}.npz', **frame_arrays(dataset[position]))
-    description['check'] = dict(scene=name, **_checked(detector, ExportedDetector(out), dataset, positions))
+    exported = ExportedDetector(out, description=description)
+    description['check'] = dict(scene=name, **_checked(detector, exported, dataset, positions))
     (out / 'export.json').write_text(json.dumps(description, indent=1) + '\n')
     return description
 
 
 def write_graphs(detector: Any, item: Any, out: Path, classes: Any, origin: dict[str, str]) -> dict[str, Any]:
-    """Writes the graphs of a detector and export.json; `item` of the test set tells sizes. Returns what export.json says."""
+    """Writes the graphs of a detector; `item` of the test set tells sizes. Returns what export.json is to say."""
     values, rig = tensors_of(frame_arrays(item), detector), None
     if detector.with_img_backbone:
         rig = detector.data_preprocessor(batch_of(item))['inputs']['calibration']
@@ -82,9 +84,13 @@ def write_graphs(detector: Any, item: Any, out: Path, classes: Any, origin: dict
         said, outputs = trace(graph, values, VOXELS, out)
         described.append(said)
         values |= outputs
-    description = describe(detector, described, values, empty, classes, origin, rig)
-    (out / 'export.json').write_text(json.dumps(description, indent=1) + '\n')
-    return description
+    return describe(detector, described, values, empty, classes, origin, rig)
+
+
+def _written(out: Path) -> list[Path]:
+    """All that an export may have written into the folder."""
+    graphs = [out / f'{name}.{kind}' for name in STAGES for kind in ('onnx', 'pt2')]
+    return [out / 'export.json', *graphs, *(out / 'frames').glob('[0-9]*.npz')]
 
 
 def tensors_of(frame: Arrays, detector: Any) -> dict[str, torch.Tensor]:

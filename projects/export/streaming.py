@@ -23,26 +23,26 @@ class ExportedDetector:
     Args:
         folder: with export.json and the graphs it names.
         threads: of onnxruntime; 0 lets it choose.
+        description: what export.json says, of an export that has none yet; None reads it.
 
     Attributes:
         description: what export.json says.
         state: what it remembers, by name; empty for a detector without memory.
 
     Raises:
-        ValueError: where the folder is no export, or one of another version.
+        ValueError: where the folder is no export, one of another version, or lacks a graph.
     """
 
-    def __init__(self, folder: str | Path, threads: int = 0) -> None:
-        path = Path(folder) / 'export.json'
-        if not path.is_file():
-            raise ValueError(f'{path}: there is no such file; tools/export.py CONFIG CHECKPOINT --out {folder} makes one')
-        self.description: dict[str, Any] = json.loads(path.read_text())
-        if self.description.get('format') != FORMAT:
-            raise ValueError(f'{path} has format {self.description.get("format")}, this reads format {FORMAT}: export again')
+    def __init__(self, folder: str | Path, threads: int = 0, description: Mapping[str, Any] | None = None) -> None:
+        self.description = read_description(Path(folder)) if description is None else description
+        files = [Path(folder) / graph['onnx'] for graph in self.description['graphs']]
+        for file in files:
+            if not file.is_file():
+                raise ValueError(f'{file}, which export.json names, is missing: copy the folder whole, or export again')
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        self._graphs = [(graph, onnxruntime.InferenceSession(path.parent / graph['onnx'], options, ['CPUExecutionProvider']))
-                        for graph in self.description['graphs']]
+        self._graphs = [(graph, onnxruntime.InferenceSession(file, options, ['CPUExecutionProvider']))
+                        for graph, file in zip(self.description['graphs'], files)]
         self.state: Arrays = {}
         self.reset()
 
@@ -98,6 +98,17 @@ class ExportedDetector:
         self.state = {name: values[field['next']] for name, field in self.description['state'].items()}
         rule = self.description['boxes']
         return boxes_of({name: values[name] for name in rule['arrays']}, rule)
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """export.json of a folder; ValueError where there is none, or one that this program does not read."""
+    path = folder / 'export.json'
+    if not path.is_file():
+        raise ValueError(f'{path}: there is no such file; tools/export.py CONFIG CHECKPOINT --out {folder} makes one')
+    description = json.loads(path.read_text())
+    if description.get('format') != FORMAT:
+        raise ValueError(f'{path} has format {description.get("format")}, this reads format {FORMAT}: export again')
+    return description
 
 
 def poses_of(frame: Mapping[str, Any]) -> Arrays:

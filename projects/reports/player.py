@@ -75,31 +75,41 @@ def player_data(scene: PlayedScene) -> dict[str, Any]:
     """What the page's script reads: sizes, tiles (name, x, y, width, height), frames with pictures and boxes."""
     canvas = BEVCanvas.of_range(scene.range_m, BEV_PX)
     height, width = canvas.shape
-    tiles, rig = _tiles(scene.frames)
+    blanks = _blanks(scene.frames)
+    tiles, rig = _tiles(blanks)
     return dict(name=scene.name, gate_name=scene.gate_name, bev=[width, height], mosaic=rig, tiles=tiles,
                 has=dict(truth=any(frame.truth is not None for frame in scene.frames),
                          predictions=any(frame.predictions is not None for frame in scene.frames),
                          gate=any(frame.gate is not None for frame in scene.frames)),
-                frames=[_frame(frame, scene, canvas, tiles) for frame in scene.frames])
+                frames=[_frame(frame, scene, canvas, tiles, blanks) for frame in scene.frames])
 
 
-def _tiles(frames: Sequence[PlayedFrame]) -> tuple[list[dict[str, Any]], list[int]]:
+def _blanks(frames: Sequence[PlayedFrame]) -> dict[str, np.ndarray]:
+    """Of every camera that some frame has an image of, what stands for it in frames that have none."""
+    found: dict[str, np.ndarray] = {}
+    for frame in frames:
+        found |= {name: np.zeros_like(image) for name, image in frame.images.items() if name not in found}
+    return found
+
+
+def _tiles(images: Mapping[str, np.ndarray]) -> tuple[list[dict[str, Any]], list[int]]:
     """Where each camera lies in the mosaic, and the mosaic's width and height."""
-    first = next((frame for frame in frames if frame.images), None)
-    if first is None:
+    if not images:
         return [], [0, 0]
-    heights = {name: round(image.shape[0] * TILE_PX / image.shape[1]) for name, image in first.images.items()}
-    tallest, places = max(heights.values()), mosaic_places(first.images)
+    heights = {name: round(image.shape[0] * TILE_PX / image.shape[1]) for name, image in images.items()}
+    tallest, places = max(heights.values()), mosaic_places(images)
     tiles = [dict(name=name, x=column * TILE_PX, y=row * tallest, width=TILE_PX, height=heights[name])
              for name, (row, column) in places.items() if name in heights]
     rows, columns = (1 + max(place[axis] for place in places.values()) for axis in (0, 1))
     return tiles, [columns * TILE_PX, rows * tallest]
 
 
-def _frame(frame: PlayedFrame, scene: PlayedScene, canvas: BEVCanvas, tiles: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _frame(frame: PlayedFrame, scene: PlayedScene, canvas: BEVCanvas, tiles: Sequence[Mapping[str, Any]],
+           blanks: Mapping[str, np.ndarray]) -> dict[str, Any]:
     cameras = None
     if frame.images and frame.calibration is not None:
-        cameras = data_uri(draw_cameras(frame.images, frame.calibration, tile_width_px=TILE_PX), '.jpg')
+        images = {name: frame.images.get(name, blank) for name, blank in blanks.items()}
+        cameras = data_uri(draw_cameras(images, frame.calibration, tile_width_px=TILE_PX), '.jpg')
     boxes = []
     for kind, given in (('truth', frame.truth), ('prediction', frame.predictions)):
         if given is not None and len(given):

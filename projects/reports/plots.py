@@ -20,7 +20,8 @@ _MOST_COLUMNS, _MOST_ROWS = 6, 24
 def plot_table(table: Table, title: str) -> bytes | None:
     """Bars of a table's numeric columns, one panel a column, rows from top to bottom, with what stands after ±.
 
-    Columns of one value are left out; None where none is left: there is nothing to compare.
+    Columns of one value are left out; None where none is left: there is nothing to compare. Columns that are called alike up to
+    a comma (`AP, trained` and `AP, untrained`) have one scale.
     """
     columns = {}
     for number, head in enumerate(table.heads):
@@ -34,10 +35,14 @@ def plot_table(table: Table, title: str) -> bytes | None:
     names = [', '.join(row[:texts])[:60] for row in table.rows]
     figure = Figure(figsize=(2.6 + 2.2 * len(shown), 0.9 + 0.3 * len(names)), layout='constrained')
     figure.suptitle(title, fontsize=10)
+    scales: dict[str, Axes] = {}
     for axis, ((_, head), cells) in zip(figure.subplots(1, len(shown), sharey=True, squeeze=False)[0], shown.items()):
         there = [place for place, cell in enumerate(cells) if cell is not None]
         values = [float(cell[1]) for cell in cells if cell is not None]
         spread = [float(cell[2] or 0) for cell in cells if cell is not None]
+        like = scales.setdefault(head.partition(',')[0], axis)
+        if like is not axis:
+            axis.sharex(like)
         axis.barh(there, values, xerr=spread if any(spread) else None, color='#3b7dd8', ecolor='#333333', capsize=2)
         axis.set_xlabel(_plain(head), fontsize=9)
         axis.grid(axis='x', alpha=0.3)

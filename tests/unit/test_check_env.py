@@ -89,34 +89,26 @@ def test_missing_and_wrong_packages(module, monkeypatch, capsys):
     assert 'ok       mmdet' in out
 
 
-@pytest.mark.parametrize(('there', 'code', 'said'), [
-    ({}, 0, 'only projects/spatial_mllm needs it'),
-    ({'transformers': '5.0.0'}, 1, '4.57.6 is the tested version'),
-    ({'transformers': '4.57.6', 'torchvision': '0.20.0'}, 1, 'pip uninstall -y torchvision'),
-    ({'transformers': '4.57.6'}, 0, 'ok       transformers'),
+ALL_EXPORT = {'onnxruntime': '1.32.0', 'onnx': '1.23.2', 'onnxscript': '0.7.2'}
+
+
+@pytest.mark.parametrize(('number', 'there', 'code', 'said'), [
+    (0, {}, 0, 'only projects/spatial_mllm needs it'),
+    (0, {'transformers': '5.0.0'}, 1, '4.57.6 is the tested version'),
+    (0, {'transformers': '4.57.6', 'torchvision': '0.20.0'}, 1, 'pip uninstall -y torchvision'),
+    (0, {'transformers': '4.57.6'}, 0, 'ok       transformers'),
+    (1, {}, 0, 'only tools/view.py needs it'),
+    (1, {'rerun-sdk': '0.24.0'}, 1, '0.22.1 is the tested version'),
+    (2, {}, 0, 'only tools/export.py needs it'),
+    (2, {**ALL_EXPORT, 'onnx': '1.0.0'}, 1, '1.0.0 is installed, 1.23.2 is the tested version'),
+    (2, {'onnxruntime': '1.32.0'}, 1, 'onnxscript         is not installed (wanted 0.7.2)'),
+    (2, ALL_EXPORT, 0, 'ok       onnxscript'),
 ])
-def test_the_language_model_is_an_extra_and_torchvision_stays_out(module, monkeypatch, capsys, there, code, said):
+def test_extras_may_be_left_out_but_not_broken(module, monkeypatch, capsys, number, there, code, said):
     report = module.Report()
-    monkeypatch.setattr(module, 'LANGUAGE_MODEL', 'json')
+    file, needed_by, packages = module.EXTRAS[number]
+    assert (module.REPO / 'requirements' / f'{file}.txt').is_file() and (module.REPO / needed_by).exists()
     monkeypatch.setattr(module, 'installed_version', lambda name: (name, there[name]) if name in there else None)
-    module.check_language_model(report, '4.57.6')
-    assert report.finish() == code and said in capsys.readouterr().out
-
-
-def test_the_viewer_is_an_extra(module, monkeypatch, capsys):
-    for there, code, said in ((None, 0, 'requirements/viewer.txt'), ('0.24.0', 1, '0.22.1 is the tested version')):
-        report = module.Report()
-        monkeypatch.setattr(module, 'installed_version', lambda name, there=there: there and (name, there))
-        module.check_viewer(report, '0.22.1')
-        assert report.finish() == code and said in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(('there', 'code', 'said'), [
-    ({}, 0, 'only tools/export.py needs it'),
-    ({'onnxruntime': '1.0.0', 'onnx': '1.0.0', 'onnxscript': '1.0.0'}, 1, '1.0.0 is installed, 2.0.0 is the tested version'),
-])
-def test_exported_detectors_are_an_extra(module, monkeypatch, capsys, there, code, said):
-    report = module.Report()
-    monkeypatch.setattr(module, 'installed_version', lambda name: (name, there[name]) if name in there else None)
-    module.check_export(report, dict.fromkeys(module.EXPORT, '2.0.0') | dict(numpy='1.26.4'))
+    pins = module.read_pins(module.REPO / 'requirements.txt')
+    module.check_extra(report, file, needed_by, dict.fromkeys(packages, 'json'), pins)
     assert report.finish() == code and said in capsys.readouterr().out

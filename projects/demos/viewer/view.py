@@ -69,6 +69,8 @@ class ViewSummary:
     boxes: int = 0
     missing: list[str] = field(default_factory=list)
     """Sentences about images that are not there."""
+    without_results: int = 0
+    """Frames that the results do not have."""
 
 
 def sort_sources(paths: Sequence[Path], cfg: Config | None = None, checkpoint: str | None = None) -> ViewSources:
@@ -148,6 +150,7 @@ def view_scene(sources: ViewSources, out: Path, scene: str | None = None, option
         cameras = _write_sensors(recording, number, info, viewed, options, missing)
         summary.frames += 1
         if sources.results is not None:
+            summary.without_results += info['token'] not in sources.results
             predictions: ViewedBoxes | None = boxes_of_results(sources.results.get(info['token'], []), lidar_pose(info))
         else:
             predictions = None if did is None or did.boxes is None else boxes_of_set(did.boxes, did.class_names)

@@ -1,11 +1,13 @@
 """Operations against a count by hand; what browsing draws is what the pipeline feeds."""
 
 from collections import Counter
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from tool_mains import main_of
 from torch import nn
 
 from projects.benchmarks.flops import BETWEEN, _count
@@ -32,13 +34,14 @@ def test_operations_by_hand():
     assert flops == Counter({'backbone': conv, 'head': linear, BETWEEN: products})
 
 
-def test_browsing_draws_clips_before_and_after(repo, nano_infos_root, tmp_path):
+def test_browsing_draws_clips_before_and_after(repo, nano_infos_root, tmp_path, capsys):
     root = f'{nano_infos_root}/'
-    cfg = prepare_config(repo / 'configs/fusion/futrpp_r18_pillar04_second_secfpn_tiny-synthetic.py', {
-        'train_dataloader.dataset.data_root': root, 'val_dataloader.dataset.data_root': root,
-        'train_dataloader.dataset.seq_len': 2, 'train_dataloader.dataset.stride': 2})
+    config = repo / 'configs/fusion/futrpp_r18_pillar04_second_secfpn_tiny-synthetic.py'
+    options = [f'train_dataloader.dataset.{option}' for option in (f'data_root={root}', 'seq_len=2', 'stride=2')]
+    main_of('browse_dataset')([config, '--out', tmp_path, '--number', 1, '--cfg-options', *options])
+    cfg = prepare_config(config, {'val_dataloader.dataset.data_root': root})
     cfg.test_dataloader = None
-    drawn = [*browse(cfg, 'train', tmp_path, 1), *browse(cfg, 'val', tmp_path, 1)]
+    drawn = [*map(Path, capsys.readouterr().out.split()[-5:]), *browse(cfg, 'val', tmp_path, 1)]
     views = ('before_bev', 'before_cameras', 'bev', 'cameras')
     assert [path.name for path in drawn] == [f'{name}.png' for name in (
         *(f'train_0000_{view}' for view in (*views, 'clip')), *(f'val_0000_{view}' for view in views))]

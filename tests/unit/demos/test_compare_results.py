@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tool_mains import main_of
 
-from projects.demos.compare_results import CompareOptions, compare, compare_results
+from projects.demos.compare_results import CompareOptions, compare
 from projects.memfusion.data.sequence_fields import load_info_file
 from projects.memfusion.metrics.box_tables import PredictionTable, TruthTable
 from projects.memfusion.metrics.error_breakdown import confusion, error_strata, judge
@@ -82,7 +83,8 @@ def files(nano_infos_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tu
     return paths[0], paths[1]
 
 
-def test_two_files_side_by_side(nano_infos_root: Path, files: tuple[Path, Path], tmp_path: Path) -> None:
+def test_two_files_side_by_side(nano_infos_root: Path, files: tuple[Path, Path], tmp_path: Path,
+                                capsys: pytest.CaptureFixture[str]) -> None:
     options = CompareOptions(('plain', 'memory'), pictures=2)
     found = compare(files, nano_infos_root, options)
     points = [found.data.infos[frame]['instances'][row]['num_lidar_pts'] for frame, row in zip(found.truth.frame, found.rows)]
@@ -90,7 +92,9 @@ def test_two_files_side_by_side(nano_infos_root: Path, files: tuple[Path, Path],
     wins = (found.judged[1].detected & ~found.judged[0].detected)
     assert 0 < wins.sum() and (found.rows[wins] % 3 == 0).all() and (found.rows[wins] % 2 == 1).all()
     (tmp_path / 'only_plain_77.png').touch()
-    lines = compare_results(files, nano_infos_root, tmp_path, options)
+    main_of('compare_results')([
+        *files, '--data', nano_infos_root, '--out', tmp_path, '--names', 'plain', 'memory', '--pictures', 2])
+    lines = capsys.readouterr().out.splitlines()
     assert sorted(path.name for path in tmp_path.iterdir()) == ['breakdown.png', 'breakdown.txt'] + [
         f'only_{name}_0{number}.png' for name in ('memory', 'plain') for number in range(2)]
     table = {line[:24].strip(): line[24:].split() for line in reversed(lines) if len(line) > 24}  # recall stands first
@@ -121,5 +125,7 @@ def test_what_cannot_be_compared_is_named(nano_infos_root: Path, files: tuple[Pa
         compare((files[0], odd), nano_infos_root, options)
     with pytest.raises(UserError, match='none of its info files'):
         compare(files, nano_infos_root / 'nuscenes_infos_train.pkl', options)
+    with pytest.raises(UserError, match='--names a a: give the two result files names of their own'):
+        CompareOptions(('a', 'a'))
     with pytest.raises(UserError, match='--match-m must be above 0'):
         CompareOptions(match_m=0)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from small_models import CAMERAS, MEMORY, NARROW, SMALL
+from tool_mains import main_of
 
 from projects.memfusion.runtime import init_registry, prepare_config
 
@@ -60,9 +62,9 @@ def made(repo: Path, nano_infos_root: Path, tmp_path_factory: pytest.TempPathFac
 @pytest.fixture(scope='session')
 def copying(made, tmp_path_factory) -> tuple[Path, dict]:
     """The copying memory with all that the full configs give it, exported: folder and what export.json says."""
-    from projects.export.program import export
     config, checkpoint = made('temporal/copy_', pts_bbox_head=dict(seen_weight=1.0), temporal=dict(
         in_channels=24, value_dim=8, mix_dim=8, num_slots=2, long_term=True))
     folder = tmp_path_factory.mktemp('graphs')
     with contextlib.redirect_stdout(io.StringIO()):
-        return folder, export(prepare_config(config), str(config), str(checkpoint), folder, save_frames=True)
+        main_of('export')([config, checkpoint, '--out', folder, '--save-frames'])
+    return folder, json.loads((folder / 'export.json').read_text())

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tool_mains import main_of
 
 from projects.demos.track import track
 from projects.demos.viewer.scene import read_infos
@@ -48,6 +49,15 @@ def test_an_object_that_is_not_found_goes_on_for_a_while() -> None:
             GreedyTracker(**wrong)  # type: ignore[arg-type]
 
 
+def test_speed_counts_from_the_first_frame_on_whose_stamp_may_be_zero() -> None:
+    infos = [dict(token=token, scene_token='s', timestamp=float(stamp)) for token, stamp in (('b', 1), ('a', 0))]
+    results = {token: [dict(sample_token=token, translation=[x, 0.0, 0.0], size=[1, 1, 1], rotation=[1, 0, 0, 0],
+                            velocity=[10.0, 0.0], detection_name='car', detection_score=0.5)]
+               for token, x in dict(a=0, b=10).items()}
+    tracked = track_results(results, infos, dict(car=4.0))
+    assert list(tracked) == ['a', 'b'] and {one['tracking_id'] for [one] in tracked.values()} == {'0_0'}
+
+
 def truth_results(infos: list[dict[str, Any]], categories: dict[str, int]) -> dict[str, list[dict[str, Any]]]:
     """A submission of all truth with points, every score its own."""
     names, results = {label: name for name, label in categories.items()}, {}
@@ -63,7 +73,7 @@ def truth_results(infos: list[dict[str, Any]], categories: dict[str, int]) -> di
     return results
 
 
-def test_the_devkit_scores_tracks(nano_infos_root: Path, tmp_path: Path) -> None:
+def test_the_devkit_scores_tracks(nano_infos_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     infos, metainfo = load_info_file(nano_infos_root / 'nuscenes_infos_val.pkl')
     right = truth_results(infos, metainfo['categories'])
     right = {token: [one for one in entries if one['detection_name'] == 'car'] for token, entries in right.items()}
@@ -71,8 +81,9 @@ def test_the_devkit_scores_tracks(nano_infos_root: Path, tmp_path: Path) -> None
     for name, results in dict(right=right, lacking=lacking).items():
         (tmp_path / name).mkdir()
         (tmp_path / name / 'results_nusc.json').write_text(json.dumps(dict(meta={}, results=results)))
-    lines = track([tmp_path / 'right', tmp_path / 'lacking'], ['right', 'lacking'], nano_infos_root, tmp_path / 'out')
-    assert lines == (tmp_path / 'out' / 'tracking.txt').read_text().splitlines()
+    main_of('track')([tmp_path / 'right', tmp_path / 'lacking', '--names', 'right', 'lacking', '--data', nano_infos_root,
+                      '--out', tmp_path / 'out'])
+    assert capsys.readouterr().out.splitlines() == (tmp_path / 'out' / 'tracking.txt').read_text().splitlines()
     scores = json.loads((tmp_path / 'out' / 'tracking.json').read_text())
     cars = {name: {metric: values['car'] for metric, values in one['label_metrics'].items()} for name, one in scores.items()}
     # every car is right; what could be wrong is what the tracker linked

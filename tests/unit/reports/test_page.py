@@ -6,13 +6,16 @@ import base64
 import hashlib
 import json
 import re
+from dataclasses import replace
 
+import cv2
 import esprima
 import numpy as np
 import pytest
-from report_pages import EVIL, Parsed, made_page, made_scene
+from report_pages import CAMERA, EVIL, Parsed, made_page, made_scene
 
 from projects.memfusion.runtime.errors import UserError
+from projects.memfusion.structures.calibration import Calibration
 from projects.reports import PlayedScene, Report, write_report
 from projects.reports.page import TEMPLATE
 from projects.reports.player import player_data
@@ -62,6 +65,22 @@ def test_frames_and_boxes_are_counted_and_lie_where_they_should(tmp_path):
     assert data['tiles'][tile] == dict(name='CAM_FRONT', x=320, y=0, width=320, height=180)
     # the near face is 8 m away: its corner 1 m to the left and 1 m below lies 20 pixels off the centre
     assert any(np.allclose(point, (140, 110), atol=0.06) for point in numbers(path))
+
+
+def test_a_camera_that_is_missing_in_some_frames_keeps_its_place():
+    """Two cameras of no known rig, one of them in the second frame alone: pictures are as large, boxes in its own tile."""
+    scene = made_scene()
+    first = scene.frames[0]
+    image = first.images['CAM_FRONT']
+    rig = Calibration.from_info(dict(left=CAMERA, right=CAMERA), img_hw=(180, 320))
+    frames = [replace(first, images=images, calibration=rig) for images in (dict(right=image), dict(left=image, right=image))]
+    data = player_data(replace(scene, frames=frames))
+    assert data['mosaic'] == [640, 180]
+    assert [(tile['name'], tile['x']) for tile in data['tiles']] == [('right', 0), ('left', 320)]
+    assert [[place for place, _ in frame['boxes'][0]['cameras']] for frame in data['frames']] == [[0], [0, 1]]
+    for frame in data['frames']:
+        encoded = np.frombuffer(base64.b64decode(frame['cameras'].partition(',')[2]), np.uint8)
+        assert cv2.imdecode(encoded, cv2.IMREAD_COLOR).shape == (180, 640, 3)
 
 
 def numbers(path):

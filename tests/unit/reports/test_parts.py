@@ -81,6 +81,8 @@ def test_plots_show_columns_that_differ():
     xml.dom.minidom.parseString(svg)
     assert plot_table(table, 't').decode() == svg
     assert plot_table(Table(('a', 'b'), (('x', '1'), ('y', '1'))), 't') is None and plot_table(Table(('a',), ()), 't') is None
+    apart = Table(('row', 'AP, a', 'AP, b'), (('x', '0.001', '0.5'), ('y', '0.002', '0.6')))
+    assert b'0.002</text>' not in plot_table(apart, 't') and b'0.6</text>' in plot_table(apart, 't')  # one scale for both
     assert plot_curves({}, 't', 'step') is None and b'loss_a' in plot_curves(dict(loss_a=([0, 1], [2, 1])), 't', 'step')
 
 

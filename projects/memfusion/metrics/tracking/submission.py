@@ -31,12 +31,12 @@ def track_results(results: Mapping[str, Entries], infos: Sequence[Mapping[str, A
         scenes.setdefault(info['scene_token'], []).append(info)
     tracked: dict[str, list[dict[str, Any]]] = {}
     for number, frames in enumerate(scenes.values()):
-        tracker, last_s = GreedyTracker(max_distance_m, max_age), None
+        tracker, last_s = GreedyTracker(max_distance_m, max_age), min(info['timestamp'] for info in frames)
         for info in sorted(frames, key=lambda one: one['timestamp']):
             entries = [one for one in results.get(info['token'], ()) if one['detection_score'] >= score_thr]
             numbers = tracker.step(
                 [one['detection_name'] for one in entries], _columns(entries, 'translation'), _columns(entries, 'velocity'),
-                np.array([one['detection_score'] for one in entries]), info['timestamp'] - (last_s or info['timestamp']))
+                np.array([one['detection_score'] for one in entries]), info['timestamp'] - last_s)
             tracked[info['token']] = [_entry(one, f'{number}_{track}') for one, track in zip(entries, numbers) if track >= 0]
             last_s = info['timestamp']
     return tracked
