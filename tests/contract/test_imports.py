@@ -21,7 +21,7 @@ APART = dict(synthetic_nuscenes=set(), spatial_mllm={'common', 'geometry', 'enco
              export={'geometry', 'structures', 'heads', 'runtime', 'demos'})
 """Beside the others, with all that they may import of ours; nobody imports them but tools."""
 RUNTIME = {'allocator', 'blame', 'checkpoint', 'errors', 'fuse', 'launch', 'options', 'plain_pickle', 'resume', 'run_checks',
-           'runner'}
+           'runner', 'sharded'}
 """What command lines share, and nothing else. It was an attic once: what a program does lies with the program."""
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.dist import master_only
+from mmengine.dist import is_main_process
 from mmengine.registry import LOOPS, RUNNERS
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from mmengine.runner.checkpoint import _load_checkpoint
@@ -18,8 +18,9 @@ from projects.memfusion.hooks.channels_last_hook import to_channels_last
 from .checkpoint import load_weights
 from .errors import UserError
 from .resume import POSITION_KEY, Position, ResumableTrainLoop, position_of, resume_position, to_meta
-from .run_checks import check_checkpoint, check_run, check_values
+from .run_checks import check_checkpoint, check_optimizer, check_run, check_values
 from .run_checks.schedules import RunLength, check_resumed_length, follow_run
+from .sharded import ShardedAdamW
 
 
 def check_frozen(model: Any) -> None:
@@ -70,10 +71,11 @@ class MemFusionRunner(Runner):
         """As Runner.train; `load_from` may lack whole slots unless this is a resumed run.
 
         Raises:
-            UserError: where parts are frozen that nothing gives weights to.
+            UserError: where parts are frozen that nothing gives weights to, or the optimizer wants more processes.
         """
         self._may_lack_slots = not self._resume
         self._check('train')
+        check_optimizer(self.cfg)
         if self._load_from is None and not self._resume:
             check_frozen(self.cfg.get('model'))
         return super().train()
@@ -170,7 +172,6 @@ class MemFusionRunner(Runner):
                             f'(no {", ".join(sorted(wanted - checkpoint.keys())) or "meta.epoch"}); start from its weights '
                             'instead: --cfg-options load_from=FILE')
 
-    @master_only
     def save_checkpoint(
         self,
         out_dir: str,
@@ -182,7 +183,14 @@ class MemFusionRunner(Runner):
         by_epoch: bool = True,
         backend_args: dict | None = None,
     ) -> None:
-        """As Runner.save_checkpoint; adds where in its epoch the run is, and a local file gets its name when it is complete."""
+        """As Runner.save_checkpoint; adds where in its epoch the run is, and a local file gets its name when it is complete.
+
+        All processes call it, as MMEngine's hooks do: the first writes."""
+        optimizer = getattr(self.optim_wrapper, 'optimizer', None)
+        if save_optimizer and isinstance(optimizer, ShardedAdamW):
+            optimizer.consolidate_state_dict(to=0)
+        if not is_main_process():
+            return
         epoch, iteration = (self.epoch + 1, self.iter) if by_epoch else (self.epoch, self.iter + 1)  # MMEngine's rule
         meta = dict(epoch=epoch, iter=iteration) | (meta or {})
         position = position_of(self.train_loop, meta['epoch'], meta['iter'])

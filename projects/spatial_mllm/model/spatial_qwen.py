@@ -5,6 +5,7 @@ The networks are the library's: a checkpoint folder of theirs loads, and what is
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -226,11 +227,13 @@ class SpatialMixin(Base):
         return (model, info) if output_loading_info else model
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
-        """The library's format, under the library's class name; `spatial` stands in config.json."""
+        """The library's format, under the library's class name; config.json says `spatial` and the dtype that is written."""
         super().save_pretrained(save_directory, **kwargs)
         path = Path(save_directory) / 'config.json'
         if path.is_file():
-            path.write_text(path.read_text().replace(f'"{type(self).__name__}"', f'"{self.library_class.__name__}"'))
+            written = next(iter((kwargs.get('state_dict') or self.state_dict()).values())).dtype
+            text = path.read_text().replace(f'"{type(self).__name__}"', f'"{self.library_class.__name__}"')
+            path.write_text(re.sub(r'"dtype": "\w+"', f'"dtype": "{str(written).removeprefix("torch.")}"', text))
 
 
 class SpatialQwen25(SpatialMixin, Qwen2_5_VLForConditionalGeneration):

@@ -10,6 +10,7 @@ from mmdet3d.registry import HOOKS
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
+from mmengine.optim import BaseOptimWrapper
 
 from projects.spatial_mllm.scoring.store import MODEL, AnswerStore
 
@@ -40,11 +41,21 @@ class SavePretrainedHook(Hook):
     @master_only
     def save(self, runner: Any, name: str) -> None:
         """One folder."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        folder = Path(runner.work_dir) / name
-        model.network.save_pretrained(folder, state_dict=merged_state(model.network))
+        model, folder = _unwrapped(runner), Path(runner.work_dir) / name
+        state = {name: value.to(model.dtype) for name, value in merged_state(model.network).items()}
+        model.network.save_pretrained(folder, state_dict=state)
         model.tokenizer.save_pretrained(folder)
         runner.logger.info(f'wrote {folder}')
+
+
+@HOOKS.register_module()
+class AnswerDtypeHook(Hook):
+    """Before a test by a run that does not train: all weights in the model's dtype."""
+
+    def before_test(self, runner: Any) -> None:
+        """Called by the Runner."""
+        if not isinstance(runner.optim_wrapper, BaseOptimWrapper):
+            _unwrapped(runner).all_in_dtype()
 
 
 @HOOKS.register_module()
@@ -65,6 +76,10 @@ class KeptAnswersHook(Hook):
                              'folder: what is kept in it is not asked again')
         if folder is not None:
             AnswerStore(folder).check(_what_answers(runner.cfg), MODEL)
+
+
+def _unwrapped(runner: Any) -> Any:
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
 def _what_answers(cfg: Any) -> dict[str, str]:

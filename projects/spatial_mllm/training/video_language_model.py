@@ -65,7 +65,8 @@ class VideoLanguageModel(BaseModel):
         tune: what learns: 'full', 'connector' (all that the library's model does not have), or 'lora' (and that).
         frozen: parts that stay as they are with tune='full', beginnings of names below `model`, e.g. ('visual',).
         lora: settings of peft's LoraConfig.
-        dtype: 'float32' or 'bfloat16'.
+        dtype: of the arithmetic and of what does not learn, 'float32' or 'bfloat16'. What learns is kept in float32: a step of
+            1e-5 is less than what bfloat16 can add to a weight.
         attention: kernel, see `load_model`.
         gradient_checkpointing: less memory, more time.
         max_new_tokens: of an answer.
@@ -84,7 +85,7 @@ class VideoLanguageModel(BaseModel):
             raise ValueError(f"model.lora is for tune='lora', not {tune!r}")
         self.tokenizer = load_tokenizer(checkpoint)
         self.network = load_model(checkpoint, spatial, dtype, attention)
-        self.tune, self.max_new_tokens = tune, max_new_tokens
+        self.tune, self.max_new_tokens, self.dtype = tune, max_new_tokens, _DTYPES[dtype]
         if tune == 'lora':
             add_lora(self.network, lora or {})
         self._choose(tuple(frozen))
@@ -105,11 +106,17 @@ class VideoLanguageModel(BaseModel):
             else:
                 learns = new or 'lora_' in name
             parameter.requires_grad_(learns)
+            if learns:
+                parameter.data = parameter.data.float()
         if not any(parameter.requires_grad for parameter in self.network.parameters()):
             raise ValueError(f'model.tune={self.tune!r}: nothing learns; the model has no connector and no new pose channels')
 
     def init_weights(self) -> None:
         """The folder has the weights."""
+
+    def all_in_dtype(self) -> None:
+        """What would learn takes the dtype of the rest, where nothing learns any more: half the memory to answer with."""
+        self.network.to(self.dtype)
 
     def forward(self, inputs: dict | None, data_samples: list, mode: str = 'tensor') -> Any:
         """A batch of `spatial_collate`.
@@ -120,9 +127,10 @@ class VideoLanguageModel(BaseModel):
             mode: 'loss' -> dict(loss), 'predict' -> rows with `prediction`, 'tensor' -> logits.
         """
         given = self._given(inputs)
-        if mode == 'predict':
-            return self._answers(given, data_samples)
-        outputs = self.network(**given)
+        with torch.autocast(next(self.network.parameters()).device.type, self.dtype, enabled=self.dtype != torch.float32):
+            if mode == 'predict':
+                return self._answers(given, data_samples)
+            outputs = self.network(**given)
         return dict(loss=outputs.loss) if mode == 'loss' else outputs.logits
 
     def _given(self, inputs: dict | None) -> dict[str, Any]:

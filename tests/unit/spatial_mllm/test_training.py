@@ -15,6 +15,7 @@ from tiny_qwen import FAMILIES, tiny_batch
 from transformers import AutoConfig, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
 from projects.memfusion.runtime import UserError, apply_checkpoint, build_runner, check_run, prepare_config
+from projects.memfusion.runtime.run_checks import check_optimizer
 from projects.spatial_mllm.geometry_sources.files import PosedFrames, PrecomputedGeometry
 from projects.spatial_mllm.geometry_sources.source import build_source, in_first_camera, patch_means, unproject
 from projects.spatial_mllm.model.poses import FramePoses
@@ -424,6 +425,30 @@ def test_checkpointing_half_precision_and_parts(checkpoint, room_data):
             VideoLanguageModel(**{**dict(checkpoint=str(checkpoint), spatial=spatial), **wrong})
     with pytest.raises(FileNotFoundError, match='nowhere: no such folder'):
         load_model('nowhere')
+
+
+def test_small_steps_are_not_lost_in_half_precision(environment, checkpoint, tmp_path):
+    """What learns is kept in float32: steps of 1e-5 move most of bfloat16's model, which is saved and tested in bfloat16."""
+    given = {'model.dtype': 'bfloat16', 'optim_wrapper.optimizer.lr': 1e-5, 'train_dataloader.dataset.limit': 4,
+             'model.frozen': ['visual']}
+    runner = build_runner(run_config(tmp_path / 'run', environment, **given), phase='train')
+    runner.train()
+    begun, now = load_model(checkpoint, dtype='bfloat16').state_dict(), runner.model.network.state_dict()
+    kept = [name for name in begun if not torch.equal(begun[name].to(now[name].dtype), now[name])]
+    assert {now[name].dtype for name in now if name.startswith('model.visual.')} == {torch.bfloat16}
+    learned = [name for name in begun if not name.startswith('model.visual.') and 'norm' not in name]
+    assert {now[name].dtype for name in learned} == {torch.float32} and set(learned) <= {*kept}
+    written = load_model(tmp_path / 'run/pretrained', dtype='bfloat16').state_dict()
+    assert all(torch.equal(value, now[name].bfloat16()) for name, value in written.items())
+    assert '"dtype": "bfloat16"' in (tmp_path / 'run/pretrained/config.json').read_text()
+    full = prepare_config(TINY.parent / 'qwen25vl_pose-append_1e_vsibench.py')
+    with pytest.raises(UserError, match='ShardedAdamW.*tools/dist_train.sh'):
+        check_optimizer(full)
+    cfg = run_config(tmp_path / 'test', environment, **given)
+    apply_checkpoint(cfg, str(tmp_path / 'run/epoch_1.pth'))
+    tester = build_runner(cfg, phase='test')
+    tester.test()
+    assert {parameter.dtype for parameter in tester.model.parameters()} == {torch.bfloat16}
 
 
 def test_adapters_are_merged_into_what_is_saved(checkpoint, room_data, monkeypatch):

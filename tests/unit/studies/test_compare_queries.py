@@ -65,7 +65,8 @@ def test_history_is_told_by_whose_it_was(tmp_path):
     scores = {whose: {name: value for name in history.COLUMNS.values()} | {history.COUNTS: 40}
               for whose, value in (('own', 0.5), ('other', 0.1), ('none', 0.2))}
     row = history.ROWS[0]
-    history.history_path(tmp_path, row.name, 0).write_text(json.dumps(dict(steps=9, clips=4, scores=scores)))
+    budget = dict(frame_steps=8, frames=2, steps=9, clips=4)
+    history.history_path(tmp_path, row.name, 0).write_text(json.dumps(dict(budget, scores=scores)))
     text, = history.history_section(tmp_path)
     assert f'| {row.title} | own | 50.0 | 50.0 |' in text and f'| {row.title} | other | 10.0 |' in text and '(40 hidden' in text
 

@@ -8,11 +8,12 @@ from typing import Any
 from .classes import check_checkpoint, check_classes
 from .clips import check_clips
 from .evaluation import check_evaluators
+from .processes import check_optimizer
 from .ranges import check_ranges
 from .sensors import check_points
 from .values import check_values
 
-__all__ = ['check_checkpoint', 'check_run', 'check_values']
+__all__ = ['check_checkpoint', 'check_optimizer', 'check_run', 'check_values']
 
 
 def check_run(cfg: Mapping[str, Any], phase: str) -> list[str]:
