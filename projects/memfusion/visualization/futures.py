@@ -17,7 +17,7 @@ from .cameras import box_lines, scaled, tile_of
 from .style import MUTED, PREDICTION, TRUTH, Color, draw_legend, put_text
 
 _FAR_PX = 1e5
-_LEAST = 0.35  # brightness of a mode without probability
+_LEAST = 0.35  # brightness of a mode without probability, beside the likeliest of its agent
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class FutureSet:
         the truth last."""
         for box, paths, shares in zip(self.boxes, self.modes, self.probabilities):
             for mode in np.argsort(shares, kind='stable'):
-                bright = _LEAST + (1 - _LEAST) * float(shares[mode])
+                bright = _LEAST + (1 - _LEAST) * float(shares[mode] / shares.max())
                 red, green, blue = (round(bright * channel) for channel in PREDICTION)
                 text = f'{100 * shares[mode]:.0f}%' if len(shares) > 1 else ''
                 yield np.concatenate([box[None, :2], paths[mode]]), (red, green, blue), 1 + (shares[mode] == shares.max()), text
@@ -95,14 +95,14 @@ def draw_futures(futures: FutureSet, range_m: Sequence[float], points: np.ndarra
         cv2.polylines(image, [np.rint(pixels * 16).astype(np.int32)], False, color, thickness, cv2.LINE_AA, 4)
         if text and canvas.contains(path[-1]):
             column, row = (round(float(value)) + 3 for value in pixels[-1])
-            put_text(image, text, column, row, color, scale=0.35)
+            put_text(image, text, column, row, PREDICTION, scale=0.35)
     draw_legend(image, _legend(futures, title), 8, 8, scale=0.45)
     return image
 
 
 def draw_futures_camera(image: np.ndarray, calibration: Calibration, name: str, futures: FutureSet, title: str = '',
                         width_px: int = 960) -> np.ndarray:
-    """The same on one camera's image, on the ground that the agents stand on.
+    """The same on one camera's image, on the ground that the agents stand on; probabilities at the last point that is seen.
 
     Args:
         image: (H, W, 3) uint8 RGB, in the pixels that `calibration` projects to.
@@ -112,11 +112,16 @@ def draw_futures_camera(image: np.ndarray, calibration: Calibration, name: str, 
     tile, scale = tile_of(image, width_px), width_px / image.shape[1]
     count = len(futures.probabilities)
     ground = [*np.repeat(futures.boxes[:, 2], futures.probabilities.shape[1] if count else 0), *futures.boxes[:, 2]]
-    for (path, color, thickness, _), z in zip(futures.lines(), ground):
+    for (path, color, thickness, text), z in zip(futures.lines(), ground):
         raised = np.concatenate([path, np.full((len(path), 1), z)], axis=1)
         lines, _ = box_lines(calibration, name, np.stack([raised[:-1], raised[1:]], axis=1))
-        for line in np.rint(np.clip(scaled(lines, scale), -_FAR_PX, _FAR_PX) * 16).astype(np.int64):
+        pixels = np.clip(scaled(lines, scale), -_FAR_PX, _FAR_PX)
+        for line in np.rint(pixels * 16).astype(np.int64):
             cv2.line(tile, line[0].tolist(), line[1].tolist(), color, thickness, cv2.LINE_AA, 4)
+        seen = [end for end in pixels[:, 1] if (end >= 0).all() and (end < tile.shape[1::-1]).all()]
+        if text and seen:
+            column, row = (round(float(value)) + 3 for value in seen[-1])
+            put_text(tile, text, column, row, PREDICTION, scale=0.4)
     draw_legend(tile, _legend(futures, title), 8, 8, scale=0.45)
     return tile
 
