@@ -20,6 +20,8 @@ from projects.memfusion.losses.ranks import zero_of
 from projects.memfusion.losses.trajectory_losses import TrajectoryLoss
 from projects.memfusion.structures import Agents, Forecast
 
+from .feature_cache import FeatureCache
+
 FIELD = 'pred_futures'
 
 
@@ -33,6 +35,7 @@ class AgentForecaster(BaseModel):
         loss: e.g. dict(type='TrajectoryLoss').
         train_features: whether the memory learns too (stage 2), or names of the parts of `features` that do, e.g. ['stream'];
             what does not is frozen and stays in eval mode (stage 1).
+        cache_features: whether the features of frozen memory are computed once a clip and kept, see FeatureCache.
         data_preprocessor: dict(type='ForecastDataPreprocessor', ...).
     """
 
@@ -42,6 +45,7 @@ class AgentForecaster(BaseModel):
         features: dict | None = None,
         loss: dict | None = None,
         train_features: bool | Sequence[str] = False,
+        cache_features: bool = False,
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
@@ -59,6 +63,15 @@ class AgentForecaster(BaseModel):
             self.frozen = [name for name in parts if name not in learning]
             for name in self.frozen:
                 self.features.get_submodule(name).requires_grad_(False)
+        self.kept = FeatureCache() if cache_features else None
+        if cache_features and (self.features is None or any(one.requires_grad for one in self.features.parameters())):
+            raise ValueError('AgentForecaster.cache_features keeps what frozen memory says: it needs features of which nothing '
+                             "learns (train_features=False, and no pooling='attn')")
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        if self.kept is not None:
+            self.kept.clear()
 
     def train(self, mode: bool = True) -> AgentForecaster:
         """As usual, except that frozen memory stays in eval mode."""
@@ -87,7 +100,8 @@ class AgentForecaster(BaseModel):
         """Futures of B clips' agents."""
         if self.features is None:
             return self.head(agents)
-        return self.head(agents, *self.features(inputs, agents))
+        found = self.features(inputs, agents) if self.kept is None else self.kept(self.features, inputs, agents)
+        return self.head(agents, *found)
 
     def loss(self, forecast: Forecast, agents: Agents) -> dict[str, Tensor]:
         """The losses of TrajectoryLoss over the agents of all ranks."""

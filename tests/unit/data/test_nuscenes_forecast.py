@@ -1,6 +1,7 @@
 """Agents to be predicted: against the devkit's helper and the infos' boxes, and what is refused."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -158,6 +159,21 @@ def test_augmentation_moves_masks_and_mirrors_agents_but_not_the_world(dataset, 
         return torch.einsum('baij,bakj->baki', agents.global_from_agent, points)
 
     torch.testing.assert_close(in_the_world(moved), in_the_world(plain))
+
+
+def test_another_map_frame_changes_nothing_but_where_the_agents_are(dataset):
+    index = len(dataset) - 1
+    tracks = dataset.tracks.rows(dataset.agent_rows[index])
+    pose = np.linalg.inv(dataset.get_data_info(int(dataset.clip_ends[index]))['global_from_lidar'])
+    moved, angle = np.eye(4), 2.5
+    moved[:2, :2], moved[:2, 3] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]], (700.0, -90.0)
+    elsewhere = replace(tracks, center=tracks.center @ moved[:3, :3].T + moved[:3, 3], yaw=tracks.yaw + angle,
+                        future=tracks.future @ moved[:2, :2].T + moved[:2, 3])
+    here, there = pack_agents(tracks, pose, np.eye(4)), pack_agents(elsewhere, pose @ np.linalg.inv(moved), np.eye(4))
+    for name, tensor in here.tensors().items():
+        if name != 'global_from_agent':
+            torch.testing.assert_close(there.tensors()[name], tensor, atol=1e-8, rtol=0)
+    torch.testing.assert_close(there.global_from_agent, torch.from_numpy(moved) @ here.global_from_agent, atol=1e-8, rtol=0)
 
 
 def test_raster_by_hand():

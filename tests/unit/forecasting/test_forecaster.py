@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from forecast_agents import permuted, straight_agents
@@ -12,6 +13,8 @@ from mmengine.structures import BaseDataElement
 
 from projects.memfusion import memory  # noqa: F401 - its networks are built by the registry
 from projects.memfusion.forecasting import bev_masks
+from projects.memfusion.runtime.checkpoint import load_weights
+from projects.memfusion.runtime.errors import UserError
 from projects.memfusion.structures import Agents
 
 RANGE = (-32.0, -24.0, -5.0, 32.0, 24.0, 3.0)
@@ -134,3 +137,47 @@ def test_what_is_missing_is_named() -> None:
         forecaster(train_features=['streams'])
     with pytest.raises(ValueError, match='states some of'):
         MODELS.build(dict(type='MemoryAgentFeatures', stream=stream, states=['hidden'], point_cloud_range=RANGE))
+
+
+def test_features_of_frozen_memory_are_computed_once_a_clip() -> None:
+    model, plain = forecaster(cache_features=True), forecaster()
+    calls: list[int] = []
+    model.features.register_forward_hook(lambda *_: calls.append(1))
+    scenes = [straight_agents([5.0, 9.0], scene='a', seed=1), straight_agents([2.0], scene='b', seed=2)]
+    batch = batch_of(Agents.cat(scenes))
+    first = model(**batch)
+    assert torch.equal(first.modes, plain(**batch).modes) and len(calls) == 1
+    assert torch.equal(model(**batch).modes, first.modes) and len(calls) == 1
+    # in another batch, with other padding
+    rasters, samples = batch['inputs']['rasters'][1:], batch['data_samples'][3:]
+    alone = model(dict(rasters=rasters, agents=scenes[1], clip_shape=(1, 3)), samples)
+    assert torch.allclose(alone.modes[0, 0], first.modes[1, 0], atol=1e-5) and len(calls) == 1
+    losses = model.train()(**batch, mode='loss')
+    sum(losses.values()).backward()
+    assert len(calls) == 1 and model.head.embed.weight.grad.any()
+    assert model(**batch_of(straight_agents([]))).modes.shape == (1, 0, 5, 12, 2)
+    model.load_state_dict(plain.state_dict())  # other weights, other features
+    model(**batch)
+    assert len(calls) == 3
+    batch['data_samples'][0].set_metainfo(dict(bev_aug=2 * np.eye(4)))
+    with pytest.raises(ValueError, match='sample 0: cache_features keeps .* but the clips are augmented'):
+        model(**batch)
+
+
+@pytest.mark.parametrize('wrong', [dict(train_features=True), dict(pooling='attn')])
+def test_what_learns_is_not_kept(wrong: dict) -> None:
+    with pytest.raises(ValueError, match='needs features of which nothing learns'):
+        forecaster(**wrong, cache_features=True)
+
+
+def test_a_checkpoint_of_another_memory_is_refused() -> None:
+    other = dict(type='BEVMemoryNetwork', in_channels=3, key_dim=4, value_dim=6, hidden_dim=5, feature_dim=8, memory_stride=8)
+    wider = forecaster().features.stream
+    wider.network = MODELS.build(other)
+    model = forecaster()
+    weights = {f'features.stream.{name}': value for name, value in wider.state_dict().items()}
+    with pytest.raises(UserError, match=r'old.pth.*shapes differ: features.stream.network.encoder.0.weight is \(8, 3, 8, 8\)'):
+        load_weights(model, dict(state_dict={**model.state_dict(), **weights}), 'old.pth', allow_missing_slots=True)
+    kinematics = MODELS.build(dict(type='AgentForecaster', head=dict(type='TrajectoryHead', hidden_dim=16)))
+    with pytest.raises(UserError, match=r'old.pth.*shapes differ: head.embed.weight'):
+        load_weights(model, dict(state_dict=kinematics.state_dict()), 'old.pth', allow_missing_slots=True)
