@@ -58,13 +58,17 @@ class ExportedDetector:
     def inputs_of(self, frame: Mapping[str, Any]) -> Arrays:
         """What the graphs take of a frame, by name; arguments as `__call__`."""
         inputs: Arrays = {}
-        voxels = self.description['voxels']
+        voxels, cameras = self.description['voxels'], self.description['cameras']
+        needed = ['points'] * (voxels is not None) + (['images', *cameras['rig']] if cameras is not None else [])
+        needed += ['global_from_lidar', 'time_s'] * bool(self.state)
+        missing = [name for name in needed if name not in frame]
+        if missing:
+            raise ValueError(f'the frame has no {", ".join(missing)}; the detector takes {", ".join(needed)}')
         if voxels is not None:
             points = np.asarray(frame['points'])
             if points.ndim == 2 and points.shape[1] != voxels['num_features']:
                 raise ValueError(f'points have {points.shape[1]} columns, the detector takes {voxels["num_features"]}')
             inputs |= voxelize(points, **{key: value for key, value in voxels.items() if key != 'num_features'})
-        cameras = self.description['cameras']
         if cameras is not None:
             shape = (len(cameras['names']), 3, cameras['height'], cameras['width'])
             images = np.asarray(frame['images'])
@@ -88,7 +92,7 @@ class ExportedDetector:
             boxes (n, 9) in the LiDAR frame, bottom centres; scores (n,), labels (n,); seen (n,) where the head tells it.
 
         Raises:
-            ValueError: for points or images that are not those of the detector.
+            ValueError: for a frame that lacks something, or points or images that are not those of the detector.
         """
         values = {**self.inputs_of(frame), **self.state}
         for graph, session in self._graphs:

@@ -23,7 +23,7 @@ class PortableSparseEncoder(SparseEncoder):
         super().__init__(*args, **kwargs)
         self._algorithms = [(m, m.algo) for m in self.modules() if isinstance(m, SparseConvolution)]
         if not self._algorithms:
-            raise RuntimeError('PortableSparseEncoder needs spconv 2 (pip install spconv-cu120==2.3.6): mmdet3d fell '
+            raise RuntimeError('PortableSparseEncoder needs spconv 2 (requirements/runtime.txt says which): mmdet3d fell '
                                "back to mmcv's sparse ops, which have no CPU path")
 
     def forward(self, voxel_features: Tensor, coors: Tensor, batch_size: int) -> Tensor:

@@ -102,6 +102,9 @@ def test_bad_input_is_said(copying, frames, tmp_path):
     detector = ExportedDetector(copying[0])
     with pytest.raises(ValueError, match='points have 4 columns, the detector takes 5'):
         detector({**frames[0], 'points': np.zeros((3, 4), np.float32)})
+    lacks = 'the frame has no points, time_s; the detector takes points, global_from_lidar, time_s'
+    with pytest.raises(ValueError, match=lacks):
+        detector(dict(global_from_lidar=np.eye(4)))
     with pytest.raises(ValueError, match=r'export\.json: there is no such file; tools/export\.py CONFIG'):
         ExportedDetector(tmp_path)
     with pytest.raises(UserError, match='--frames must be at least 1, got 0'):
@@ -142,7 +145,7 @@ def test_images_of_another_rig_are_said():
     detector.description, detector.state = dict(voxels=None, cameras=cameras), {}
     for images in (np.zeros((2, 3, 4, 5), np.uint8), np.zeros((2, 3, 4, 6), np.float32)):
         with pytest.raises(ValueError, match=r'the detector takes uint8 \(2, 3, 4, 6\): BGR, of the cameras FRONT, BACK'):
-            detector.inputs_of(dict(images=images))
+            detector.inputs_of(dict(images=images, img_aug=np.eye(4)))
 
 
 @pytest.mark.parametrize('frames, said', [
