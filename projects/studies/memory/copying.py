@@ -66,12 +66,12 @@ _CLAIMED_ROWS = tuple(CopyRow(name, title, 'claim', 3, CLAIMED) for name, title 
     (STACK, 'stack of 4'),
     ('copy_stack4_control', 'stack of 4, given `observed` and the copying start'),
     ('copy_convgru', 'ConvGRU'),
-    ('copy_plain_seen', 'plain, taught only what holds points')))
+    ('copy_plain_seen', 'plain, taught only what holds points'),
+    ('copy_gru', 'copying ConvGRU')))
 ROWS = (
     *_CLAIMED_ROWS,
     *(row.searched() for row in _CLAIMED_ROWS),
     CopyRow('copy', 'copy, 3 slots', 'control'),
-    CopyRow('copy_gru', 'copying ConvGRU', 'search'),
     CopyRow('copy_slots6', 'copy, 6 slots', 'control'),
     CopyRow('copy_stack8', 'stack of 8', 'control'),
     CopyRow('copy_ego0', 'copy, no ego compensation', 'control'),
