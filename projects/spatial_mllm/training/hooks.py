@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmdet3d.registry import HOOKS
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.optim import BaseOptimWrapper
+from torch import Tensor
 
 from projects.spatial_mllm.scoring.store import MODEL, AnswerStore
 
@@ -42,8 +45,7 @@ class SavePretrainedHook(Hook):
     def save(self, runner: Any, name: str) -> None:
         """One folder."""
         model, folder = _unwrapped(runner), Path(runner.work_dir) / name
-        state = {name: value.to(model.dtype) for name, value in merged_state(model.network).items()}
-        model.network.save_pretrained(folder, state_dict=state)
+        model.network.save_pretrained(folder, state_dict=_stored(merged_state(model.network), model.dtype))
         model.tokenizer.save_pretrained(folder)
         runner.logger.info(f'wrote {folder}')
 
@@ -76,6 +78,15 @@ class KeptAnswersHook(Hook):
                              'folder: what is kept in it is not asked again')
         if folder is not None:
             AnswerStore(folder).check(_what_answers(runner.cfg), MODEL)
+
+
+def _stored(state: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """In this dtype, beside the device, which has no room for them; tied weights stay one, or they would be written twice."""
+    copies: dict[tuple, Tensor] = {}
+    for value in state.values():
+        if (value.data_ptr(), value.shape) not in copies:
+            copies[value.data_ptr(), value.shape] = value.to('cpu', dtype)
+    return {name: copies[value.data_ptr(), value.shape] for name, value in state.items()}
 
 
 def _unwrapped(runner: Any) -> Any:

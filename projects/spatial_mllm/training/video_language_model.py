@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -115,8 +116,12 @@ class VideoLanguageModel(BaseModel):
         """The folder has the weights."""
 
     def all_in_dtype(self) -> None:
-        """What would learn takes the dtype of the rest, where nothing learns any more: half the memory to answer with."""
-        self.network.to(self.dtype)
+        """What would learn takes the dtype of the rest, where nothing learns any more: half the memory to answer with.
+
+        Buffers stay, as when a folder is loaded: rotary frequencies in bfloat16 are off by radians after a thousand tokens.
+        """
+        for parameter in self.network.parameters():
+            parameter.data = parameter.data.to(self.dtype)
 
     def forward(self, inputs: dict | None, data_samples: list, mode: str = 'tensor') -> Any:
         """A batch of `spatial_collate`.
@@ -127,11 +132,17 @@ class VideoLanguageModel(BaseModel):
             mode: 'loss' -> dict(loss), 'predict' -> rows with `prediction`, 'tensor' -> logits.
         """
         given = self._given(inputs)
-        with torch.autocast(next(self.network.parameters()).device.type, self.dtype, enabled=self.dtype != torch.float32):
+        with self._arithmetic():
             if mode == 'predict':
                 return self._answers(given, data_samples)
             outputs = self.network(**given)
         return dict(loss=outputs.loss) if mode == 'loss' else outputs.logits
+
+    def _arithmetic(self) -> AbstractContextManager:
+        """In the model's dtype. Nothing is cached: that would be all weights once more, until the end of a pass."""
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(next(self.network.parameters()).device.type, self.dtype, cache_enabled=False)
 
     def _given(self, inputs: dict | None) -> dict[str, Any]:
         device = next(self.network.parameters()).device

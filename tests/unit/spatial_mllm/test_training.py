@@ -1,16 +1,19 @@
 """Made rooms, a small model: examples, batches, training and testing by the Runner, checkpoints that come back."""
 
 import json
+import logging
 import re
 import shutil
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from safetensors import safe_open
 from tiny_qwen import FAMILIES, tiny_batch
 from transformers import AutoConfig, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
@@ -29,6 +32,7 @@ from projects.spatial_mllm.rooms.settings import make_settings
 from projects.spatial_mllm.scoring.store import AnswerStore
 from projects.spatial_mllm.tiny_checkpoint import main as make_checkpoint
 from projects.spatial_mllm.training.dataset import SpatialQADataset
+from projects.spatial_mllm.training.hooks import SavePretrainedHook
 from projects.spatial_mllm.training.lora import merged_state
 from projects.spatial_mllm.training.video_language_model import VideoLanguageModel, load_model
 
@@ -449,6 +453,21 @@ def test_small_steps_are_not_lost_in_half_precision(environment, checkpoint, tmp
     tester = build_runner(cfg, phase='test')
     tester.test()
     assert {parameter.dtype for parameter in tester.model.parameters()} == {torch.bfloat16}
+    assert {buffer.dtype for name, buffer in tester.model.named_buffers() if 'inv_freq' in name} == {torch.float32}
+
+
+def test_weights_that_are_one_are_written_once(tmp_path):
+    """Embeddings of words that are the head, too, as in small Qwens; what the library's class reads is the same."""
+    family = FAMILIES['qwen2.5']
+    config = family.config()
+    config.tie_word_embeddings = config.text_config.tie_word_embeddings = True
+    model = SimpleNamespace(network=family.ours(config), dtype=torch.bfloat16, tokenizer=train_tokenizer(['a'], 300))
+    runner = SimpleNamespace(model=model, work_dir=tmp_path, logger=logging.getLogger())
+    SavePretrainedHook().save(runner, 'out')
+    with safe_open(tmp_path / 'out/model.safetensors', 'pt') as file:
+        assert 'model.embed_tokens.weight' in file.keys() and 'lm_head.weight' not in file.keys()
+    theirs = family.library.from_pretrained(tmp_path / 'out', dtype='auto')
+    assert torch.equal(theirs.lm_head.weight, model.network.lm_head.weight.bfloat16())
 
 
 def test_adapters_are_merged_into_what_is_saved(checkpoint, room_data, monkeypatch):
