@@ -50,8 +50,8 @@ POOLINGS = ('masked', 'center', 'mean')
 """What is stored of a trained memory."""
 
 
-MEMORY = Budget(iterations=300, clips=4)
-"""Clips a step, of every memory."""
+MEMORY = Budget(iterations=300, clips=4, lr=5e-4)
+"""Clips a step, of every memory; at 2e-3 its sensory state is at its bounds within 20 steps."""
 HEAD = Budget(iterations=1500, clips=128)
 """Agents a step, of every row's head on the stored features."""
 

@@ -24,7 +24,7 @@ from projects.studies.memory.rows import Budget
 
 from .rows import Row
 from .train import StoredFeatures, run_head, store_features, train_head, train_memory
-from .world import ForecastWorld, flattened, load_config, load_world
+from .world import ForecastWorld, flattened, load_config, load_world, training_roots
 
 MANEUVERS = 'maps/prediction/maneuvers.json'
 DECIDED = 'decided'
@@ -59,9 +59,10 @@ class Study:
         self.helper = helper
 
     def world(self, phase: str, kind: str = 'plain') -> ForecastWorld:
-        """All clips of a split, of one of WORLDS."""
+        """All clips to learn from, of all worlds, or to test on, of one of WORLDS."""
         if (phase, kind) not in self._worlds:
-            self._worlds[phase, kind] = load_world(load_config(self.root, kind), phase)
+            roots = training_roots(self.root) if phase == 'train' else [self.root]
+            self._worlds[phase, kind] = ForecastWorld.join([load_world(load_config(root, kind), phase) for root in roots])
         return self._worlds[phase, kind]
 
     def features(self, kind: str, seed: int) -> dict[str, StoredFeatures]:

@@ -20,8 +20,8 @@ from projects.memfusion.structures import Agents, Forecast
 from projects.studies.memory.descent import Descent
 from projects.studies.memory.rows import Budget
 
-from .rows import POOLINGS, Row
-from .world import ForecastWorld, picked, turned
+from .rows import HEAD, POOLINGS, Row
+from .world import ForecastWorld, flattened, picked, turned
 
 
 @dataclass(frozen=True)
@@ -33,18 +33,29 @@ class StoredFeatures:
 
 
 def train_memory(cfg: Config, world: ForecastWorld, budget: Budget, seed: int) -> Any:
-    """Trains the config's model, memory and head together, on turned and mirrored clips -> the model, in eval mode."""
+    """Trains the config's model on turned and mirrored clips -> the model, in eval mode.
+
+    First the head alone, on kinematics beside empty features; then memory and head together. From the start together, the
+    head's first large losses drive the sensory state to its bounds within tens of steps, where rasters no longer move it.
+    """
     torch.manual_seed(seed)
     model = MODELS.build(cfg.model)
-    draw = torch.Generator().manual_seed(seed)
+    draw, agents = torch.Generator().manual_seed(seed), flattened(world.agents)
+    nothing, there = torch.zeros(1, 1, agents.num_frames, model.features.dim), torch.ones(1, 1, agents.num_frames)
+
+    def empty(some: Agents, rows: Tensor) -> Forecast:
+        return model.head(some, nothing.expand(-1, len(rows), -1, -1), there.expand(-1, len(rows), -1))
+
+    seconds = fit_head(model.head, empty, agents, HEAD, draw)
 
     def step() -> Tensor:
         rows = torch.randint(len(world.agents), (budget.clips,), generator=draw).tolist()
         quarters, mirrored = int(torch.randint(4, (), generator=draw)), bool(torch.randint(2, (), generator=draw))
         inputs = turned(world.batch(rows), quarters, mirrored)
-        return sum_of(model(inputs, [], mode='loss'))
+        with torch.autocast('cpu', torch.bfloat16):
+            return sum_of(model(inputs, [], mode='loss'))
 
-    seconds = descend(model.train(), step, budget)
+    seconds += descend(model.train(), step, budget)
     print_log(f'  memory of seed {seed}: {budget.iterations} steps in {seconds:.0f} s', 'current')
     return model.eval()
 
@@ -73,17 +84,31 @@ def train_head(row: Row, agents: Agents, stored: StoredFeatures | None, budget: 
     """A head on the stored features, the same draws for every row; and the seconds it took."""
     torch.manual_seed(seed)
     width = 0 if stored is None or row.pooling is None else stored.features[row.pooling].shape[-1]
-    head, loss = TrajectoryHead(width, row.modes), TrajectoryLoss()
-    draw, count = torch.Generator().manual_seed(seed), agents.valid.shape[1]
+    head, draw = TrajectoryHead(width, row.modes), torch.Generator().manual_seed(seed)
+    seconds = fit_head(head, lambda some, rows: run_head(head, row, some, stored, rows), agents, budget, draw)
+    return head.eval(), seconds
+
+
+def fit_head(head: TrajectoryHead, forecast: Callable[[Agents, Tensor], Forecast], agents: Agents, budget: Budget,
+             draw: torch.Generator) -> float:
+    """Trains a head; returns the seconds it took.
+
+    Args:
+        head: that learns.
+        forecast: of it, for some of the agents and their positions.
+        agents: of one scene.
+        budget: `clips` agents a step.
+        draw: which.
+    """
+    loss, count = TrajectoryLoss(), agents.valid.shape[1]
 
     def step() -> Tensor:
         rows = torch.randint(count, (min(budget.clips, count),), generator=draw)
         some = picked(agents, rows)
-        forecast = run_head(head, row, some, stored, rows)
-        return sum_of(loss(forecast.modes, forecast.logits, some.future_xy, some.future_valid))
+        made = forecast(some, rows)
+        return sum_of(loss(made.modes, made.logits, some.future_xy, some.future_valid))
 
-    seconds = descend(head.train(), step, budget)
-    return head.eval(), seconds
+    return descend(head.train(), step, budget)
 
 
 def run_head(head: TrajectoryHead, row: Row, agents: Agents, stored: StoredFeatures | None, rows: Tensor) -> Forecast:

@@ -40,6 +40,8 @@ def test_worlds_give_batches_and_other_scenes() -> None:
     assert world.of_other_scenes() == [2, 2, 0]
     with pytest.raises(UserError, match='another one is needed'):
         replace(world, scenes=['a', 'a', 'a']).of_other_scenes()
+    joined = ForecastWorld.join([world, world])
+    assert joined.of_other_scenes() == [2, 2, 3, 5, 5, 0] and len(joined.agents) == len(joined.rasters) == 6
     inputs = world.batch([2, 0], donors=[0, 2])
     assert inputs['rasters'][:, 0, 0, 0, 0].tolist() == [0, 2] and inputs['clip_shape'] == (2, 3)
     assert inputs['agents'].tokens == (scenes[2].tokens[0], scenes[0].tokens[0])
