@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from projects.memfusion.runtime.errors import UserError
 from projects.studies.memory.rows import Budget
 
+NEIGHBOURS = 'neighbours'
+
 
 @dataclass(frozen=True)
 class Row:
@@ -18,7 +20,7 @@ class Row:
         title: in the table.
         seeds: how many it is trained with.
         modes: M.
-        pooling: how memory is pooled; None is kinematics alone.
+        pooling: how memory is pooled; None is kinematics alone, NEIGHBOURS has no memory but the truth.
         world: of WORLDS: what the rasters show.
         devkit: the devkit's baseline that it is; nothing is trained then.
     """
@@ -36,6 +38,7 @@ ROWS = (
     Row('constant_velocity', 'constant velocity and heading (devkit)', devkit='ConstantVelocityHeading'),
     Row('physics_oracle', 'physics oracle (devkit)', devkit='PhysicsOracle'),
     Row('kinematics', 'GRU on kinematics', seeds=2),
+    Row('neighbours', '+ the true leader and person ahead', seeds=2, pooling=NEIGHBOURS),
     Row('masked', '+ memory, masked', seeds=2, pooling='masked'),
     Row('mean', '+ memory, mean over everything', seeds=2, pooling='mean'),
     Row('center', '+ memory, centre', pooling='center'),
@@ -52,7 +55,7 @@ POOLINGS = ('masked', 'center', 'mean')
 
 MEMORY = Budget(iterations=300, clips=4, lr=5e-4)
 """Clips a step, of every memory; at 2e-3 its sensory state is at its bounds within 20 steps."""
-HEAD = Budget(iterations=1500, clips=128)
+HEAD = Budget(iterations=3000, clips=128)
 """Agents a step, of every row's head on the stored features."""
 
 

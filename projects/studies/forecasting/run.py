@@ -22,7 +22,8 @@ from projects.memfusion.structures import Agents, Forecast
 from projects.studies.compare.run import rounded
 from projects.studies.memory.rows import Budget
 
-from .rows import Row
+from .neighbours import true_neighbours
+from .rows import NEIGHBOURS, Row
 from .train import StoredFeatures, run_head, store_features, train_head, train_memory
 from .world import ForecastWorld, flattened, load_config, load_world, training_roots
 
@@ -76,6 +77,18 @@ class Study:
             torch.save({name: vars(one) for name, one in stored.items()}, path)
         return {name: StoredFeatures(**parts) for name, parts in safe_load(path).items()}
 
+    def neighbours(self) -> dict[str, StoredFeatures]:
+        """Of the agents of 'train' and 'test': what is truly before them now, the same in every frame."""
+        stored = {}
+        for phase, roots in dict(train=training_roots(self.root), test=[self.root]).items():
+            world, parts = self.world(phase), []
+            for number, root in enumerate(roots):
+                helper = prediction_helper(str(root), load_config(root)[f'{phase}_dataloader'].dataset.version)
+                parts += [true_neighbours(helper, one.tokens[0]) for one in world.agents_of(number)]
+            values = torch.cat(parts)[:, None].expand(-1, world.agents[0].num_frames, -1)
+            stored[phase] = StoredFeatures({NEIGHBOURS: values}, {NEIGHBOURS: torch.ones(values.shape[:2])})
+        return stored
+
     def score(self, agents: Agents, forecast: Forecast) -> dict[str, float]:
         """Scores of all agents, of each manoeuvre and of those that the scene decides."""
         xy, probabilities = forecast.global_xy(agents)[0].numpy(), forecast.logits[0].double().softmax(dim=-1).numpy()
@@ -121,14 +134,16 @@ def run_row(study: Study, row: Row, seed: int) -> dict[str, Any]:
     if row.devkit is not None:
         made = predict_baseline(row.devkit, None, study.helper, tokens)
         return result | dict(agents=len(tokens), scores=study.score_predictions(tokens, made))
-    stored = None if row.pooling is None else study.features(row.world, seed)
+    stored = None
+    if row.pooling is not None:
+        stored = study.neighbours() if row.pooling == NEIGHBOURS else study.features(row.world, seed)
     training = flattened(study.world('train').agents)
     head, seconds = train_head(row, training, None if stored is None else stored['train'], study.head, seed)
     result |= dict(agents=len(tokens), steps=study.head.iterations, train_seconds=seconds)
     every = torch.arange(len(tokens))
     with torch.no_grad():
         for name, part in dict(scores='test', other='other').items():
-            if part == 'test' or stored is not None:
+            if part == 'test' or stored is not None and part in stored:
                 forecast = run_head(head, row, testing, None if stored is None else stored[part], every)
                 result[name] = study.score(testing, forecast)
     said = result['scores']

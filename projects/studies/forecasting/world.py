@@ -44,6 +44,10 @@ class ForecastWorld:
         return ForecastWorld(torch.cat([world.rasters for world in worlds]), [one for world in worlds for one in world.agents],
                              [f'{number}: {scene}' for number, world in enumerate(worlds) for scene in world.scenes])
 
+    def agents_of(self, number: int) -> list[Agents]:
+        """Those of one of the worlds that were joined."""
+        return [one for one, scene in zip(self.agents, self.scenes) if scene.startswith(f'{number}: ')]
+
     def batch(self, rows: Sequence[int], donors: Sequence[int] | None = None) -> dict[str, Any]:
         """Inputs of a forecaster, of the clips at `rows`; `donors` are the clips whose rasters they are given instead."""
         rasters = self.rasters[list(rows if donors is None else donors)].float()

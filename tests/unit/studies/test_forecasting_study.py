@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from forecast_agents import straight_agents
@@ -14,6 +17,7 @@ from projects.memfusion.forecasting import bev_masks
 from projects.memfusion.runtime.errors import UserError
 from projects.memfusion.structures import Agents
 from projects.studies.forecasting import shared
+from projects.studies.forecasting.neighbours import true_neighbours
 from projects.studies.forecasting.report import MARKERS, write_report
 from projects.studies.forecasting.rows import ROWS, planned
 from projects.studies.forecasting.world import ForecastWorld, flattened, picked, turned
@@ -42,6 +46,7 @@ def test_worlds_give_batches_and_other_scenes() -> None:
         replace(world, scenes=['a', 'a', 'a']).of_other_scenes()
     joined = ForecastWorld.join([world, world])
     assert joined.of_other_scenes() == [2, 2, 3, 5, 5, 0] and len(joined.agents) == len(joined.rasters) == 6
+    assert joined.agents_of(1) == scenes
     inputs = world.batch([2, 0], donors=[0, 2])
     assert inputs['rasters'][:, 0, 0, 0, 0].tolist() == [0, 2] and inputs['clip_shape'] == (2, 3)
     assert inputs['agents'].tokens == (scenes[2].tokens[0], scenes[0].tokens[0])
@@ -53,6 +58,21 @@ def test_worlds_give_batches_and_other_scenes() -> None:
     some = picked(every, torch.tensor([4, 0]))
     assert some.tokens == ((scenes[2].tokens[0][2], scenes[0].tokens[0][0]),)
     assert torch.equal(some.future_xy[0], every.future_xy[0, [4, 0]]) and replace(some).num_frames == 3
+
+
+def test_who_is_truly_before_an_agent() -> None:
+    """Heading to +x at (10, 5): a leader 8 m ahead at 4 m/s, a person 12 m ahead and 3 m to the left who walks to the right."""
+    ahead, turned = [1.0, 0.0, 0.0, 0.0], [2 ** -0.5, 0.0, 0.0, 2 ** -0.5]
+    boxes = [dict(token=name, instance_token=name, translation=[*place, 0.0], rotation=rotation, category_name=kind)
+             for name, place, rotation, kind in (
+                 ('me', (10.0, 5.0), ahead, 'vehicle.car'), ('leader', (18.0, 6.0), turned, 'vehicle.bus'),
+                 ('farther', (30.0, 5.0), ahead, 'vehicle.car'), ('beside', (12.0, 8.5), ahead, 'vehicle.car'),
+                 ('behind', (2.0, 5.0), ahead, 'vehicle.car'), ('walker', (22.0, 8.0), ahead, 'human.pedestrian.adult'))]
+    speeds = dict(leader=(4.0, 0.0, 0.0), walker=(0.0, -1.5, 0.0), farther=(math.nan,) * 3)
+    helper = SimpleNamespace(get_annotations_for_sample=lambda sample: boxes if sample == 's' else boxes[:1],
+                             data=SimpleNamespace(box_velocity=lambda token: np.array(speeds.get(token, (1.0, 0.0, 0.0)))))
+    found = true_neighbours(helper, ['me_s', 'me_alone'])  # type: ignore[arg-type]
+    torch.testing.assert_close(found, torch.tensor([[8 / 20, 4 / 5, 1, 12 / 20, -3 / 5, 1.5, 1], [2, 0, 0, 2, 0, 0, 0]]))
 
 
 def test_rows_are_planned_first_seeds_first() -> None:
