@@ -81,7 +81,8 @@ def main() -> None:
         run_overfit(args)
     if args.history is not None:
         make_data(args.history)
-        run_history(args.history, args.out / 'history', args.results, args.seeds[0], Budget(iterations=args.budget or 500))
+        run_history(args.history, args.out / 'history', args.results, args.seeds[0],
+                    Budget(iterations=args.budget or 400, clips=2))
     if not args.only_cost and not apart:
         budget = replace(BUDGET, iterations=args.budget or BUDGET.iterations, clips=args.frames)
         run_rows(make_worlds(args.data_root), args.out, args.results, args.seeds, rows, budget, args.image_steps)
