@@ -50,7 +50,8 @@ def verdicts(found: Found) -> list[str]:
     lines = []
     for name in (f'{DECIDED}/minADE_5', f'{DECIDED}/minFDE_1'):
         said = f'{name.partition("/")[2]} where the scene decides'
-        for row, floor, part, what in (('masked', 'kinematics', 'scores', 'masked memory against kinematics alone'),
+        for row, floor, part, what in (('neighbours', 'kinematics', 'scores', 'what is truly ahead against kinematics alone'),
+                                       ('masked', 'kinematics', 'scores', 'masked memory against kinematics alone'),
                                        ('masked', 'mean', 'scores', 'masked against mean pooling'),
                                        ('masked', 'kinematics', 'other', 'masked memory of another scene against kinematics')):
             values = gains(found, row, floor, name, part)
