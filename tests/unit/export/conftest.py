@@ -41,6 +41,9 @@ def made(repo: Path, nano_infos_root: Path, tmp_path_factory: pytest.TempPathFac
         for part in (*narrow, changes):
             cfg.merge_from_dict(dict(model=part))
         cfg.test_dataloader.dataset.data_root = f'{nano_infos_root}/'
+        evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
+        for evaluator in evaluators:  # whose files are looked for where the demo's data are there, too
+            evaluator.update(data_root=f'{nano_infos_root}/', ann_file=f'{nano_infos_root}/nuscenes_infos_val.pkl')
         cfg.dump(config)
         torch.manual_seed(0)
         detector = MODELS.build(cfg.model)
