@@ -1,4 +1,4 @@
 # The same, but only the new parts and adapters of rank 16 learn; needs peft.
 _base_ = './qwen25vl_pose-append_1e_vsibench.py'
 model = dict(tune='lora', frozen=(), lora=dict(r=16, lora_alpha=32))
-optim_wrapper = dict(optimizer=dict(_delete_=True, type='AdamW', lr=1e-4, weight_decay=0.0, betas=(0.9, 0.95)))
+optim_wrapper = dict(optimizer=dict(type='AdamW', lr=1e-4))

@@ -14,6 +14,5 @@ train_dataloader = dict(
 test_dataloader = dict(
     batch_size=8, num_workers=0, persistent_workers=False,
     dataset=dict(**dataset, source=dict(path=f'{data_root}/test/vsibench.jsonl', videos=data_root)))
-optim_wrapper = dict(
-    optimizer=dict(_delete_=True, type='AdamW', lr=1e-3, weight_decay=0.0, betas=(0.9, 0.95)), accumulative_counts=1)
+optim_wrapper = dict(optimizer=dict(type='AdamW', lr=1e-3), accumulative_counts=1)
 param_scheduler = None

@@ -1,5 +1,5 @@
 # Row of tools/compare_fusions.py --history: StreamPETR on the LiDAR features of the occlusion world; decoder and memory alone train.
-# A query attends the less to a cell the farther that is from its box: without it 600 steps find a hundredth of what they find so.
+# A query attends the less to a cell the farther that is from its box.
 _base_ = './residual.py'
 train_dataloader = dict(dataset=dict(seq_len=8))
 model = dict(

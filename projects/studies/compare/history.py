@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from pathlib import Path
 
@@ -59,9 +58,7 @@ def run_history(data_root: Path, out: Path, results: Path, seed: int, budget: Bu
         model = new_model(cfg, seed)
         check_architecture(model, lidar, str(folder), allow_missing_slots=True)
         model = model.to(get_device())
-        single = copy.deepcopy(cfg)
-        single.train_dataloader.dataset.seq_len = 1
-        seconds = train(model, single, training, FRAMES, seed) + train(model, cfg, training, budget, seed)
+        seconds = train(model, cfg, training, FRAMES, seed, length=1) + train(model, cfg, training, budget, seed)
         torch.save(dict(state_dict=weights_to_cpu(model.state_dict())), folder / f'{row.name}.pth')
         scores = {history: score(cfg, predict(model, testing, history), official=history == 'own')
                   for history in (HISTORIES if model.temporal is not None else HISTORIES[:1])}

@@ -29,7 +29,9 @@ def true_neighbours(helper: PredictHelper, tokens: Sequence[str]) -> Tensor:
         instance, sample = token.split('_')
         if sample not in boxes:
             boxes[sample] = helper.get_annotations_for_sample(sample)
-            velocities |= {box['token']: np.nan_to_num(helper.data.box_velocity(box['token'])[:2]) for box in boxes[sample]}
+            for box in boxes[sample]:
+                velocity = helper.data.box_velocity(box['token'])[:2]
+                velocities[box['token']] = np.where(np.isnan(velocity), 0.0, velocity)  # NaN: labelled in one frame alone
         me = next(box for box in boxes[sample] if box['instance_token'] == instance)
         others = [box for box in boxes[sample] if box['instance_token'] != instance]
         found[row] = _seen_from(me, others, velocities)

@@ -30,9 +30,12 @@ def read_rows(results: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def table(found: Found, columns: Mapping[str, str], part: str = 'scores') -> str:
-    """One line a row with means over its seeds, and half their range; '-' where a row does not have the score."""
+    """One line a row with means over its seeds, and half their range; '-' where a row does not have the score.
+
+    Another scene's rasters (`part='other'`) are given to rows with memory alone.
+    """
     lines = ['| forecast from | seeds | ' + ' | '.join(columns.values()) + ' |', '|---|---|' + '---|' * len(columns)]
-    for row in ROWS:
+    for row in ROWS if part == 'scores' else [row for row in ROWS if row.has_memory]:
         parts = [one[part] for one in found[row.name] if part in one]
         cells = [cell([one[name] for one in parts if name in one], digits=3) for name in columns]
         lines.append(f'| {row.title} | {len(parts) or "not run"} | ' + ' | '.join(cells) + ' |')

@@ -33,6 +33,11 @@ class Row:
     world: str = 'plain'
     devkit: str | None = None
 
+    @property
+    def has_memory(self) -> bool:
+        """Whether its features are those of a trained memory."""
+        return self.pooling not in (None, NEIGHBOURS)
+
 
 ROWS = (
     Row('constant_velocity', 'constant velocity and heading (devkit)', devkit='ConstantVelocityHeading'),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,7 @@ class Study:
             torch.save({name: vars(one) for name, one in stored.items()}, path)
         return {name: StoredFeatures(**parts) for name, parts in safe_load(path).items()}
 
+    @cached_property
     def neighbours(self) -> dict[str, StoredFeatures]:
         """Of the agents of 'train' and 'test': what is truly before them now, the same in every frame."""
         stored = {}
@@ -136,7 +138,7 @@ def run_row(study: Study, row: Row, seed: int) -> dict[str, Any]:
         return result | dict(agents=len(tokens), scores=study.score_predictions(tokens, made))
     stored = None
     if row.pooling is not None:
-        stored = study.neighbours() if row.pooling == NEIGHBOURS else study.features(row.world, seed)
+        stored = study.features(row.world, seed) if row.has_memory else study.neighbours
     training = flattened(study.world('train').agents)
     head, seconds = train_head(row, training, None if stored is None else stored['train'], study.head, seed)
     result |= dict(agents=len(tokens), steps=study.head.iterations, train_seconds=seconds)

@@ -35,9 +35,9 @@ def build_row(cfg: Config, weights: dict[str, torch.Tensor], seed: int) -> Any:
     return model.to(get_device())
 
 
-def train(model: Any, cfg: Config, cache: FeatureCache, budget: Budget, seed: int) -> float:
-    """Trains on cached clips; returns the seconds it took."""
-    length = cfg.train_dataloader.dataset.seq_len
+def train(model: Any, cfg: Config, cache: FeatureCache, budget: Budget, seed: int, length: int | None = None) -> float:
+    """Trains on cached clips of `length` frames, by default the config's; returns the seconds it took."""
+    length = cfg.train_dataloader.dataset.seq_len if length is None else length
     descent = Descent((p for p in model.parameters() if p.requires_grad), budget)
     draw, device = torch.Generator().manual_seed(seed), model.data_preprocessor.device
     model.train()

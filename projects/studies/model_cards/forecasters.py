@@ -9,11 +9,13 @@ from statistics import mean
 from ..forecasting.rows import ROWS, WORLDS
 from ..forecasting.run import DECIDED, result_path
 from ..forecasting.shared import FOLDER, SCORES, TAIL, TASKS
+from ..forecasting.world import MORE_SEEDS
 from ..fusion.results import cell
 from .card import NOT_RUN, Card, read_seeds
 
 SHOWN = {'minADE_1': 'minADE_1', 'minADE_5': 'minADE_5', 'minFDE_1': 'minFDE_1',
          f'{DECIDED}/minADE_5': 'minADE_5 where the scene decides'}
+LEARNED_FROM = f'learned from {1 + len(MORE_SEEDS)} worlds, tested on the first:'
 DATA = 'synthetic forecast world (preset `forecast`); 12 positions at 2 Hz'
 
 
@@ -25,11 +27,11 @@ def forecasting_cards(results: Path) -> Iterator[Card]:
                 for name, title in SHOWN.items()]
         steps = dict.fromkeys(str(part['steps']) for part in parts if 'steps' in part)
         seconds = [part['train_seconds'] for part in parts if 'train_seconds' in part]
-        learns = f'{" or ".join(steps)} steps of the head' + (' on stored features of a memory' if row.pooling else '')
+        learns = f'{" or ".join(steps)} steps of the head' + (' on stored features of a memory' if row.has_memory else '')
         yield Card(f'Forecast: {row.title}', {
             'config': f'none: the devkit\'s `{row.devkit}`' if row.devkit else f'`{WORLDS[row.world]}`',
             'kind': 'physics' if row.devkit else f'{row.modes} mode' + 's' * (row.modes > 1) + ' with probabilities',
-            'data': DATA, 'command': f'`python tools/study_forecasting.py --rows {row.name}`',
+            'data': f'{LEARNED_FROM} {DATA}', 'command': f'`python tools/study_forecasting.py --rows {row.name}`',
             'numbers': ', '.join(said) if parts else NOT_RUN,
             'seeds': ', '.join(str(part['seed']) for part in parts) or NOT_RUN,
             'training': 'none' if row.devkit else learns if parts else NOT_RUN,
