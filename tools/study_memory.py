@@ -36,7 +36,8 @@ def main() -> None:
                         'data/occlusion_long for copying')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/study_memory'), help='folder of weights and features')
     parser.add_argument('--results', type=Path, default=Path('docs/results/memory'), help='finished rows of copying')
-    parser.add_argument('--seeds', type=int, nargs='+', help='default: 0 1, or 0 1 2 for copying')
+    parser.add_argument('--seeds', type=int, nargs='+', help='default: 0 1, or 0 1 2 for copying, of each '
+                        'row as many as it is planned with; with --rows just these')
     parser.add_argument('--rows', nargs='+', help='names of rows; default: all')
     parser.add_argument('--doc', type=Path, default=Path('docs/memory.md'), help='document whose tables are rewritten')
     add_trust_option(parser)
@@ -53,7 +54,7 @@ def main() -> None:
         chosen = rows.choose_rows(args.rows, copying.ROWS)
         copying_root, first = args.data_root or Path('data/occlusion_long'), (args.seeds or [0])[0]
         for seed in args.seeds or (0, 1, 2):
-            copying.run_seed(copying_root, args.out, args.results, seed, chosen)
+            copying.run_seed(copying_root, args.out, args.results, seed, chosen, bool(args.rows and args.seeds))
         copying_report.write_report(args.results, args.doc)
         world = run.load_row(rows.choose_rows([copying_report.CLAIMED], copying.ROWS)[0], copying_root)
         report_study(args.out / 'report_copying.html', 'Memory study: copying', section_of(args.doc, copying_report.MARKERS),

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import torch
@@ -35,7 +37,10 @@ PRESET = 'occlusion_long'
 BASE, PLAIN, STACK = 'copy_base', 'copy_plain', 'copy_stack4'
 POINTS = 'points'
 """Prefix of the official score of boxes that hold a point."""
-_STORED = ('NuScenes metric/mAP', 'NuScenes metric/NDS', 'drop/mAP', 'downweight/mAP', f'{POINTS}/mAP', 'memory/mAP',
+_CLASS_AP = re.compile(r'downweight/.*/(\w+)_AP_dist_[\d.]+')
+CLASS_AP = 'downweight/AP_'
+"""Prefix of a class's downweighted official AP, the mean over the distances."""
+_STORED = ('NuScenes metric/mAP', 'NuScenes metric/NDS', 'drop/mAP', 'downweight/mAP', CLASS_AP, f'{POINTS}/mAP', 'memory/mAP',
            'memory/flicker', 'memory/recall_', 'memory/num_', 'memory/seen_', 'memory/score_threshold')
 _FIT_CELLS = 40_000
 CLAIMED, SEARCHED = 1000, 250
@@ -94,9 +99,11 @@ def result_path(results: Path, row: str, seed: int) -> Path:
     return results / f'{row}-{seed}.json'
 
 
-def run_seed(data_root: Path, out: Path, results: Path, seed: int, rows: Sequence[CopyRow] = ROWS) -> None:
-    """Everything of the `seed`-th seed, counted from 0; rows that have fewer seeds or are finished are skipped."""
-    missing = [row for row in rows if seed < row.seeds and not result_path(results, row.name, seed).is_file()]
+def run_seed(data_root: Path, out: Path, results: Path, seed: int, rows: Sequence[CopyRow] = ROWS,
+             more_seeds: bool = False) -> None:
+    """Everything of the `seed`-th seed, counted from 0; finished rows are skipped, and so, without `more_seeds`, are those that
+    are to be run with fewer."""
+    missing = [row for row in rows if (more_seeds or seed < row.seeds) and not result_path(results, row.name, seed).is_file()]
     if not missing:
         return
     init_default_scope('mmdet3d')
@@ -126,12 +133,21 @@ def run_row(row: CopyRow, cfg: Config, weights: dict[str, torch.Tensor], trainin
         found = predict(model, testing, history)
         scores[history] = score(cfg, found, official=history == 'own')
         if history == 'own':
-            scores[history].update(score_by_points(cfg, found, clouds))
+            scores[history].update(class_aps(scores[history]), **score_by_points(cfg, found, clouds))
     kept = {history: {name: round(value, 5) for name, value in values.items() if name.startswith(_STORED)}
             for history, values in scores.items()}
     result = dict(row=row.name, title=row.title, seed=seed, iterations=row.iterations,
                   seq_len=cfg.train_dataloader.dataset.seq_len, train_seconds=round(seconds, 1), scores=kept)
     return result, weights_to_cpu(model.state_dict())
+
+
+def class_aps(scores: Mapping[str, float]) -> dict[str, float]:
+    """The downweighted official AP of each class, named with CLASS_AP: the mean over the distances of the scores given."""
+    values: dict[str, list[float]] = {}
+    for name, value in scores.items():
+        if found := _CLASS_AP.fullmatch(name):
+            values.setdefault(CLASS_AP + found[1], []).append(value)
+    return {name: mean(aps) for name, aps in values.items()}
 
 
 def some_cells(cache: FeatureCache, seed: int) -> torch.Tensor:

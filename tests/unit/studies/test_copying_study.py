@@ -50,6 +50,20 @@ def test_finished_rows_and_those_of_fewer_seeds_are_skipped(tmp_path, monkeypatc
     copying.run_seed(tmp_path, tmp_path, tmp_path, 2, rows)  # the stack of eight has one seed
     with pytest.raises(AssertionError, match='nothing is to be done'):
         copying.run_seed(tmp_path, tmp_path, tmp_path, 1, rows)
+    with pytest.raises(AssertionError, match='nothing is to be done'):  # asked for by name
+        copying.run_seed(tmp_path, tmp_path, tmp_path, 2, rows, more_seeds=True)
+
+
+def test_the_ap_of_a_class_is_the_mean_over_distances_of_the_downweighted_score():
+    scores = {f'{prefix}/pred_instances_3d_NuScenes/{name}_AP_dist_{distance}': value
+              for prefix, shift in (('NuScenes metric', 0.5), ('downweight', 0.0), ('drop', 0.4))
+              for name, values in dict(car=(0.1, 0.2, 0.3, 0.4), traffic_cone=(0.0, 0.0, 0.0, 0.2)).items()
+              for distance, value in zip((0.5, 1.0, 2.0, 4.0), (one + shift for one in values))}
+    scores['downweight/pred_instances_3d_NuScenes/car_trans_err'] = 9.0
+    found = copying.class_aps(scores)
+    assert list(found) == ['downweight/AP_car', 'downweight/AP_traffic_cone']
+    assert list(found.values()) == pytest.approx([0.25, 0.05])
+    assert all(name.startswith(copying._STORED) for name in found)
 
 
 def test_the_report_says_means_gains_and_what_was_wanted(tmp_path):
@@ -71,7 +85,15 @@ def test_the_report_says_means_gains_and_what_was_wanted(tmp_path):
     assert f'| {title} | own | +10.0 ± 0.0 |' in text and f'| {title} | other | - | -21.0 ± 1.0 | - |' in text
     assert f'- {title} over stack of 4, hidden to 2 s: +5.0 (one seed)' in text
     assert 'of 40 boxes hidden for up to 2 s and 40 for 2 to 6 s' in text and 'Not run yet: stack of 4, given' in text
-    assert '+10.0 over the best plain detector' in text
+    assert '+10.0 over the best plain detector' in text and 'AP by class' not in text
+    aps = {'downweight/AP_car': 0.2, 'downweight/AP_bus': 0.4}
+    store(tmp_path / 'rows', copying.PLAIN, 2, scores_of(0.0, **aps))
+    store(tmp_path / 'rows', 'copy_world', 2, scores_of(0.1, **{name: ap + 0.1 for name, ap in aps.items()}))
+    store(tmp_path / 'rows', 'copy_slots6', 2, scores_of(0.1, **aps))  # of another seed than the planned one; not claimed
+    copying_report.write_report(tmp_path / 'rows', doc)
+    text = doc.read_text()
+    assert '(seed 2):' in text and '| row | bus | car |' in text and '| copy, 6 slots | 2 | 250 |' in text
+    assert '| plain, no memory | 40.0 | 20.0 |' in text and f'| {title} | 50.0 | 30.0 |' in text
 
 
 def cache_of(points):
