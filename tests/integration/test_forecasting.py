@@ -21,7 +21,8 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
 from projects.memfusion import register  # noqa: F401 - fills the registries
-from projects.memfusion.forecasting import bev_masks, image_masks
+from projects.memfusion.forecasting import AgentPooling, bev_masks, image_masks
+from projects.memfusion.forecasting.surroundings import Surroundings
 from projects.memfusion.metrics.forecast_baselines import read_submission
 from projects.memfusion.runtime.run_checks import check_run
 from projects.memfusion.runtime.runner import MemFusionRunner
@@ -222,6 +223,15 @@ def test_a_detectors_own_memory_is_looked_at_under_each_agent(forecast_root, tmp
     expected = (state.sensory[0, 0] * share).sum(dim=(-2, -1)) / share.sum()
     assert torch.allclose(features[0, agent, -1], expected, atol=1e-5) and flags[0, agent, -1] == 1
     assert not torch.allclose(features[0, agent, -1], features[0, agent, -2], atol=1e-5)
+
+    pooling, width = source.pooling, features.shape[-1]
+    source.pooling = AgentPooling('around', width, Surroundings((6.0,), (0.0,)))
+    both, _ = source(inputs, agents)
+    x, y, *_, yaw = agents.boxes[0, agent, -1]
+    ahead = torch.stack([x + 6 * yaw.cos(), y + 6 * yaw.sin()]).float() / 51.2
+    there = torch.nn.functional.grid_sample(state.sensory[0, :1], ahead.view(1, 1, 1, 2), align_corners=False)
+    assert torch.equal(both[..., :width], features) and torch.allclose(both[0, agent, -1, width:], there.flatten(), atol=1e-5)
+    source.pooling = pooling
 
     calls = []
 

@@ -14,6 +14,8 @@ from torch import Tensor
 from projects.geometry import BEVGrid, full_precision, rasterize_box_batch
 from projects.memfusion.structures import Agents, Calibration
 
+from .surroundings import Surroundings
+
 
 @dataclass(frozen=True)
 class AgentMasks:
@@ -23,20 +25,24 @@ class AgentMasks:
         masks: (B, T, A, H, W) float, 0 or 1.
         centers_px: (B, T, A, 2) x and y; column 0 begins at 0.
         there: (B, T, A) bool, whether the agent was in that frame at all.
+        around_px: (B, T, A, P, 2) as centers_px, the points around each agent; None where none were asked for.
     """
 
     masks: Tensor
     centers_px: Tensor
     there: Tensor
+    around_px: Tensor | None = None
 
 
 @full_precision
-def bev_masks(agents: Agents, point_cloud_range: Sequence[float], shape: tuple[int, int]) -> AgentMasks:
+def bev_masks(agents: Agents, point_cloud_range: Sequence[float], shape: tuple[int, int],
+              around: Surroundings | None = None) -> AgentMasks:
     """Ground rectangles of the agents' boxes on BEV frames.
 
     Args:
         point_cloud_range: what the frames cover, metres, in the agents' BEV frame.
         shape: (H, W), row 0 at the lowest y, column 0 at the lowest x.
+        around: points around each agent that are wanted too.
     """
     batch, count, length = agents.history_valid.shape
     there = (agents.history_valid & agents.valid[..., None]).transpose(1, 2)  # (B, T, A)
@@ -44,7 +50,8 @@ def bev_masks(agents: Agents, point_cloud_range: Sequence[float], shape: tuple[i
     grid = BEVGrid.of_shape(point_cloud_range, shape)
     masks = rasterize_box_batch(boxes.reshape(-1, 1, 7), there.reshape(-1, 1), grid).view(batch, length, count, *shape)
     low, cell = boxes.new_tensor(grid.point_cloud_range[:2]), boxes.new_tensor(grid.cell_m)
-    return AgentMasks(masks.float(), ((boxes[..., :2] - low) / cell).float(), there)
+    places_px = None if around is None else ((around.places_m(boxes) - low) / cell).float()
+    return AgentMasks(masks.float(), ((boxes[..., :2] - low) / cell).float(), there, places_px)
 
 
 @full_precision

@@ -20,6 +20,7 @@ from projects.memfusion.structures.detected_agents import match_detections
 
 from .agent_masks import bev_masks
 from .pooling import AgentPooling
+from .surroundings import Surroundings
 
 AGENTS_FROM = ('truth', 'detections')
 
@@ -36,6 +37,7 @@ class DetectorAgentFeatures(BaseModule):
             A checkpoint of another memory is an error (TemporalSlot). Without `stream` its memory is a TemporalMemory.
         stream: e.g. dict(type='AgentStream', network=dict(type='BEVMemoryNetwork', in_channels=C)); None is the detector's own.
         pooling: one of POOLINGS.
+        around: settings of Surroundings, for pooling='around': which points around each agent are looked at.
         agents_from: 'truth': masks are drawn from true boxes; 'detections': from those that the detector finds in each frame
             within `match_m` of the agent's true place; where it finds none, the agent was not seen.
         match_m: metres.
@@ -51,6 +53,7 @@ class DetectorAgentFeatures(BaseModule):
         pooling: str = 'masked',
         agents_from: str = 'truth',
         match_m: float = 2.0,
+        around: Mapping[str, Sequence[float]] | None = None,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -65,8 +68,9 @@ class DetectorAgentFeatures(BaseModule):
         if stream is None and not hasattr(memory, 'network'):
             raise ValueError('DetectorAgentFeatures: the detector has no TemporalMemory to look at: give stream=dict(...)')
         self.agents_from, self.match_m = agents_from, match_m
-        self.dim = (memory.network if self.stream is None else self.stream).hidden_dim
-        self.pooling = AgentPooling(pooling, self.dim)
+        channels = (memory.network if self.stream is None else self.stream).hidden_dim
+        self.pooling = AgentPooling(pooling, channels, Surroundings.of(pooling, around))
+        self.dim = self.pooling.dim
 
     def forward(self, inputs: Mapping[str, Any], agents: Agents) -> tuple[Tensor, Tensor]:
         """Features of each agent in each frame, and 1 where its mask was not empty.
@@ -86,20 +90,26 @@ class DetectorAgentFeatures(BaseModule):
                 if self.agents_from == 'detections':
                     found = self.detector.head(clip.at(t).float(), out.readout.float(), None).found
                     shown = as_found(shown, t, found, self.match_m)
-        where = bev_masks(shown, self.detector.grid.point_cloud_range, (clip.bev.shape[-2], clip.bev.shape[-1]))
+        shape = clip.bev.shape[-2], clip.bev.shape[-1]
+        where = bev_masks(shown, self.detector.grid.point_cloud_range, shape, self.pooling.around)
         if self.stream is not None:
             memory = self.stream(clip.bev, where.masks, where.there)
-            centers = self.stream.place(where.centers_px, (clip.bev.shape[-2], clip.bev.shape[-1]))
-            return self.pooling(memory.sensory, self.stream.cover(where.masks), centers, where.there)
+            centers = self.stream.place(where.centers_px, shape)
+            around = None if where.around_px is None else self.stream.place(where.around_px, shape)
+            return self.pooling(memory.sensory, self.stream.cover(where.masks), centers, where.there, around)
         maps, padded = torch.stack(sensory, dim=1), self.detector.temporal.network.pad(where.masks)
         shares = pool_adaptive(padded.flatten(0, 1), maps.shape[-2:]).unflatten(0, padded.shape[:2])
         maps = maps_of_agents(maps, torch.stack(masks, dim=1), shares)
+        around = None if where.around_px is None else self._place(where.around_px, shape)
+        return self.pooling(maps, shares, self._place(where.centers_px, shape), where.there, around)
+
+    def _place(self, pixels: Tensor, shape: tuple[int, int]) -> Tensor:
+        """Cells (..., 2) x, y of a BEV of `shape` (H, W) -> -1..1 over the detector's own memory."""
         left, top, _, right, bottom, _ = self.detector.temporal.map_range
         x_min, y_min, _, x_max, y_max, _ = self.detector.grid.point_cloud_range
-        places = where.centers_px / where.centers_px.new_tensor([where.masks.shape[-1], where.masks.shape[-2]])
+        places = pixels / pixels.new_tensor([shape[1], shape[0]])
         metres = places * places.new_tensor([x_max - x_min, y_max - y_min]) + places.new_tensor([x_min, y_min])
-        centers = (metres - metres.new_tensor([left, top])) / metres.new_tensor([right - left, bottom - top]) * 2 - 1
-        return self.pooling(maps, shares, centers, where.there)
+        return (metres - metres.new_tensor([left, top])) / metres.new_tensor([right - left, bottom - top]) * 2 - 1
 
 
 def maps_of_agents(maps: Tensor, masks: Tensor, shares: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from projects.memfusion.structures import Agents
 
 from .agent_masks import AgentMasks, bev_masks, image_masks
 from .pooling import AgentPooling
+from .surroundings import Surroundings
 
 SOURCES = ('rasters', 'camera')
 STATES = ('sensory', 'readout')
@@ -33,6 +34,7 @@ class MemoryAgentFeatures(BaseModule):
         point_cloud_range: of the rasters, metres; not used with a camera.
         camera: position of the camera among those of the rig.
         pooling: one of POOLINGS.
+        around: settings of Surroundings, for pooling='around': which points around each agent are looked at.
         states: any of 'sensory' and 'readout': what is pooled, side by side.
     """
 
@@ -44,6 +46,7 @@ class MemoryAgentFeatures(BaseModule):
         camera: int = 0,
         pooling: str = 'masked',
         states: Sequence[str] = ('sensory',),
+        around: Mapping[str, Sequence[float]] | None = None,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -52,12 +55,15 @@ class MemoryAgentFeatures(BaseModule):
                              f'{source!r} and {tuple(states)}')
         if source == 'rasters' and point_cloud_range is None:
             raise ValueError("MemoryAgentFeatures: source='rasters' needs their point_cloud_range")
+        if source == 'camera' and pooling == 'around':
+            raise ValueError("MemoryAgentFeatures: pooling='around' looks at places on the ground, which source='camera' does "
+                             "not show from above: take pooling='masked', or source='rasters'")
         self.stream: Any = MODELS.build(stream)
         self.source, self.camera, self.states = source, camera, tuple(states)
         self.point_cloud_range = point_cloud_range
         widths = dict(sensory=self.stream.hidden_dim, readout=self.stream.value_dim)
-        self.dim = sum(widths[name] for name in self.states)
-        self.pooling = AgentPooling(pooling, self.dim)
+        self.pooling = AgentPooling(pooling, sum(widths[name] for name in self.states), Surroundings.of(pooling, around))
+        self.dim = self.pooling.dim
 
     def forward(self, inputs: Mapping[str, Any], agents: Agents) -> tuple[Tensor, Tensor]:
         """Features of each agent in each frame, oldest first, and 1 where its mask was not empty.
@@ -72,23 +78,27 @@ class MemoryAgentFeatures(BaseModule):
         maps, places = self.remember(inputs, agents)
         return self.pooling(maps, *places)
 
-    def remember(self, inputs: Mapping[str, Any], agents: Agents) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-        """Maps (B, T, A, F, h, w) of each agent's memory, and where to pool them: shares, centers and there of AgentPooling."""
+    def remember(self, inputs: Mapping[str, Any],
+                 agents: Agents) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor | None]]:
+        """Maps (B, T, A, C, h, w) of each agent's memory, and where to pool them: what AgentPooling takes after them."""
         length = inputs['clip_shape'][1]
         if agents.num_frames != length:
             raise ValueError(f'the clips hold {length} frames, but the agents have histories of {agents.num_frames}')
         frames, where = self._frames(inputs, agents)
         memory = self.stream(frames, where.masks, where.there)
         maps = torch.cat([getattr(memory, name) for name in self.states], dim=3)
-        centers = self.stream.place(where.centers_px, (frames.shape[-2], frames.shape[-1]))
-        return maps, (self.stream.cover(where.masks), centers, where.there)
+        shape = frames.shape[-2], frames.shape[-1]
+        centers = self.stream.place(where.centers_px, shape)
+        around = None if where.around_px is None else self.stream.place(where.around_px, shape)
+        return maps, (self.stream.cover(where.masks), centers, where.there, around)
 
     def _frames(self, inputs: Mapping[str, Any], agents: Agents) -> tuple[Tensor, AgentMasks]:
         """(B, T, 3, H, W) and where the agents are in them."""
         if self.source == 'rasters':
             rasters = _needed(inputs, 'rasters', 'put RasterizePoints into the pipeline of the data set')
             assert self.point_cloud_range is not None
-            return rasters, bev_masks(agents, self.point_cloud_range, (rasters.shape[-2], rasters.shape[-1]))
+            shape = rasters.shape[-2], rasters.shape[-1]
+            return rasters, bev_masks(agents, self.point_cloud_range, shape, self.pooling.around)
         images = _needed(inputs, 'imgs', 'load the cameras in the pipeline of the data set')
         batch, length = inputs['clip_shape']
         rows = [row for row, valid in enumerate(inputs['frame_valid']) if valid]

@@ -8,30 +8,37 @@ from torch import Tensor, nn
 
 from projects.geometry import sample_bilinear
 
-POOLINGS = ('masked', 'center', 'attn', 'mean')
+from .surroundings import Surroundings
+
+POOLINGS = ('masked', 'around', 'center', 'attn', 'mean')
 
 
 class AgentPooling(BaseModule):
     """Pools maps per agent and frame.
 
     'masked' weighs cells by the share of them that the agent's mask covers; where the mask is empty it samples at the agent's
-    centre, with flag 0. 'center' always samples there, flag 1 inside the map. 'attn' weighs the mask's cells by a learned score
-    and its surroundings a little; an empty mask as 'masked'. 'mean' is the naive baseline: the mean over all cells of all
-    agents, the same vector for each.
+    centre, with flag 0. 'around' is the same, and beside it the map at points around the agent, in its own frame: zeros where
+    they lie outside of the map. 'center' always samples at the centre, flag 1 inside the map. 'attn' weighs the mask's cells by
+    a learned score and its surroundings a little; an empty mask as 'masked'. 'mean' is the naive baseline: the mean over all
+    cells of all agents, the same vector for each.
 
     Args:
         kind: one of POOLINGS.
         channels: C.
+        around: the P points of 'around'; None is the usual ones.
     """
 
-    def __init__(self, kind: str, channels: int) -> None:
+    def __init__(self, kind: str, channels: int, around: Surroundings | None = None) -> None:
         super().__init__()
         if kind not in POOLINGS:
             raise ValueError(f'pooling must be one of {POOLINGS}, got {kind!r}')
         self.kind = kind
+        self.around = (around or Surroundings()) if kind == 'around' else None
+        self.dim = channels * (1 + (0 if self.around is None else self.around.num_points))
         self.score = nn.Linear(channels, 1) if kind == 'attn' else None
 
-    def forward(self, maps: Tensor, shares: Tensor, centers: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, maps: Tensor, shares: Tensor, centers: Tensor, there: Tensor,
+                around: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Features of every agent in every frame, zeros where it was not there.
 
         Args:
@@ -39,9 +46,13 @@ class AgentPooling(BaseModule):
             shares: (B, T, A, h, w) in 0..1.
             centers: (B, T, A, 2) in -1..1 over the map.
             there: (B, T, A) bool.
+            around: (B, T, A, P, 2) as centers, for 'around'.
 
         Returns:
-            (B, A, T, C) and flags (B, A, T).
+            (B, A, T, C) and flags (B, A, T); (B, A, T, C (1 + P)) of 'around', the agent's own first.
+
+        Raises:
+            ValueError: 'around' without its points.
         """
         flags = (shares.sum(dim=(-2, -1)) > 0).to(maps.dtype)
         if self.kind == 'mean':
@@ -54,6 +65,10 @@ class AgentPooling(BaseModule):
                 weights = self._weights(maps, shares)
                 inside = torch.einsum('btahw,btachw->btac', weights, maps)
                 pooled = torch.where(flags[..., None] > 0, inside, sampled)
+            if self.around is not None:
+                if around is None:
+                    raise ValueError("AgentPooling('around') needs the points around each agent: give bev_masks its `around`")
+                pooled = torch.cat([pooled, sample_points(maps, around).flatten(-2).to(pooled)], dim=-1)
         pooled, flags = pooled * there[..., None], flags * there
         return pooled.transpose(1, 2), flags.transpose(1, 2)
 
@@ -72,7 +87,12 @@ class AgentPooling(BaseModule):
 
 def sample_at(maps: Tensor, centers: Tensor) -> Tensor:
     """Maps (B, T, A, C, h, w) at centers (B, T, A, 2) in -1..1, bilinearly -> (B, T, A, C); 0 outside."""
-    flat = maps.flatten(0, 2)
+    return sample_points(maps, centers.to(maps.dtype)[..., None, :])[..., 0, :]
+
+
+def sample_points(maps: Tensor, points: Tensor) -> Tensor:
+    """Maps (B, T, A, C, h, w) at points (B, T, A, P, 2) in -1..1, bilinearly, as precisely as points -> (B, T, A, P, C)."""
+    flat = maps.flatten(0, 2).to(points.dtype)
     if not len(flat):
-        return maps.flatten(-2).sum(dim=-1)
-    return sample_bilinear(flat, centers.to(maps.dtype).reshape(-1, 1, 1, 2))[..., 0, 0].view(maps.shape[:4])
+        return flat.new_zeros(*points.shape[:4], maps.shape[3])
+    return sample_bilinear(flat, points.flatten(0, 2)[:, :, None])[..., 0].mT.unflatten(0, maps.shape[:3])

@@ -54,7 +54,7 @@ def test_masks_are_boxes_on_the_ground() -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize('pooling', ['masked', 'center', 'attn', 'mean'])
+@pytest.mark.parametrize('pooling', ['masked', 'around', 'center', 'attn', 'mean'])
 def test_features_follow_their_agents(pooling: str) -> None:
     """Shuffled features must reach the shuffled agents; one vector for all, which the mean is, cannot tell them apart."""
     model, agents = forecaster(pooling), straight_agents([3.0, 3.0, 3.0], seed=4)
@@ -67,8 +67,10 @@ def test_features_follow_their_agents(pooling: str) -> None:
 
 
 @torch.no_grad()
-def test_samples_do_not_mix_and_padding_changes_nothing() -> None:
-    model, scenes = forecaster(), [straight_agents([5.0, 9.0], scene='a', seed=1), straight_agents([2.0], scene='b', seed=2)]
+@pytest.mark.parametrize('pooling', ['masked', 'around'])
+def test_samples_do_not_mix_and_padding_changes_nothing(pooling: str) -> None:
+    model = forecaster(pooling)
+    scenes = [straight_agents([5.0, 9.0], scene='a', seed=1), straight_agents([2.0], scene='b', seed=2)]
     together = batch_of(Agents.cat(scenes))
     forecast = model(**together)
     for row, scene in enumerate(scenes):
