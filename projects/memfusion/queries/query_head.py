@@ -72,10 +72,10 @@ class QueryHead(BaseModule, SceneHead):
         found = self.decode_queries(features, readout, noisy)
         logits, codes = found.logits.float(), found.codes.float()
         if noisy is None:
-            return QueryOutputs(logits, codes, found.there, carried=found.carried)
+            return QueryOutputs(logits, codes, found.there, carried=found.carried, proposed=found.proposed)
         first = noisy.num
         return QueryOutputs(logits[:, :, first:], codes[:, :, first:], found.there, noisy, logits[:, :, :first],
-                            codes[:, :, :first], found.carried)
+                            codes[:, :, :first], found.carried, found.proposed)
 
     @staticmethod
     def bev_of(features: SceneFeatures, readout: Readout) -> tuple[Tensor, Tensor | None]:

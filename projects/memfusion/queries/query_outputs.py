@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from .denoising import NoisyQueries
+from .heatmap_proposals import Proposed
 
 
 @dataclass(frozen=True)
@@ -19,12 +20,14 @@ class Decoded:
         codes: (L, B, P + Q, 10) in the head's code, centres in metres.
         there: (B, Q) bool, queries that count; None is all.
         carried: what a memory made for the design wants of the frame, about the Q alone.
+        proposed: those of the Q that were found in the BEV; None for a design without.
     """
 
     logits: Tensor
     codes: Tensor
     there: Tensor | None = None
     carried: Any = None
+    proposed: Proposed | None = None
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class QueryOutputs:
         there: (B, Q) bool, queries that count; None is all.
         noisy: the queries of denoising; None where there are none, and so the next two.
         noisy_logits, noisy_codes: (L, B, P, K), (L, B, P, 10).
-        carried: as in Decoded.
+        carried, proposed: as in Decoded.
     """
 
     logits: Tensor
@@ -46,3 +49,4 @@ class QueryOutputs:
     noisy_logits: Tensor | None = None
     noisy_codes: Tensor | None = None
     carried: Any = None
+    proposed: Proposed | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from mmdet3d.registry import MODELS
@@ -23,9 +24,10 @@ from .cone_tokens import ConeSettings, ConeTokens
 from .cross_poses import QueryPoses, key_views
 from .decoder import DecoderSettings, Tokens
 from .denoising import NoisyQueries
+from .heatmap_proposals import HeatmapProposals, ProposalSettings, Proposed
 from .image_tokens import level_at
 from .query_head import QueryHead, beyond
-from .query_outputs import Decoded
+from .query_outputs import Decoded, QueryOutputs
 from .references import PointReferences, refined
 from .remembered import NUM_CONDITIONS, RememberedQueries, conditions
 
@@ -35,15 +37,17 @@ _YXZ = (1, 0, 2)
 
 @dataclass(frozen=True)
 class QueryCounts:
-    """How many queries are learned, and how many of the memory's newest go through the decoder again."""
+    """How many queries are learned, how many of the memory's newest go through the decoder again, and how many are proposed
+    from the BEV, which the published head does not do."""
 
     num_learned: int = 644
     num_propagated: int = 256
+    num_proposed: int = 0
 
     def __post_init__(self) -> None:
-        if self.num_learned < 1 or self.num_propagated < 0:
-            raise ValueError('num_learned must be at least 1 and num_propagated not negative, got '
-                             f'{self.num_learned} and {self.num_propagated}')
+        if self.num_learned < 1 or min(self.num_propagated, self.num_proposed) < 0:
+            raise ValueError('num_learned must be at least 1, num_propagated and num_proposed not negative, got '
+                             f'{self.num_learned}, {self.num_propagated} and {self.num_proposed}')
 
 
 @MODELS.register_module()
@@ -60,6 +64,7 @@ class StreamPETR(QueryHead):
         transformer: see DecoderSettings.
         image_tokens: see ConeSettings; position_range is made from point_cloud_range. None reads no images.
         bev_tokens: see BEVTokenSettings. None reads no BEV.
+        proposals: see ProposalSettings; of queries.num_proposed queries, which stand between the learned and the remembered.
         published_quirks: True for official weights, or names:
             'empty_slots': slots of the memory that nothing is stored in are attended to, as zeros seen through a zero pose;
                 else nobody reads them, and as queries they find nothing.
@@ -74,7 +79,8 @@ class StreamPETR(QueryHead):
     """
 
     typed_parts = {**QueryHead.typed_parts, 'queries': QueryCounts, 'transformer': DecoderSettings,
-                   'image_tokens': ConeSettings, 'bev_tokens': BEVTokenSettings}
+                   'image_tokens': ConeSettings, 'bev_tokens': BEVTokenSettings,
+                   'proposals': ProposalSettings}
 
     def __init__(
         self,
@@ -84,6 +90,7 @@ class StreamPETR(QueryHead):
         transformer: dict | None = None,
         image_tokens: dict | None = None,
         bev_tokens: dict | None = None,
+        proposals: dict | None = None,
         loss_cfg: dict | None = None,
         decode_cfg: dict | None = None,
         denoising: dict | None = None,
@@ -108,6 +115,8 @@ class StreamPETR(QueryHead):
             self.bev_channels = of_bev.in_channels
         if image_tokens is None and bev_tokens is None:
             raise ValueError('pts_bbox_head: the queries have nothing to attend to: set image_tokens, bev_tokens or both')
+        self.num_proposed = counts.num_proposed
+        self.proposals = self._proposals(proposals)
         self.references = PointReferences(self.num_query)
         self.register_buffer('start_points', torch.rand(self.num_propagated, 3))
         self.position = nn.Sequential(nn.Linear(dim // 2 * 3, dim), nn.ReLU(), nn.Linear(dim, dim))
@@ -118,13 +127,29 @@ class StreamPETR(QueryHead):
 
     start_points: Tensor
 
+    def _proposals(self, given: dict | None) -> HeatmapProposals | None:
+        settings: ProposalSettings = self.read('proposals', given)
+        if not self.num_proposed:
+            if given is not None:
+                raise ValueError('pts_bbox_head.proposals is set, but queries.num_proposed is 0: set both or neither')
+            return None
+        if self.bev_channels is None:
+            raise ValueError(f"pts_bbox_head.queries.num_proposed={self.num_proposed} are found in LiDAR's BEV: set "
+                             'bev_tokens, or num_proposed=0')
+        return HeatmapProposals(settings, self.num_proposed, self.bev_channels, self.num_classes, self.dim,
+                                self.point_cloud_range)
+
     def decode_queries(self, features: SceneFeatures, readout: Readout, noisy: NoisyQueries | None) -> Decoded:
         """As QueryHead.decode_queries."""
         tokens = Tokens.join(self.tokens(features, readout))
         references = self.references(features.batch_size)
         if noisy is not None:
             references = torch.cat([noisy.points, references], dim=1)
-        content, positions = self.learned(references)
+        proposed = None if self.proposals is None else self.proposals(*self.bev_of(features, readout))
+        if proposed is not None:
+            references = torch.cat([references, proposed.references], dim=1)
+        content, positions = self.learned(references, None if proposed is None else proposed.content)
+        here = [(self.num_query, None), (self.num_proposed, None if proposed is None else proposed.there)]
         memory = there = start_m = None
         if self.num_propagated:
             start_m = in_metres(self.start_points, self.point_cloud_range)
@@ -138,13 +163,21 @@ class StreamPETR(QueryHead):
             rest = old_content[:, first:]
             memory, there = Tokens(rest + old_positions[:, first:], rest), kept.there
         num_memory = 0 if memory is None else memory.keys.shape[1]
-        decoded = self.decoder(content, positions, tokens, self._allowed(noisy, there, num_memory), memory,
+        allowed = self._allowed(noisy, side_by_side([*here, (self.num_propagated + num_memory, there)]), num_memory)
+        decoded = self.decoder(content, positions, tokens, allowed, memory,
                                poses=lambda: self._poses(tokens, features, references))
         logits, codes = self.found(decoded, references)
-        if there is not None:
-            there = torch.nn.functional.pad(there[:, :self.num_propagated], (self.num_query, 0), value=True)
+        there = side_by_side([*here, (self.num_propagated, None if there is None else there[:, :self.num_propagated])])
         offered = self._offered(decoded, logits, codes, there, start_m if 'pseudo_points' in self.quirks else None)
-        return Decoded(logits, codes, there, offered)
+        return Decoded(logits, codes, there, offered, proposed)
+
+    def loss_by_feat(self, outputs: QueryOutputs, samples: Sequence[Any]) -> dict[str, Tensor]:
+        """As QueryHead.loss_by_feat, and loss_heatmap of the proposals."""
+        losses = super().loss_by_feat(outputs, samples)
+        if self.proposals is not None:
+            assert isinstance(outputs.proposed, Proposed)
+            losses['loss_heatmap'] = self.proposals.loss(outputs.proposed, [sample.gt_instances_3d for sample in samples])
+        return losses
 
     def _poses(self, tokens: Tokens, features: SceneFeatures, references: Tensor) -> QueryPoses:
         rig = features.calibration
@@ -168,14 +201,21 @@ class StreamPETR(QueryHead):
         return found
 
     # -- queries ------------------------------------------------------------------------------------------------------
-    def learned(self, references: Tensor) -> tuple[Tensor, Tensor]:
-        """References (B, Q, 3) in 0..1 of queries that belong to now -> content and positions, (B, Q, E)."""
+    def learned(self, references: Tensor, proposed: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """References (B, Q, 3) in 0..1 of queries that belong to now -> content and positions, (B, Q, E).
+
+        The last of them may be proposed ones, (B, P, E); the others have no content of their own.
+        """
         zero = references.new_zeros(1, 1, 2).float()
         still = conditions(zero, zero[..., 0], torch.eye(4, device=zero.device)[None, None])
         places = self.position(sine_points(references.float(), self.dim // 2, _YXZ))
         positions = self.position_norm.shift(still).of(places) + self._time(zero[..., 0])
-        content = self.content_norm.shift(still).of(torch.zeros_like(places[:1, :1]))
-        return content.expand_as(positions), positions
+        shift = self.content_norm.shift(still)
+        content = shift.of(torch.zeros_like(places[:1, :1]))
+        if proposed is None:
+            return content.expand_as(positions), positions
+        others = content.expand_as(positions[:, proposed.shape[1]:])
+        return torch.cat([others, shift.of(proposed).to(others.dtype)], dim=1), positions
 
     def encode(self, kept: RememberedQueries) -> tuple[Tensor, Tensor]:
         """Remembered queries -> content and positions, (B, M, E)."""
@@ -202,15 +242,19 @@ class StreamPETR(QueryHead):
         return RememberedQueries.of(readout.queries, start_m, self.quirks)
 
     def _allowed(self, noisy: NoisyQueries | None, there: Tensor | None, num_memory: int) -> Tensor | None:
-        """(B, Q' or 1, Q' + M) bool, who may read whom; None is everyone everyone."""
+        """(B, Q' or 1, Q' + M) bool, who may read whom; None is everyone everyone. `there` is (B, Q + M)."""
         allowed = None
         if noisy is not None:
-            allowed = noisy.allowed(self.num_query + self.num_propagated, num_memory)
+            allowed = noisy.allowed(self._own, num_memory)
         if there is not None:
-            own = self.num_query + (0 if noisy is None else noisy.num)
-            kept = torch.nn.functional.pad(there, (own, 0), value=True)[:, None]
+            kept = torch.nn.functional.pad(there, (0 if noisy is None else noisy.num, 0), value=True)[:, None]
             allowed = kept if allowed is None else allowed & kept
         return allowed
+
+    @property
+    def _own(self) -> int:
+        """Q."""
+        return self.num_query + self.num_proposed + self.num_propagated
 
     # -- what they find -----------------------------------------------------------------------------------------------
     @full_precision
@@ -224,12 +268,20 @@ class StreamPETR(QueryHead):
 
     def _offered(self, decoded: Tensor, logits: Tensor, codes: Tensor, there: Tensor | None,
                  start_m: Tensor | None) -> QueryProposals:
-        own = self.num_query + self.num_propagated
+        own = self._own
         scores = logits[-1, :, -own:].detach().float().amax(-1).sigmoid()
         if there is not None:
             scores = scores.where(there, -1.0)
         last = codes[-1, :, -own:].detach()
         return QueryProposals(decoded[-1, :, -own:].detach().float(), last[..., :3], last[..., 8:10], scores, self.num_query,
                               start_m)
+
+
+def side_by_side(parts: Sequence[tuple[int, Tensor | None]]) -> Tensor | None:
+    """(B, n) bool of so many queries each, None of which is all of them -> those of all parts; None is all."""
+    known = [there for _, there in parts if there is not None]
+    if not known:
+        return None
+    return torch.cat([known[0].new_ones(len(known[0]), count) if there is None else there for count, there in parts], dim=1)
 
 
