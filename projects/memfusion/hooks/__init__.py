@@ -3,6 +3,7 @@
 from .channels_last_hook import ChannelsLastHook
 from .determinism_hook import DeterminismHook
 from .epoch_seed_hook import EpochSeedHook
+from .fit_values_hook import FitValuesHook
 from .freeze_batch_norm_hook import FreezeBatchNormHook
 from .fresh_slots_hook import FreshSlotsHook
 from .linear_ramp_hook import LinearRampHook
@@ -11,6 +12,6 @@ from .session_reset_hook import SessionResetHook
 from .visualization_hook import BEVVisualizationHook
 
 __all__ = [
-    'BEVVisualizationHook', 'ChannelsLastHook', 'DeterminismHook', 'EpochSeedHook', 'FreezeBatchNormHook',
-    'FreshSlotsHook', 'LinearRampHook', 'RandomStateHook', 'SessionResetHook',
+    'BEVVisualizationHook', 'ChannelsLastHook', 'DeterminismHook', 'EpochSeedHook', 'FitValuesHook',
+    'FreezeBatchNormHook', 'FreshSlotsHook', 'LinearRampHook', 'RandomStateHook', 'SessionResetHook',
 ]

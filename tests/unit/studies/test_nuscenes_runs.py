@@ -26,6 +26,21 @@ def test_every_run_has_a_config_and_loads_from_a_run_before_it(repo):
         before.add(run.name)
 
 
+def test_the_copying_memory_and_its_baselines_differ_in_memory_alone(repo):
+    '''Same detector, labels, steps and scores; clips are of one length where something remembers.'''
+    temporal, rest = {}, set()
+    for name in ('copy', 'stack4', 'convgru', 'plain'):
+        run = next(run for run in RUNS if run.name.startswith(f'{name}_') and 'phase1' in run.name)
+        cfg = Config.fromfile(str(repo / 'configs' / run.config)).to_dict()
+        data, hooks = cfg['train_dataloader']['dataset'], [hook['type'] for hook in cfg['custom_hooks']]
+        temporal[name] = (cfg['model'].pop('temporal') or dict(type=None))['type']
+        assert data.pop('seq_len') == (8 if temporal[name] else 1) and data['keep_seen_s'] == 6.0
+        assert cfg['model']['train_cfg'].pop('grad_frames') == (4 if temporal[name] else None)
+        assert ('FitValuesHook' in hooks) == (name == 'copy') and cfg['test_evaluator'][1]['type'] == 'MemoryMetric'
+        rest.add(json.dumps({key: value for key, value in cfg.items() if key != 'custom_hooks'}, sort_keys=True, default=repr))
+    assert temporal == dict(copy='CopyMemory', stack4='StackFusion', convgru='ConvGRUFusion', plain=None) and len(rest) == 1
+
+
 def test_hours_steps_and_scores_of_a_run_that_was_resumed(tmp_path):
     log(tmp_path, '20260101_000000/vis_data/scalars.json',
         [train(50, 1.0), train(100, 2.0), {'NuScenes metric/mAP': 0.1, 'step': 2}])
