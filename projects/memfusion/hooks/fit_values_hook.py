@@ -1,4 +1,4 @@
-"""Hook. Before training: fits what the memory stores of BEV cells to what encoders that were trained before make of the data."""
+"""Hook. In: training clips, before training. Out: what the memory stores of BEV cells, fitted to trained encoders."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class FitValuesHook(Hook):
             model = model.module
         temporal = getattr(model, 'temporal', None)
         if not hasattr(temporal, 'fit_values'):
-            raise ValueError(f'FitValuesHook: model.temporal ({type(temporal).__name__}) has no values that are fitted; leave the '
-                             'hook out of custom_hooks, or use CopyMemory, CopyGRU or StackFusion(copy=True)')
+            raise ValueError(f'FitValuesHook: model.temporal ({type(temporal).__name__}) has no values that are fitted; leave '
+                             'the hook out of custom_hooks, or use CopyMemory, CopyGRU or StackFusion(copy=True)')
         if runner.iter > 0:
             return
         if is_main_process():
