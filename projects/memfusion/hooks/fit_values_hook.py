@@ -39,7 +39,7 @@ class FitValuesHook(Hook):
         model: Any = runner.model
         while is_model_wrapper(model):
             model = model.module
-        temporal = getattr(model, 'temporal', None)
+        temporal: Any = getattr(model, 'temporal', None)
         if not hasattr(temporal, 'fit_values'):
             raise ValueError(f'FitValuesHook: model.temporal ({type(temporal).__name__}) has no values that are fitted; leave '
                              'the hook out of custom_hooks, or use CopyMemory, CopyGRU or StackFusion(copy=True)')
