@@ -26,9 +26,10 @@ def main() -> None:
     parser.add_argument('--cfg-options', nargs='*', default=[], metavar='KEY=VALUE', help='change the config')
     args = parser.parse_args()
     warnings.filterwarnings('ignore')  # of libraries that we cannot change
-    from projects.demos.demo import CONFIG, Demo
+    from projects.demos.demo import CONFIG, PHASE1, Demo
     repo = Path(__file__).resolve().parents[1]
-    print(Demo(repo, args.work_dir, args.data_root, args.preset, args.cfg_options, args.config or CONFIG).run())
+    config, phase1 = (CONFIG, PHASE1) if args.config is None else (args.config, None)
+    print(Demo(repo, args.work_dir, args.data_root, args.preset, args.cfg_options, config, phase1).run())
 
 
 if __name__ == '__main__':

@@ -30,9 +30,13 @@ from .scene_pictures import draw_scene
 from .streaming import find_scene, load_detector
 
 CONFIG = 'configs/demo/copy_pillar04_second_secfpn_tiny-synthetic.py'
+PHASE1 = 'configs/demo/copy-phase1_pillar04_second_secfpn_tiny-synthetic.py'
+"""What is trained before CONFIG, which loads it."""
 RANGE_M = 25.0
 MIN_TRUTH = 20
-HIDDEN_PRESET, VAL_SCENES = 'occlusion_long', ('scene-0103', 'scene-0916')
+OCCLUSION_PRESET = 'occlusion_long'
+OCCLUSION_SCENES = ('scene-0061', 'scene-0553', 'scene-0655', 'scene-0757', 'scene-0103', 'scene-0916')
+"""Four to learn from, and both that are validated on."""
 
 
 def parse_options(words: list[str]) -> dict[str, Any]:
@@ -52,13 +56,17 @@ class Demo:
         preset: of the synthetic data set.
         config_path: which config to train and score; a tiny one, for the synthetic data set.
         cfg_options: KEY=VALUE words handed to tools/train.py and tools/test.py.
-        hidden_root: scenes to count hidden objects in; made if missing. None is beside `data_root`.
+        phase1_path: a config that is trained first; `config_path` then begins with its checkpoint, and learns from the scenes
+            of `occlusion_root`. None is none.
+        occlusion_root: scenes in which much is hidden, to count hidden objects in; made if missing. None is beside `data_root`.
     """
 
     def __init__(self, repo: Path, work_dir: Path, data_root: Path, preset: str, cfg_options: list[str],
-                 config_path: str = CONFIG, hidden_root: Path | None = None) -> None:
-        self.repo, self.work_dir, self.data_root, self.preset, self.config_path = repo, work_dir, data_root, preset, config_path
-        self.hidden_root = data_root.with_name(f'{data_root.name}_hidden') if hidden_root is None else hidden_root
+                 config_path: str = CONFIG, phase1_path: str | None = None,
+                 occlusion_root: Path | None = None) -> None:
+        self.repo, self.work_dir, self.data_root, self.preset = repo, work_dir, data_root, preset
+        self.config_path, self.phase1_path = config_path, phase1_path
+        self.occlusion_root = data_root.with_name(f'{data_root.name}_occlusion') if occlusion_root is None else occlusion_root
         root = f'{data_root}/'
         self.options = [f'{split}_dataloader.dataset.data_root={root}' for split in ('train', 'val', 'test')]
         self.options += [f'{split}_evaluator.{key}' for split in ('val', 'test')
@@ -73,9 +81,7 @@ class Demo:
         if not (self.data_root / 'nuscenes_dbinfos_train.pkl').is_file():
             self.say('preparing it (infos, GT database)')
             self.tool('create_data.py', 'nuscenes', '--root-path', self.data_root, '--version', 'v1.0-mini')
-        self.say(f'training {self.config_path}: about 5 minutes on 2 cores')
-        self.tool('train.py', self.config_path, '--work-dir', self.work_dir, '--cfg-options', *self.options)
-        trained = Path((self.work_dir / 'last_checkpoint').read_text().strip())
+        trained = self.train_phases()
         self.say('scoring it, and an untrained one')
         scores = {'untrained': self.score('untrained', self.save_untrained()), 'trained': self.score('trained', trained)}
         for name, score in scores.items():
@@ -91,6 +97,21 @@ class Demo:
         self.say(f'report: {page}')
         return line
 
+    def train_phases(self) -> Path:
+        """Trains what is to be trained; the last checkpoint."""
+        if self.phase1_path is None:
+            return self.train(self.config_path, self.work_dir)
+        first = self.train(self.phase1_path, self.work_dir / 'phase1')
+        self.make_occlusion()
+        return self.train(self.config_path, self.work_dir, f'load_from={first}',
+                          f'train_dataloader.dataset.data_root={self.occlusion_root}/')
+
+    def train(self, config_path: str, work_dir: Path, *options: str) -> Path:
+        """Trains a config; its last checkpoint."""
+        self.say(f'training {config_path}: minutes on 2 cores')
+        self.tool('train.py', config_path, '--work-dir', work_dir, '--cfg-options', *self.options, *options)
+        return Path((work_dir / 'last_checkpoint').read_text().strip())
+
     def draw(self, checkpoint: Path, pictures: Path) -> tuple[PlayedScene, list[str]]:
         """The first validation scene, also for the report's player; where there is a memory, what is hidden and found with it
         and without, in a line."""
@@ -102,20 +123,20 @@ class Demo:
         draw_scene(frames, range_m, dataset.metainfo['classes'], pictures, self.data_root)
         lines = []
         if model.temporal is not None and model.test_mode.mode == 'streaming':
-            self.make_hidden()
+            self.make_occlusion()
             self.say('hidden objects, with memory and without')
-            hidden = DATASETS.build({**cfg.test_dataloader.dataset, 'data_root': f'{self.hidden_root}/'})
+            hidden = DATASETS.build({**cfg.test_dataloader.dataset, 'data_root': f'{self.occlusion_root}/'})
             lines.append(find_hidden(model, hidden, RANGE_M, pictures / 'hidden.png'))
             print(*lines)
         return played(name, frames[:MOST_FRAMES], dataset, range_m), lines
 
-    def make_hidden(self) -> None:
-        """Validation scenes in which much is hidden behind tall vehicles; what is there is kept."""
-        if not (self.hidden_root / 'nuscenes_infos_val.pkl').is_file():
+    def make_occlusion(self) -> None:
+        """Scenes in which much is hidden behind tall vehicles; what is there is kept."""
+        if not (self.occlusion_root / 'nuscenes_infos_val.pkl').is_file():
             self.say('scenes in which much is hidden')
-            self.tool('create_synthetic_nuscenes.py', '--preset', HIDDEN_PRESET, '--scenes', *VAL_SCENES,
-                      '--out', self.hidden_root)
-            self.tool('create_data.py', 'nuscenes', '--root-path', self.hidden_root, '--version', 'v1.0-mini',
+            self.tool('create_synthetic_nuscenes.py', '--preset', OCCLUSION_PRESET, '--scenes', *OCCLUSION_SCENES,
+                      '--out', self.occlusion_root)
+            self.tool('create_data.py', 'nuscenes', '--root-path', self.occlusion_root, '--version', 'v1.0-mini',
                       '--skip-gt-database')
 
     def say(self, text: str) -> None:

@@ -128,7 +128,7 @@ def test_the_demo_draws_and_counts(copying: tuple[Path, Path], repo: Path, nano_
     """On the nano world, whose detector of random weights finds something or not."""
     pictures = tmp_path / 'pictures'
     one_scene = ['test_dataloader.dataset.indices=5']
-    Demo(repo, tmp_path, nano_infos_root, 'nano', one_scene, str(copying[0]), nano_infos_root).draw(copying[1], pictures)
+    Demo(repo, tmp_path, nano_infos_root, 'nano', one_scene, str(copying[0]), None, nano_infos_root).draw(copying[1], pictures)
     made = {path.name for path in pictures.iterdir()} - {'hidden.png'}
     assert made == {*[f'frame2_{name}.png' for name in ('bev', 'cameras', 'gate', 'overview')], 'scene.gif', 'scene_sheet.png'}
     said = capsys.readouterr().out
