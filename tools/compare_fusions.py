@@ -41,8 +41,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--overfit', nargs='*', metavar='DESIGN', help='query detectors that learn eight frames by heart, all '
                         'where none is named; nothing else is done')
     parser.add_argument('--minutes', type=float, default=15.0, help='of each of these')
-    parser.add_argument('--history', type=Path, metavar='DIR', help="test StreamPETR's memory on the occlusion world in DIR, "
-                        'made where it is missing; nothing else is done')
+    parser.add_argument('--history', type=Path, metavar='DIR', help="test StreamPETR's memory on the world of long occlusions "
+                        'in DIR, made where it is missing; nothing else is done')
     parser.add_argument('--no-report', action='store_true', help='leave the document as it is')
     add_trust_option(parser)
     args = parser.parse_args()
@@ -61,7 +61,7 @@ def main() -> None:
     from projects.memfusion.runtime.allocator import keep_large_blocks
     from projects.reports import report_study, section_of
     from projects.studies.compare.costs import count_costs
-    from projects.studies.compare.history import history_section, run_history
+    from projects.studies.compare.history import CLIPS, history_section, run_history
     from projects.studies.compare.overfit import overfit_section
     from projects.studies.compare.overfit_noise import noise_section
     from projects.studies.compare.report import MARKERS, write_report
@@ -69,8 +69,6 @@ def main() -> None:
     from projects.studies.compare.run import run_rows
     from projects.studies.fusion.rows import FUSED
     from projects.studies.fusion.run import load_row, make_worlds
-    from projects.studies.memory.rows import Budget
-    from projects.studies.memory.run import make_data
 
     rows = choose_rows(args.rows)
     apart = args.overfit is not None or args.history is not None
@@ -80,9 +78,9 @@ def main() -> None:
     if args.overfit is not None:
         run_overfit(args)
     if args.history is not None:
-        make_data(args.history)
-        run_history(args.history, args.out / 'history', args.results, args.seeds[0],
-                    Budget(iterations=args.budget or 400, clips=2))
+        for seed in args.seeds:
+            run_history(args.history, args.out / 'history', args.results, seed,
+                        replace(CLIPS, iterations=args.budget or CLIPS.iterations))
     if not args.only_cost and not apart:
         budget = replace(BUDGET, iterations=args.budget or BUDGET.iterations, clips=args.frames)
         run_rows(make_worlds(args.data_root), args.out, args.results, args.seeds, rows, budget, args.image_steps)

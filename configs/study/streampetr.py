@@ -1,12 +1,13 @@
-# Row of tools/compare_fusions.py --history: StreamPETR on the LiDAR features of the occlusion world; decoder and memory alone train.
-# A query attends the less to a cell the farther that is from its box.
-_base_ = './residual.py'
-train_dataloader = dict(dataset=dict(seq_len=8))
+# Row of tools/compare_fusions.py --history: StreamPETR on the LiDAR features of the world of long occlusions; decoder and memory alone
+# train. Most queries begin where a heat map peaks, which is taught what holds points. A query attends the less to a cell the farther that
+# is from its box.
+_base_ = './copy.py'
+test_evaluator = [_base_.test_evaluator[0], _base_.test_evaluator[-1]]
 model = dict(
-    temporal=dict(_delete_=True, type='QueryMemory', embed_dims=64, num_slots=256, num_kept=64),
+    temporal=dict(_delete_=True, type='QueryMemory', embed_dims=64, num_slots=192, num_kept=48),
     pts_bbox_head=dict(
-        _delete_=True, type='StreamPETR', num_classes=10, queries=dict(num_learned=96, num_propagated=64),
-        bev_tokens=dict(in_channels=96, stride=2), denoising=dict(groups=3),
+        _delete_=True, type='StreamPETR', num_classes=10, queries=dict(num_learned=48, num_propagated=48, num_proposed=80),
+        bev_tokens=dict(in_channels=96, stride=2), proposals=dict(hidden_channels=32, min_points=1),
         transformer=dict(
             dim=64, num_layers=2, num_heads=4, ffn_dim=128, dropout=0.0,
             encoding=dict(type='PoseALiBi', form='factored', rotation=0.0, trans_norm='fixed', trans_scale=1.0))),

@@ -64,11 +64,31 @@ def test_history_is_told_by_whose_it_was(tmp_path):
     assert 'not run' in history.history_section(tmp_path)[0]
     scores = {whose: {name: value for name in history.COLUMNS.values()} | {history.COUNTS: 40}
               for whose, value in (('own', 0.5), ('other', 0.1), ('none', 0.2))}
-    row = history.ROWS[0]
-    budget = dict(frame_steps=8, frames=2, steps=9, clips=4)
-    history.history_path(tmp_path, row.name, 0).write_text(json.dumps(dict(budget, scores=scores)))
+    row, alone = history.ROWS
+    said = dict(frame_steps=8, frames=2, steps=9, clips=4, first=dict.fromkeys(scores['own'], 0.3))
+    for seed in (2, 0):
+        part = dict(said, row=row.name, title=row.title, seed=seed, scores=scores)
+        history.history_path(tmp_path, row.name, seed).write_text(json.dumps(part))
+    part = dict(said, row=alone.name, title=alone.title, seed=2, scores=dict(own=scores['none']))
+    history.history_path(tmp_path, alone.name, 2).write_text(json.dumps(part))
     text, = history.history_section(tmp_path)
-    assert f'| {row.title} | own | 50.0 | 50.0 |' in text and f'| {row.title} | other | 10.0 |' in text and '(40 hidden' in text
+    assert history.seeds_of(tmp_path) == [0, 2]
+    lines = [(row, seed, *said) for seed in (0, 2) for said in (('own', '50.0'), ('other', '10.0'), ('none', '20.0'))]
+    lines = [f'| {one.title} | {seed} | {whose} | {value} | {value} |' for one, seed, whose, value in (
+        *lines, (alone, 2, 'single frames', '30.0'), (alone, 2, 'own', '20.0'))]
+    assert [line[:len(start)] for line, start in zip(text.splitlines()[-8:], lines)] == lines
+    assert '(40 hidden' in text and f'Not run: {alone.name}-0.' in text
+
+
+def test_rows_of_history_differ_in_memory_alone(repo):
+    init_registry()
+    with_memory, alone = (Config.fromfile(repo / row.config) for row in history.ROWS)
+    remembering, forgetful = (MODELS.build(cfg.model).pts_bbox_head for cfg in (with_memory, alone))
+    assert remembering.num_propagated > 0 == forgetful.num_propagated and alone.model.temporal is None
+    assert remembering.num_query >= with_memory.model.temporal.num_kept  # else the memory refuses frames without points
+    shapes = [{name: value.shape for name, value in head.state_dict().items()} for head in (remembering, forgetful)]
+    assert shapes[0].pop('start_points') != shapes[1].pop('start_points') and shapes[0] == shapes[1]  # one begins as the other
+    assert with_memory.train_dataloader == alone.train_dataloader and with_memory.train_dataloader.dataset.keep_seen_s == 6.0
 
 
 @pytest.mark.parametrize('row', [row for row in rows.ROWS if not row.writes_bev], ids=lambda row: row.name)
