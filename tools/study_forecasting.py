@@ -1,6 +1,6 @@
 """Measures what memory knows of where agents will go, on the synthetic forecast world; writes docs/forecasting.md's tables.
 
-Per seed a light memory learns to forecast on the clips' rasters, and its features of every agent are stored; every row then
+Per seed a light memory is drawn (and trained, with --memory-steps), and its features of every agent are stored; every row then
 trains a head on them. With --shared, detectors learn boxes and futures, together and alone. Finished rows are stored in
 --results and skipped, so the command may be stopped and given again.
 """
@@ -35,16 +35,18 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--seeds', type=int, nargs='+', help='default: those of each row')
     parser.add_argument('--shared', action='store_true', help='train one detector for boxes and futures, and each alone, '
                         'and nothing else')
-    parser.add_argument('--memory-steps', type=int, help='optimizer steps of every memory')
+    parser.add_argument('--memory-steps', type=int, help='optimizer steps of every memory; 0, the default, '
+                        'leaves it as it was drawn')
     parser.add_argument('--head-steps', type=int, help='optimizer steps of every head')
     parser.add_argument('--report-only', action='store_true', help='run nothing, write the document')
     parser.add_argument('--no-report', action='store_true', help='leave the document as it is')
     add_trust_option(parser)
     args = parser.parse_args()
     for name in ('memory_steps', 'head_steps'):
-        if getattr(args, name) is not None and getattr(args, name) < 2:
-            parser.error(f'--{name.replace("_", "-")} {getattr(args, name)}: the learning rate rises and falls, which takes 2 '
-                         'steps at least')
+        steps = getattr(args, name)
+        if steps is not None and steps < 2 and (name, steps) != ('memory_steps', 0):
+            parser.error(f'--{name.replace("_", "-")} {steps}: the learning rate rises and falls, which takes 2 steps at least '
+                         '(a memory may have 0: it stays as it was drawn)')
     return args
 
 
@@ -64,7 +66,7 @@ def main() -> None:
     plan = planned(args.rows, args.seeds)
     if not args.report_only:
         keep_large_blocks()
-        memory, head = (replace(budget, iterations=given or budget.iterations)
+        memory, head = (replace(budget, iterations=budget.iterations if given is None else given)
                         for budget, given in ((MEMORY, args.memory_steps), (HEAD, args.head_steps)))
         make_world(args.data_root)
         if args.shared:

@@ -20,9 +20,9 @@ from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
+from projects.geometry import Surroundings
 from projects.memfusion import register  # noqa: F401 - fills the registries
 from projects.memfusion.forecasting import AgentPooling, bev_masks, image_masks
-from projects.memfusion.forecasting.surroundings import Surroundings
 from projects.memfusion.metrics.forecast_baselines import read_submission
 from projects.memfusion.runtime.run_checks import check_run
 from projects.memfusion.runtime.runner import MemFusionRunner

@@ -11,10 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from projects.geometry import BEVGrid, full_precision, rasterize_box_batch
+from projects.geometry import BEVGrid, Surroundings, full_precision, rasterize_box_batch
 from projects.memfusion.structures import Agents, Calibration
-
-from .surroundings import Surroundings
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,12 @@ from mmdet3d.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from projects.geometry import pool_adaptive
+from projects.geometry import Surroundings, pool_adaptive
 from projects.memfusion.structures import Agents
 from projects.memfusion.structures.detected_agents import match_detections
 
 from .agent_masks import bev_masks
 from .pooling import AgentPooling
-from .surroundings import Surroundings
 
 AGENTS_FROM = ('truth', 'detections')
 

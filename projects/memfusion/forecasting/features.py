@@ -13,11 +13,11 @@ from mmdet3d.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from projects.geometry import Surroundings
 from projects.memfusion.structures import Agents
 
 from .agent_masks import AgentMasks, bev_masks, image_masks
 from .pooling import AgentPooling
-from .surroundings import Surroundings
 
 SOURCES = ('rasters', 'camera')
 STATES = ('sensory', 'readout')

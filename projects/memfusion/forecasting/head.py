@@ -29,6 +29,9 @@ class TrajectoryHead(BaseModule):
         kind: 'gru' reads the frames oldest first, and frames in which the agent was not there hold its state; 'mlp' reads all
             at once, those as zeros.
         num_frames: H, for 'mlp'.
+        feature_bottleneck: channels that features are brought to before they meet the kinematics; 0 is none. Hundreds of
+            features of few agents are learned by heart otherwise.
+        feature_dropout: share of the features that is left out in training, drawn anew for each agent and frame.
     """
 
     scales: Tensor
@@ -40,6 +43,8 @@ class TrajectoryHead(BaseModule):
         hidden_dim: int = 128,
         kind: str = 'gru',
         num_frames: int = 5,
+        feature_bottleneck: int = 0,
+        feature_dropout: float = 0.0,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -47,7 +52,13 @@ class TrajectoryHead(BaseModule):
             raise ValueError(f'TrajectoryHead: kind must be one of {KINDS} and num_modes one of {MODES}, got {kind!r} and '
                              f'{num_modes}')
         self.feature_dim, self.num_modes, self.hidden_dim, self.num_frames = feature_dim, num_modes, hidden_dim, num_frames
-        self.embed = nn.Linear(feature_dim + len(KINEMATICS), hidden_dim)
+        if feature_bottleneck < 0 or not 0 <= feature_dropout < 1:
+            raise ValueError('TrajectoryHead: feature_bottleneck must be 0 or more and feature_dropout in 0..1, got '
+                             f'{feature_bottleneck} and {feature_dropout}')
+        narrow = feature_bottleneck if feature_dim else 0
+        self.squeeze = nn.Linear(feature_dim, narrow) if narrow else None
+        self.drop = nn.Dropout(feature_dropout) if feature_dropout else None
+        self.embed = nn.Linear((narrow or feature_dim) + len(KINEMATICS), hidden_dim)
         self.recur = nn.GRUCell(hidden_dim, hidden_dim) if kind == 'gru' else None
         self.join = None if kind == 'gru' else nn.Linear(num_frames * hidden_dim, hidden_dim)
         last = nn.Linear(hidden_dim, num_modes * (FUTURE_STEPS * 2 + 1))
@@ -72,7 +83,7 @@ class TrajectoryHead(BaseModule):
             raise ValueError(f'TrajectoryHead was built for {self.feature_dim} features of an agent, got {given}: set '
                              'model.head.feature_dim to what model.features gives')
         if features is not None:
-            steps = torch.cat([features.float(), steps], dim=-1)
+            steps = torch.cat([self._narrowed(features.float()), steps], dim=-1)
         if flags is not None:
             steps = torch.cat([steps[..., :-1], steps[..., -1:] * flags[..., None]], dim=-1)
         raw = self.decode(self._read(self.embed(steps).relu(), agents.history_valid))
@@ -80,6 +91,12 @@ class TrajectoryHead(BaseModule):
         residual = residual.unflatten(-1, (self.num_modes, FUTURE_STEPS, 2))
         times_s = step_times_s(residual.device)[:, None]
         return Forecast(constant_velocity(agents.kinematics)[:, :, None] + times_s * residual, logits)
+
+    def _narrowed(self, features: Tensor) -> Tensor:
+        """(B, A, H, F) -> (B, A, H, F or feature_bottleneck)."""
+        if self.drop is not None:
+            features = self.drop(features)
+        return features if self.squeeze is None else self.squeeze(features)
 
     def _read(self, steps: Tensor, there: Tensor) -> Tensor:
         """(B, A, H, D) and (B, A, H) bool -> (B, A, D)."""

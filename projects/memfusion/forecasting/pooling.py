@@ -6,9 +6,7 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from projects.geometry import sample_bilinear
-
-from .surroundings import Surroundings
+from projects.geometry import Surroundings, sample_bilinear
 
 POOLINGS = ('masked', 'around', 'center', 'attn', 'mean')
 

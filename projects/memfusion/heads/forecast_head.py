@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from mmdet3d.structures import Det3DDataSample
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-from projects.geometry import BEVGrid, rasterize_box_batch, sample_bilinear
+from projects.geometry import BEVGrid, Surroundings, rasterize_box_batch, sample_bilinear
 from projects.memfusion.losses.ranks import zero_of
 from projects.memfusion.losses.trajectory_losses import TrajectoryLoss
 from projects.memfusion.structures import KINEMATICS, Agents, Forecast, FrameMeta, take_rows
@@ -40,6 +40,8 @@ class ForecastHead(TaskHead):
         head: settings of the TrajectoryHead.
         loss: dict(type='TrajectoryLoss', ...).
         match_m: metres.
+        around: settings of Surroundings ({} is the usual ones): the maps at these points around each agent, in its own frame,
+            are looked at as well; None is under its box alone.
         unknown_past: share of the training agents that are shown without their past, as detections are.
         loss_weight: multiplies the losses.
     """
@@ -58,6 +60,7 @@ class ForecastHead(TaskHead):
         match_m: float = 2.0,
         unknown_past: float = 0.5,
         loss_weight: float = 1.0,
+        around: Mapping[str, Sequence[float]] | None = None,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(loss_weight, init_cfg)
@@ -68,13 +71,19 @@ class ForecastHead(TaskHead):
         self.match_m, self.unknown_past = match_m, unknown_past
         self.layers = nn.Sequential(nn.Conv2d(in_channels, feature_dim, 3, padding=1), nn.ReLU(inplace=True),
                                     nn.Conv2d(feature_dim, feature_dim, 3, padding=1))
-        self.head: Any = MODELS.build({'type': 'TrajectoryHead', **(head or {}), 'feature_dim': feature_dim})
+        self.around = None if around is None else Surroundings.of('around', around)
+        width = feature_dim * (1 + (0 if self.around is None else self.around.num_points))
+        self.head: Any = MODELS.build({'type': 'TrajectoryHead', **(head or {}), 'feature_dim': width})
         self.loss_futures: Any = TrajectoryLoss() if loss is None else MODELS.build(loss)
 
     def forward(self, bev: Tensor, agents: Agents) -> Forecast:
         """(V, C, H, W) and the agents of V scenes -> their futures."""
         maps = self.layers(bev).float()
-        pooled, flags = pool_boxes(maps, agents.boxes[:, :, -1], agents.valid, self.point_cloud_range)
+        boxes = agents.boxes[:, :, -1]
+        pooled, flags = pool_boxes(maps, boxes, agents.valid, self.point_cloud_range)
+        if self.around is not None:
+            seen = sample_at(maps, self.around.places_m(boxes), self.point_cloud_range).flatten(2) * agents.valid[..., None]
+            pooled = torch.cat([pooled, seen], dim=-1)
         length = agents.num_frames
         features = F.pad(pooled[:, :, None], (0, 0, length - 1, 0))  # memory is of now, and holds what earlier frames showed
         return self.head(agents, features, F.pad(flags[..., None], (length - 1, 0)))
@@ -135,11 +144,18 @@ def pool_boxes(maps: Tensor, boxes: Tensor, valid: Tensor, point_cloud_range: Se
     under = under.to(maps)
     cells = under.sum(dim=(-2, -1))
     inside = torch.einsum('bahw,bchw->bac', under, maps) / cells.clamp(min=1)[..., None]
-    low, size = boxes.new_tensor(grid.point_cloud_range[:2]), boxes.new_tensor(
-        [high - low for low, high in zip(grid.point_cloud_range[:2], grid.point_cloud_range[3:5])])
-    places = ((boxes[..., :2] - low) / size * 2 - 1).to(maps)
-    sampled = sample_bilinear(maps, places[:, :, None])[..., 0].transpose(1, 2) if batch and count else inside
+    sampled = sample_at(maps, boxes[..., None, :2], point_cloud_range)[:, :, 0]
     return torch.where(cells[..., None] > 0, inside, sampled) * valid[..., None], (cells > 0).to(maps)
+
+
+def sample_at(maps: Tensor, places_m: Tensor, point_cloud_range: Sequence[float]) -> Tensor:
+    """Maps (B, C, H, W) at places (B, A, P, 2) in metres, bilinearly -> (B, A, P, C); 0 outside of the map."""
+    batch, count, points, _ = places_m.shape
+    if not batch or not count:
+        return maps.new_zeros(batch, count, points, maps.shape[1])
+    x_min, y_min, _, x_max, y_max, _ = point_cloud_range
+    low, size = places_m.new_tensor([x_min, y_min]), places_m.new_tensor([x_max - x_min, y_max - y_min])
+    return sample_bilinear(maps, ((places_m - low) / size * 2 - 1).to(maps)).permute(0, 2, 3, 1)
 
 
 def no_agents(like: Tensor) -> Agents:

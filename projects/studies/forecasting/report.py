@@ -54,9 +54,12 @@ def verdicts(found: Found) -> list[str]:
     for name in (f'{DECIDED}/minADE_5', f'{DECIDED}/minFDE_1'):
         said = f'{name.partition("/")[2]} where the scene decides'
         for row, floor, part, what in (('neighbours', 'kinematics', 'scores', 'what is truly ahead against kinematics alone'),
-                                       ('masked', 'kinematics', 'scores', 'masked memory against kinematics alone'),
+                                       ('around', 'kinematics', 'scores', 'memory around the agent against kinematics alone'),
+                                       ('around', 'masked', 'scores', 'around the agent against under it alone (masked)'),
+                                       ('around', 'mean', 'scores', 'around the agent against mean pooling'),
                                        ('masked', 'mean', 'scores', 'masked against mean pooling'),
-                                       ('masked', 'kinematics', 'other', 'masked memory of another scene against kinematics')):
+                                       ('around', 'kinematics', 'other', 'memory of another scene against kinematics'),
+                                       ('around_points', 'kinematics', 'scores', 'memory of points alone against kinematics')):
             values = gains(found, row, floor, name, part)
             if values:
                 lines.append(f'- {said}, {what}: lower by {", ".join(f"{value:+.3f}" for value in values)} m (each seed).')

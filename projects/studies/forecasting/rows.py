@@ -30,12 +30,12 @@ class Row:
     seeds: int = 1
     modes: int = 5
     pooling: str | None = None
-    world: str = 'plain'
+    world: str = 'map'
     devkit: str | None = None
 
     @property
     def has_memory(self) -> bool:
-        """Whether its features are those of a trained memory."""
+        """Whether its features are those of a memory."""
         return self.pooling not in (None, NEIGHBOURS)
 
 
@@ -44,24 +44,29 @@ ROWS = (
     Row('physics_oracle', 'physics oracle (devkit)', devkit='PhysicsOracle'),
     Row('kinematics', 'GRU on kinematics', seeds=2),
     Row('neighbours', '+ the true leader and person ahead', seeds=2, pooling=NEIGHBOURS),
-    Row('masked', '+ memory, masked', seeds=2, pooling='masked'),
-    Row('mean', '+ memory, mean over everything', seeds=2, pooling='mean'),
-    Row('center', '+ memory, centre', pooling='center'),
-    Row('map', '+ memory, masked, + map', pooling='masked', world='map'),
+    Row('around', '+ memory with map, around', seeds=2, pooling='around'),
+    Row('masked', '+ memory with map, masked', seeds=2, pooling='masked'),
+    Row('mean', '+ memory with map, mean over everything', seeds=2, pooling='mean'),
+    Row('center', '+ memory with map, centre', pooling='center'),
     Row('kinematics_m1', 'GRU on kinematics, M = 1', modes=1),
-    Row('masked_m1', '+ memory, masked, M = 1', modes=1, pooling='masked'),
+    Row('around_m1', '+ memory with map, around, M = 1', modes=1, pooling='around'),
     Row('kinematics_m10', 'GRU on kinematics, M = 10', modes=10),
-    Row('masked_m10', '+ memory, masked, M = 10', modes=10, pooling='masked'),
+    Row('around_m10', '+ memory with map, around, M = 10', modes=10, pooling='around'),
+    Row('around_points', '+ memory of points alone, around', pooling='around', world='plain'),
+    Row('masked_points', '+ memory of points alone, masked', pooling='masked', world='plain'),
 )
 WORLDS = dict(plain='configs/forecasting/study_tiny-synthetic.py', map='configs/forecasting/study-map_tiny-synthetic.py')
-POOLINGS = ('masked', 'center', 'mean')
-"""What is stored of a trained memory."""
+POOLINGS = ('around', 'masked', 'center', 'mean')
+"""What is stored of a memory."""
 
 
-MEMORY = Budget(iterations=300, clips=4, lr=5e-4)
-"""Clips a step, of every memory; at 2e-3 its sensory state is at its bounds within 20 steps."""
+MEMORY = Budget(iterations=0, clips=4, lr=5e-4)
+"""Clips a step, of every memory; of no iterations it stays as it was drawn. At 2e-3 its sensory state is at its bounds within
+20 steps."""
 HEAD = Budget(iterations=3000, clips=128)
 """Agents a step, of every row's head on the stored features."""
+NARROW = dict(feature_bottleneck=8, feature_dropout=0.3)
+"""How heads take the features of memory; chosen on the validation scenes of the other worlds."""
 
 
 def planned(names: Sequence[str] | None, seeds: Sequence[int] | None) -> list[tuple[Row, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from functools import cached_property
@@ -25,7 +26,7 @@ from projects.studies.memory.rows import Budget
 
 from .neighbours import true_neighbours
 from .rows import NEIGHBOURS, Row
-from .train import StoredFeatures, run_head, store_features, train_head, train_memory
+from .train import StoredFeatures, run_head, standardised, store_features, train_head, train_memory
 from .world import ForecastWorld, flattened, load_config, load_world, training_roots
 
 MANEUVERS = 'maps/prediction/maneuvers.json'
@@ -60,7 +61,7 @@ class Study:
                         ForecastScorer(helper, None, str(out / 'decided.json')))
         self.helper = helper
 
-    def world(self, phase: str, kind: str = 'plain') -> ForecastWorld:
+    def world(self, phase: str, kind: str = 'map') -> ForecastWorld:
         """All clips to learn from, of all worlds, or to test on, of one of WORLDS."""
         if (phase, kind) not in self._worlds:
             roots = training_roots(self.root) if phase == 'train' else [self.root]
@@ -69,10 +70,12 @@ class Study:
 
     def features(self, kind: str, seed: int) -> dict[str, StoredFeatures]:
         """Of the agents of 'train' and 'test', and of the latter with another scene's rasters ('other')."""
-        path = self.out / f'{kind}-{seed}-{self.memory.iterations}.pt'
+        cfg = load_config(self.root, kind)
+        settings = hashlib.sha256(repr(cfg.model.to_dict()).encode()).hexdigest()[:8]  # features of another memory are not read
+        path = self.out / f'{kind}-{seed}-{self.memory.iterations}-{settings}.pt'
         if not path.is_file():
             training, testing = self.world('train', kind), self.world('test', kind)
-            model = train_memory(load_config(self.root, kind), training, self.memory, seed)
+            model = train_memory(cfg, training, self.memory, seed)
             stored = dict(train=store_features(model, training), test=store_features(model, testing),
                           other=store_features(model, testing, testing.of_other_scenes()))
             torch.save({name: vars(one) for name, one in stored.items()}, path)
@@ -140,6 +143,8 @@ def run_row(study: Study, row: Row, seed: int) -> dict[str, Any]:
     if row.pooling is not None:
         stored = study.features(row.world, seed) if row.has_memory else study.neighbours
     training = flattened(study.world('train').agents)
+    if stored is not None and row.has_memory and row.pooling is not None:
+        stored = standardised(stored, row.pooling, training.history_valid[0])
     head, seconds = train_head(row, training, None if stored is None else stored['train'], study.head, seed)
     result |= dict(agents=len(tokens), steps=study.head.iterations, train_seconds=seconds)
     every = torch.arange(len(tokens))

@@ -20,7 +20,7 @@ from projects.memfusion.structures import Agents, Forecast
 from projects.studies.memory.descent import Descent
 from projects.studies.memory.rows import Budget
 
-from .rows import HEAD, POOLINGS, Row
+from .rows import HEAD, NARROW, POOLINGS, Row
 from .world import ForecastWorld, flattened, picked, turned
 
 
@@ -35,11 +35,15 @@ class StoredFeatures:
 def train_memory(cfg: Config, world: ForecastWorld, budget: Budget, seed: int) -> Any:
     """Trains the config's model on turned and mirrored clips -> the model, in eval mode.
 
+    A budget of no iterations leaves it as it was drawn.
+
     First the head alone, on kinematics beside empty features; then memory and head together. From the start together, the
     head's first large losses drive the sensory state to its bounds within tens of steps, where rasters no longer move it.
     """
     torch.manual_seed(seed)
     model = MODELS.build(cfg.model)
+    if not budget.iterations:
+        return model.eval()
     draw, agents = torch.Generator().manual_seed(seed), flattened(world.agents)
     nothing, there = torch.zeros(1, 1, agents.num_frames, model.features.dim), torch.ones(1, 1, agents.num_frames)
 
@@ -61,8 +65,11 @@ def train_memory(cfg: Config, world: ForecastWorld, budget: Budget, seed: int) -
 
 
 @torch.no_grad()
-def store_features(model: Any, world: ForecastWorld, donors: Sequence[int] | None = None, clips: int = 8) -> StoredFeatures:
-    """What the memory holds of every agent, pooled in all ways; with `donors`, of the rasters of those clips instead."""
+def store_features(model: Any, world: ForecastWorld, donors: Sequence[int] | None = None, clips: int = 1) -> StoredFeatures:
+    """What the memory holds of every agent, pooled in all ways; with `donors`, of the rasters of those clips instead.
+
+    One clip after the other, for padding to the one with most agents costs more than it saves.
+    """
     features: dict[str, list[Tensor]] = {name: [] for name in POOLINGS}
     flags: dict[str, list[Tensor]] = {name: [] for name in POOLINGS}
     memory = model.features
@@ -72,11 +79,25 @@ def store_features(model: Any, world: ForecastWorld, donors: Sequence[int] | Non
         agents: Agents = inputs['agents']
         maps, places = memory.remember(inputs, agents)
         for name in POOLINGS:
-            pooled, flag = AgentPooling(name, memory.dim)(maps, *places)
+            pooled, flag = AgentPooling(name, maps.shape[3], memory.pooling.around)(maps, *places)
             features[name].append(pooled[agents.valid])
             flags[name].append(flag[agents.valid])
     return StoredFeatures({name: torch.cat(parts) for name, parts in features.items()},
                           {name: torch.cat(parts) for name, parts in flags.items()})
+
+
+def standardised(stored: dict[str, StoredFeatures], pooling: str, known: Tensor) -> dict[str, StoredFeatures]:
+    """The features of one pooling, of mean 0 and deviation 1 over the frames of the training agents.
+
+    Agents differ by a twentieth in the states of a memory that was not trained, and heads begin with inputs of order 1.
+
+    Args:
+        known: (A, H) bool, in which frames the agents of stored['train'] were there.
+    """
+    seen = stored['train'].features[pooling][known]
+    mean, deviation = seen.mean(dim=0), seen.std(dim=0).clamp(min=1e-4)
+    return {name: StoredFeatures({pooling: (part.features[pooling] - mean) / deviation}, {pooling: part.flags[pooling]})
+            for name, part in stored.items()}
 
 
 def train_head(row: Row, agents: Agents, stored: StoredFeatures | None, budget: Budget,
@@ -84,7 +105,8 @@ def train_head(row: Row, agents: Agents, stored: StoredFeatures | None, budget: 
     """A head on the stored features, the same draws for every row; and the seconds it took."""
     torch.manual_seed(seed)
     width = 0 if stored is None or row.pooling is None else stored.features[row.pooling].shape[-1]
-    head, draw = TrajectoryHead(width, row.modes), torch.Generator().manual_seed(seed)
+    settings: dict[str, Any] = NARROW if row.has_memory else {}
+    head, draw = TrajectoryHead(width, row.modes, **settings), torch.Generator().manual_seed(seed)
     seconds = fit_head(head, lambda some, rows: run_head(head, row, some, stored, rows), agents, budget, draw)
     return head.eval(), seconds
 

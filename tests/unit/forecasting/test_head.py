@@ -100,6 +100,22 @@ def test_four_agents_are_learned_by_heart(modes: int) -> None:
     assert of_velocity.min() > 2 and (ade < of_velocity / 3).all()
 
 
+def test_many_features_are_brought_to_few_and_some_are_left_out_in_training() -> None:
+    torch.manual_seed(0)
+    agents, features = straight_agents([5.0, 9.0]), torch.randn(1, 2, 3, 40)
+    head = trained(TrajectoryHead(40, 5, 16, feature_bottleneck=2, feature_dropout=0.5))
+    assert head.embed.in_features == 2 + 8
+    plain = trained(TrajectoryHead(2, 5, 16))
+    plain.load_state_dict({name: value for name, value in head.state_dict().items() if not name.startswith('squeeze')})
+    by_hand = features @ head.squeeze.weight.T + head.squeeze.bias
+    assert torch.allclose(head.eval()(agents, features).modes, plain(agents, by_hand).modes, atol=1e-4)
+    head.train()
+    assert not torch.allclose(head(agents, features).modes, head(agents, features).modes, atol=1e-3)
+    assert TrajectoryHead(0, feature_bottleneck=2, feature_dropout=0.5)(agents).modes.shape == (1, 2, 5, 12, 2)
+    with pytest.raises(ValueError, match='feature_dropout in 0..1, got 0 and 1.0'):
+        TrajectoryHead(feature_dropout=1.0)
+
+
 def test_what_does_not_fit_is_named() -> None:
     with pytest.raises(ValueError, match='num_modes one of'):
         TrajectoryHead(num_modes=3)

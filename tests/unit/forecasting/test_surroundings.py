@@ -9,9 +9,9 @@ import torch
 from forecast_agents import permuted, straight_agents
 from mmdet3d.registry import MODELS
 
+from projects.geometry import Surroundings
 from projects.memfusion import memory  # noqa: F401 - its networks are built by the registry
 from projects.memfusion.forecasting import AgentPooling, bev_masks
-from projects.memfusion.forecasting.surroundings import Surroundings
 from projects.memfusion.structures import Agents
 from projects.studies.forecasting.world import turned
 

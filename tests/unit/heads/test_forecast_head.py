@@ -85,6 +85,24 @@ def test_what_is_pooled() -> None:
     assert torch.allclose(pooled[0, 1], maps[0, :, 27:29, 41:43].mean(dim=(-2, -1)), atol=1e-6)
 
 
+def test_what_lies_ahead_is_pooled_too() -> None:
+    """Of an agent that heads along -y: 4 m ahead, 2 m to the right; and of one so near the edge that this is beyond the map."""
+    agents, maps = straight_agents([5.0, 9.0]), torch.randn(1, 8, 64, 64)
+    agents.boxes[0, 0, -1, [0, 1, 6]] = torch.tensor([2.5, 7.5, -torch.pi / 2]).double()
+    agents.boxes[0, 1, -1, [0, 1, 6]] = torch.tensor([0.0, 31.5, torch.pi / 2]).double()
+    head = head_of(around=dict(ahead_m=[4.0], right_m=[2.0]))
+    head.layers, seen = torch.nn.Identity(), []
+    head.head.register_forward_hook(lambda _, given, __: seen.append(given[1][:, :, -1]))
+    with torch.no_grad():
+        head(maps, agents)
+    pooled, _ = pool_boxes(maps, agents.boxes[:, :, -1], agents.valid, RANGE)
+    assert torch.equal(seen[0][..., :8], pooled) and not seen[0][0, 1, 8:].any()
+    assert torch.allclose(seen[0][0, 0, 8:], maps[0, :, 35, 32], atol=1e-5)  # (0.5, 3.5) is the middle of that cell
+    assert head_of(around={}).head.feature_dim == 8 * 31 and head_of().head.feature_dim == 8
+    with pytest.raises(ValueError, match="around has no 'left_m'"):
+        head_of(around=dict(left_m=[1.0]))
+
+
 def test_a_box_that_stands_keeps_its_heading_and_a_velocity_that_is_not_known_is_none() -> None:
     agents = straight_agents([0.0, 9.0], seed=5)
     boxes = found_boxes(agents)

@@ -20,7 +20,9 @@ from projects.studies.forecasting import shared
 from projects.studies.forecasting.neighbours import true_neighbours
 from projects.studies.forecasting.report import MARKERS, write_report
 from projects.studies.forecasting.rows import ROWS, planned
-from projects.studies.forecasting.world import ForecastWorld, flattened, picked, turned
+from projects.studies.forecasting.train import StoredFeatures, standardised, store_features, train_memory
+from projects.studies.forecasting.world import ForecastWorld, flattened, load_config, picked, turned
+from projects.studies.memory.rows import Budget
 
 RANGE = (-32.0, -32.0, -5.0, 32.0, 32.0, 3.0)
 
@@ -75,6 +77,43 @@ def test_who_is_truly_before_an_agent() -> None:
     torch.testing.assert_close(found, torch.tensor([[8 / 20, 4 / 5, 1, 12 / 20, -3 / 5, 1.5, 1], [2, 0, 0, 2, 0, 0, 0]]))
 
 
+def test_features_are_brought_to_one_scale_by_the_training_agents() -> None:
+    torch.manual_seed(0)
+    known = torch.rand(40, 3) < 0.8
+    made = {name: StoredFeatures(dict(masked=torch.randn(count, 3, 4) * 0.05 + 3, mean=torch.zeros(count, 3, 4)),
+                                 dict(masked=torch.ones(count, 3), mean=torch.ones(count, 3)))
+            for name, count in (('train', 40), ('test', 7))}
+    made['train'].features['masked'][~known] = 99.0  # who is not there counts for nothing
+    scaled = standardised(made, 'masked', known)
+    seen = scaled['train'].features['masked'][known]
+    torch.testing.assert_close(seen.mean(dim=0), torch.zeros(4), atol=1e-4, rtol=0)
+    torch.testing.assert_close(seen.std(dim=0), torch.ones(4), atol=1e-4, rtol=0)
+    before = made['train'].features['masked'][known]
+    expected = (made['test'].features['masked'] - before.mean(dim=0)) / before.std(dim=0)
+    torch.testing.assert_close(scaled['test'].features['masked'], expected)
+    assert set(scaled['test'].features) == {'masked'} and not standardised(made, 'mean', known)['test'].features['mean'].any()
+
+
+def test_features_of_a_memory_are_those_of_each_clip_alone() -> None:
+    """What is stored of a memory that stays as it was drawn: all poolings, in the order of the agents; other rasters differ."""
+    cfg = load_config(Path('nowhere'))
+    cfg.model.features.point_cloud_range = RANGE
+    cfg.model.features.stream.network.update(feature_dim=8, key_dim=4, value_dim=8, hidden_dim=4)
+    scenes = [straight_agents([1.0] * count, scene=str(row), seed=row) for row, count in enumerate((2, 0, 3))]
+    world = ForecastWorld(torch.rand(3, 3, 3, 32, 32).half(), scenes, ['a', 'a', 'b'])
+    model = train_memory(cfg, world, Budget(iterations=0), seed=3)
+    again = train_memory(cfg, world, Budget(iterations=0), seed=3)
+    assert all(torch.equal(one, two) for one, two in zip(model.parameters(), again.parameters()))
+    stored, together = store_features(model, world), store_features(model, world, clips=3)
+    assert {name: part.shape[-1] for name, part in stored.features.items()} == dict(around=4 * 31, masked=4, center=4, mean=4)
+    for name in ('around', 'masked', 'center'):
+        torch.testing.assert_close(stored.features[name], together.features[name], atol=1e-5, rtol=0)
+    inputs = world.batch([2])
+    torch.testing.assert_close(stored.features['around'][2:], model.features(inputs, inputs['agents'])[0][0].detach())
+    other = store_features(model, world, world.of_other_scenes())
+    assert (other.features['around'] - stored.features['around']).abs().max() > 1e-3
+
+
 def test_rows_are_planned_first_seeds_first() -> None:
     plan = [(row.name, seed) for row, seed in planned(None, None)]
     assert plan[:len(ROWS)] == [(row.name, 0) for row in ROWS] and plan[len(ROWS):] == [
@@ -86,7 +125,7 @@ def test_rows_are_planned_first_seeds_first() -> None:
 
 def test_the_report_says_what_memory_adds_and_what_another_scene_leaves(tmp_path: Path) -> None:
     names = [f'{stratum}{score}' for stratum in ('', 'decided/', 'brake/') for score in ('minADE_5', 'minFDE_1')]
-    for row, value in (('kinematics', 3.0), ('masked', 2.5), ('mean', 2.9)):
+    for row, value in (('kinematics', 3.0), ('around', 2.5), ('mean', 2.9)):
         for seed in (0, 1):
             part = dict(row=row, seed=seed, agents=10, scores={name: value + 0.1 * seed for name in names})
             if row != 'kinematics':
@@ -96,9 +135,9 @@ def test_the_report_says_what_memory_adds_and_what_another_scene_leaves(tmp_path
     doc.write_text('before\n' + '\n'.join(MARKERS) + '\nafter\n')
     write_report(tmp_path, doc)
     text = doc.read_text()
-    assert '| + memory, masked | 2 | - | 2.550 ± 0.050 |' in text and '| + memory, centre | not run |' in text
-    assert 'masked memory against kinematics alone: lower by +0.500, +0.500 m' in text
-    assert 'masked memory of another scene against kinematics: lower by -0.200, -0.100 m' in text
+    assert '| + memory with map, around | 2 | - | 2.550 ± 0.050 |' in text and '| + memory with map, centre | not run |' in text
+    assert 'memory around the agent against kinematics alone: lower by +0.500, +0.500 m' in text
+    assert 'memory of another scene against kinematics: lower by -0.200, -0.100 m' in text
 
 
 def test_tasks_start_from_stage_one_and_are_tested_by_their_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Forecasting: points around agents, each in its agent's own frame. In: boxes. Out: where they lie, metres, BEV frame.
+"""Geometry of places around boxes, each in its box's own frame. In: boxes, distances. Out: where they lie, metres, BEV frame.
 
 What decides an agent's future lies ahead of it, not under it. A crop of the map that is turned with the agent's heading is how
 forecasters look there: SpAGNN (rotated regions of interest), MTP (a raster with the agent's heading up).
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from projects.geometry import full_precision
+from .precision import full_precision
 
-AHEAD_M = (-4.0, 4.0, 8.0, 12.0, 16.0, 20.0, 26.0, 32.0)
-RIGHT_M = (-4.0, 0.0, 4.0)
+AHEAD_M = (4.0, 8.0, 12.0, 16.0, 24.0, 32.0)
+RIGHT_M = (-8.0, -4.0, 0.0, 4.0, 8.0)
 
 
 @dataclass(frozen=True)
