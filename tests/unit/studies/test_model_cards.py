@@ -60,7 +60,7 @@ def test_forecasters_by_hand(tmp_path):
     stored(tmp_path, **{'constant_velocity-0': dict(seed=0, scores=scores)},
            **{'shared_both-0': dict(seed=0, scores={'NuScenes metric/NDS': 0.25, 'forecast/minADE_5': 1.5})})
     cards = list(forecasting_cards(tmp_path))
-    masked = card_of(cards, 'Forecast: + memory, masked')
+    masked = card_of(cards, 'Forecast: + memory with map, masked')
     assert masked['numbers'] == ('minADE_1 3.00 ± 0.00 m, minADE_5 1.50 ± 0.50 m, minFDE_1 8.00 ± 0.00 m, '
                                  'minADE_5 where the scene decides 1.25 ± 0.00 m')
     assert (masked['seeds'], masked['kind']) == ('0, 1', '5 modes with probabilities')
