@@ -27,7 +27,11 @@ MODULES: dict[str, dict[str, Any]] = {
     'copy, 12 slots': dict(type='CopyMemory', num_slots=12),
     'copy, 3 slots and a world map': dict(type='CopyMemory', long_term=True),
     'copy, the features, half precision': dict(type='CopyMemory', value='bev', half=True),
+    'stack of 4, 32 channels as in the study': dict(type='StackFusion', hidden_dim=32, num_frames=4),
+    'its control, 32 channels': dict(type='StackFusion', hidden_dim=32, observed=True, copy=True),
+    'ConvGRU, 32 channels': dict(type='ConvGRUFusion', hidden_dim=32),
 }
+"""Widths are those of configs/temporal; in the memory study the stack and ConvGRU keep as many channels as the copies, 32."""
 
 
 @torch.no_grad()

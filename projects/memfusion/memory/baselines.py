@@ -89,7 +89,7 @@ class ConvGRUFusion(TemporalSlot):
         reset, update = self.gates(torch.cat([current, hidden], dim=1)).sigmoid().chunk(2, dim=1)
         candidate = self.candidate(torch.cat([current, reset * hidden], dim=1)).tanh()
         hidden = (1 - update) * hidden + update * candidate
-        return Readout(bev + self.alpha * self.proj(hidden), carried=hidden)
+        return Readout(torch.add(bev, self.proj(hidden), alpha=self.alpha), carried=hidden)
 
     def write(self, state: RecurrentState, readout: Readout, outputs: HeadOutputs | None, frames: FrameBatch,
               truth: SceneTruth | None = None) -> RecurrentState:
@@ -171,14 +171,14 @@ class StackFusion(TemporalSlot):
             cur_from_map = self.cur_from(state.map_global_from_bev, frames)
             maps = warp_bev(maps.flatten(0, 1), cur_from_map.flatten(0, 1), self.point_cloud_range).view_as(maps)
         maps = maps * state.map_valid[..., None, None, None]
-        added = self.proj(self.mix(torch.cat([current, maps.flatten(1, 2)], dim=1)))
+        added, out = self.proj(self.mix(torch.cat([current, maps.flatten(1, 2)], dim=1))), bev
         if self.gate is not None:
             count = state.map_valid.sum(dim=1).clamp(min=1).view(-1, 1, 1, 1)
             mean = (maps[:, :, :self.hidden_dim].sum(dim=1) / count).to(bev.dtype)
             share = state.map_valid.any(dim=1).view(-1, 1, 1, 1).to(bev.dtype).expand_as(bev[:, :1])
-            gate = self.gate(torch.cat([bev, current[:, self.hidden_dim:]], dim=1))
-            added = added + copy_into(bev, self.reduce.decode(mean, share), share, gate)
-        return Readout(bev + self.alpha * added, carried=current)
+            gate = self.alpha * self.gate(torch.cat([bev, current[:, self.hidden_dim:]], dim=1))
+            out = copy_into(bev, self.reduce, mean, share, gate)
+        return Readout(torch.add(out, added, alpha=self.alpha), carried=current)
 
     def record(self, features: SceneFeatures) -> Readout:
         """As `read`, without what the past adds."""

@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+import torch
+import torch.nn.functional as F
 from mmengine.model import BaseModule, constant_init
 from torch import Tensor, nn
 
+from .cell_values import CellValue
 
-def copy_into(bev: Tensor, remembered: Tensor, share: Tensor, gate: Tensor) -> Tensor:
-    """`gate * (remembered - share * bev)`: what to add to bev (B, C, H, W); share and gate (B, 1, H, W) in 0..1."""
-    return gate * (remembered - share * bev)
+
+def copy_into(bev: Tensor, kind: CellValue, remembered: Tensor, share: Tensor, gate: Tensor) -> Tensor:
+    """`bev + gate * (features - share * bev)` with the features of remembered values, in few passes over features: what can be
+    is done to values, which are narrow.
+
+    Args:
+        bev: (B, C, H, W).
+        kind: of the values.
+        remembered, share: (B, V, H, W) and (B, 1, H, W), as CellValue.decode takes them.
+        gate: (B, 1, H, W) in 0..1; where it is 0, or nothing is remembered, the answer is bev, bit for bit.
+    """
+    return bev * (1 - gate * share) + kind.decode(gate * remembered, gate * share)
+
+
+def convolve_once(seen: Tensor, *layers: nn.Conv2d) -> tuple[Tensor, ...]:
+    """What convolutions of one shape say of the same map, as one: alone, each of so few channels takes as long as all."""
+    weight, bias = (torch.cat([getattr(layer, name) for layer in layers]) for name in ('weight', 'bias'))
+    return F.conv2d(seen, weight, bias, padding=1).split([layer.out_channels for layer in layers], dim=1)
 
 
 class CopyGate(nn.Conv2d):

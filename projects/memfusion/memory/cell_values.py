@@ -102,7 +102,8 @@ class ProjectedValue(CellValue):
 
     @staticmethod
     def _back(value: Tensor, share: Tensor, weight: Tensor, mean: Tensor) -> Tensor:
-        return nn.functional.conv2d(value, weight.T[..., None, None]) + share * mean.view(1, -1, 1, 1)
+        back = torch.cat([weight.T, mean[:, None]], dim=1)  # the mean as one more channel: no pass over features of its own
+        return nn.functional.conv2d(torch.cat([value, share.to(value.dtype)], dim=1), back[..., None, None])
 
 
 class LearnedValue(CellValue):

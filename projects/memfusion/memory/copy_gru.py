@@ -66,13 +66,14 @@ class CopyGRU(ConvGRUFusion):
         bev = features.needed_bev
         observed, current = features.observed.to(bev.dtype), self.reduce(bev)
         hidden, share = state.hidden.to(bev.dtype).split([self.hidden_dim, 1], dim=1)
-        copied = copy_into(bev, self.reduce.decode(hidden, share), share, self.gate(torch.cat([bev, observed], dim=1)))
+        gate = self.alpha * self.gate(torch.cat([bev, observed], dim=1))
+        copied = copy_into(bev, self.reduce, hidden, share, gate)
         update, reset = self.gates(torch.cat([current, hidden, observed, share], dim=1)).sigmoid().split(
             [1, self.hidden_dim], dim=1)
         change = self.candidate(torch.cat([current, reset * hidden, observed, share], dim=1))
         hidden = hidden + update * (observed * current + change - hidden)
         share = share + update * (observed - share)
-        return Readout(bev + self.alpha * (copied + self.proj(hidden)), carried=torch.cat([hidden, share], dim=1))
+        return Readout(torch.add(copied, self.proj(hidden), alpha=self.alpha), carried=torch.cat([hidden, share], dim=1))
 
     def loss(self, readout: Readout, features: SceneFeatures, truth: SceneTruth) -> dict[str, Tensor]:
         """What the projection learns by itself."""

@@ -30,7 +30,7 @@ from projects.memfusion.structures import (
 )
 
 from .baselines import zero_conv
-from .cell_cues import CellCues, CellKeys, CopyGate, copy_into
+from .cell_cues import CellCues, CellKeys, CopyGate, convolve_once, copy_into
 from .cell_values import build_value
 from .channel_norm import LOCAL_NORM
 from .slot import TemporalSlot, clock
@@ -169,21 +169,21 @@ class CopyMemory(TemporalSlot):
             raise ValueError(_BLIND)
         observed = features.observed.to(bev.dtype)
         seen, value = torch.cat([bev, observed], dim=1), self.value(bev)
-        null, worth = self.cues(seen).split(1, dim=1)
+        layers = (self.cues,) if self.gate is None else (self.cues, self.gate)
+        cues, *opened = convolve_once(seen, *layers)
+        null, worth = cues.split(1, dim=1)
         entry, filled = self._entry(bev, value, worth, observed), self._filled(state)
         if not filled:
             return Readout(bev, carried=entry)
         weights, moved = self._attend(state, bev, null, frames, filled)
         remembered = (weights[:, :-1, None] * moved[:, :, :self.value.dim]).sum(dim=1).to(bev.dtype)
         share = weights[:, :-1].sum(dim=1, keepdim=True).to(bev.dtype)
-        added = torch.zeros_like(bev)
-        if self.gate is not None:
-            added = copy_into(bev, self.value.decode(remembered, share), share, self.gate(seen))
+        out = copy_into(bev, self.value, remembered, share, self.alpha * opened[0].sigmoid()) if opened else bev
         if self.mix is not None:
             mixed = self.mix(torch.cat([self.narrow(value), self.narrow(remembered), share, observed], dim=1))
-            has_history = state.slot_valid.any(dim=1).view(-1, 1, 1, 1)
-            added = added + self.proj(mixed) * has_history
-        return Readout(bev + self.alpha * added, carried=entry)
+            has_history = state.slot_valid.any(dim=1).view(-1, 1, 1, 1).to(bev.dtype)
+            out = out + self.proj(mixed) * (self.alpha * has_history)
+        return Readout(out, carried=entry)
 
     def record(self, features: SceneFeatures) -> Readout:
         """As `read`, without what the past adds."""

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from projects.geometry import warp_bev
-from projects.memfusion.memory.cell_values import ProjectedValue
+from projects.memfusion.memory.cell_cues import CellCues, CopyGate, convolve_once, copy_into
+from projects.memfusion.memory.cell_values import CellValue, ProjectedValue
 from projects.memfusion.structures import SceneFeatures
 
 RANGE = (-6.0, -4.0, -5.0, 6.0, 4.0, 3.0)
@@ -219,6 +220,28 @@ def test_the_fitted_projection_loses_nothing_of_features_in_a_plane_and_learns_b
         optimizer.step()
     assert float(learner.loss(bev)['loss_value'].detach()) < 0.05 * before
     assert float(value.loss(bev[:0])['loss_value'].detach()) == 0  # no labelled frame
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('kind', [CellValue(6), ProjectedValue(6, 2)], ids=['features', 'projection'])
+def test_copying_in_few_passes_is_the_formula_and_bit_for_bit_nothing_where_nothing_is_copied(kind):
+    draw = torch.Generator().manual_seed(3)
+    bev, remembered = torch.randn(2, 6, 4, 5, generator=draw), torch.randn(2, kind.dim, 4, 5, generator=draw)
+    share, gate = torch.rand(2, 2, 1, 4, 5, generator=draw).unbind(1)
+    for parameter in kind.parameters():
+        parameter.copy_(torch.randn(parameter.shape, generator=draw))
+    features = remembered
+    if kind.dim == 2:
+        features = torch.einsum('vc,bvhw->bchw', kind.weight, remembered) + share * kind.mean.view(1, -1, 1, 1)
+    out = copy_into(bev, kind, remembered, share, gate)
+    assert (out - (bev + gate * (features - share * bev))).abs().max() < 1e-5
+    assert torch.equal(copy_into(bev, kind, remembered, share, 0 * gate), bev)
+    seen = torch.randn(2, 7, 4, 5, generator=draw)
+    cues, opened = CellCues(6), CopyGate(6)
+    for layer in (cues, opened):
+        layer.weight.copy_(torch.randn(layer.weight.shape, generator=draw))
+    said, logit = convolve_once(seen, cues, opened)
+    assert (said - cues(seen)).abs().max() < 1e-5 and (logit.sigmoid() - opened(seen)).abs().max() < 1e-5
 
 
 def test_no_gradient_of_the_boxes_reaches_what_is_copied(memory, bev, frame, pose, advance):
