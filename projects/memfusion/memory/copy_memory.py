@@ -272,7 +272,8 @@ class CopyMemory(TemporalSlot):
             state = self._settle(state, frames, writes)
 
         def push(stored: Tensor, new: Tensor) -> Tensor:
-            moved = torch.cat([stored[stays], new[:, None].to(stored.dtype)], dim=1)
+            with torch.autocast(stored.device.type, enabled=False):  # it refuses float16 where it computes in bfloat16
+                moved = torch.cat([stored[stays], new[:, None].to(stored.dtype)], dim=1)
             return moved if self.mem_every == 1 else torch.where(writes.view(-1, *[1] * (stored.dim() - 1)), moved, stored)
 
         return replace(

@@ -172,6 +172,24 @@ def test_bytes_are_constant_and_half_halves_those_of_the_maps(memory, bev, frame
     assert state.maps.nbytes * 2 == whole == 3 * (2 + 3) * 24 * 4  # slots, channels, cells, bytes
 
 
+@pytest.mark.parametrize('settings', [dict(), dict(key_dim=4), dict(mem_every=2), dict(long_term=True, point_cloud_range=(
+    -4.0, -4.0, -5.0, 4.0, 4.0, 3.0))], ids=['slots', 'keys', 'every second', 'map'])
+@torch.no_grad()
+def test_half_precision_maps_are_written_where_bfloat16_is_computed(settings, memory, bev, frame, pose, advance):
+    module = memory('half', **settings)
+    read = {}
+    for enabled in (False, True):
+        state = None
+        with torch.autocast('cpu', torch.bfloat16, enabled=enabled):
+            for t in range(4):
+                maps = bev(t, shape=(8, 8))
+                state = module.init_state(SceneFeatures(maps)) if state is None else state
+                out, _, state = advance(module, maps, state, frame(t, pose(x=0.1 * t)), observed=seen(t)[..., :8])
+        assert state.maps.dtype == torch.float16
+        read[enabled] = out.bev.float()
+    assert (read[True] - read[False]).abs().max() < 0.1 * read[False].abs().max()
+
+
 @torch.no_grad()
 def test_attention_sums_to_one_and_reads_nothing_beyond_the_map_or_of_empty_slots(memory, bev, frame, pose, play):
     module = memory()
