@@ -35,6 +35,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--seeds', type=int, nargs='+', help='default: those of each row')
     parser.add_argument('--shared', action='store_true', help='train one detector for boxes and futures, and each alone, '
                         'and nothing else')
+    parser.add_argument('--shared-options', nargs='+', default=[], metavar='KEY=VALUE', help='more --cfg-options of the '
+                        'training runs of --shared, e.g. train_cfg.max_epochs=1 of the last three')
     parser.add_argument('--memory-steps', type=int, help='optimizer steps of every memory; 0, the default, '
                         'leaves it as it was drawn')
     parser.add_argument('--head-steps', type=int, help='optimizer steps of every head')
@@ -70,7 +72,7 @@ def main() -> None:
                         for budget, given in ((MEMORY, args.memory_steps), (HEAD, args.head_steps)))
         make_world(args.data_root)
         if args.shared:
-            run_shared(args.data_root.resolve(), args.out / 'shared', args.results)
+            run_shared(args.data_root.resolve(), args.out / 'shared', args.results, args.shared_options)
         else:
             run_rows(args.data_root, args.out, args.results, plan, memory, head)
     if not args.no_report:

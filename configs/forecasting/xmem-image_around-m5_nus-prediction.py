@@ -1,4 +1,4 @@
-# Recommended: XMem, frozen, on rasters that show the map too, pooled around each agent; its many features are narrowed. Weights:
+# XMem, frozen, on rasters that show the map too, pooled around each agent; its many features are narrowed. Weights:
 # --cfg-options model.features.stream.network.checkpoint=XMem.pth
 _base_ = ['../_base_/datasets/nus_forecast_map.py', '../_base_/models/forecaster_kinematics.py',
           '../_base_/schedules/forecast_12e.py', '../_base_/forecast_runtime.py']

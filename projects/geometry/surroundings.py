@@ -7,6 +7,7 @@ forecasters look there: SpAGNN (rotated regions of interest), MTP (a raster with
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -37,6 +38,9 @@ class Surroundings:
     def __post_init__(self) -> None:
         for name in ('ahead_m', 'right_m'):
             values = getattr(self, name)
+            if not isinstance(values, Sequence) or any(
+                    isinstance(one, bool) or not isinstance(one, numbers.Real) for one in values):
+                raise ValueError(f'around.{name} must be a list of numbers, metres, got {values!r}')
             if not len(values) or not all(map(math.isfinite, values)) or any(
                     low >= high for low, high in zip(values, values[1:])):
                 raise ValueError(f'around.{name} must be rising numbers, metres, one at least, got {list(values)}')

@@ -31,7 +31,8 @@ class TrajectoryHead(BaseModule):
         num_frames: H, for 'mlp'.
         feature_bottleneck: channels that features are brought to before they meet the kinematics; 0 is none. Hundreds of
             features of few agents are learned by heart otherwise.
-        feature_dropout: share of the features that is left out in training, drawn anew for each agent and frame.
+        feature_dropout: share of the features that is left out in training, drawn anew for each agent and frame. Neither is
+            used where feature_dim is 0.
     """
 
     scales: Tensor
@@ -52,9 +53,9 @@ class TrajectoryHead(BaseModule):
             raise ValueError(f'TrajectoryHead: kind must be one of {KINDS} and num_modes one of {MODES}, got {kind!r} and '
                              f'{num_modes}')
         self.feature_dim, self.num_modes, self.hidden_dim, self.num_frames = feature_dim, num_modes, hidden_dim, num_frames
-        if feature_bottleneck < 0 or not 0 <= feature_dropout < 1:
-            raise ValueError('TrajectoryHead: feature_bottleneck must be 0 or more and feature_dropout in 0..1, got '
-                             f'{feature_bottleneck} and {feature_dropout}')
+        if type(feature_bottleneck) is not int or feature_bottleneck < 0 or not 0 <= feature_dropout < 1:
+            raise ValueError('TrajectoryHead: feature_bottleneck must be a whole number from 0 on and feature_dropout in '
+                             f'0..1, got {feature_bottleneck} and {feature_dropout}')
         narrow = feature_bottleneck if feature_dim else 0
         self.squeeze = nn.Linear(feature_dim, narrow) if narrow else None
         self.drop = nn.Dropout(feature_dropout) if feature_dropout else None

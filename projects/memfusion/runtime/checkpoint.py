@@ -43,6 +43,7 @@ def _takes_names() -> bool:
 
 
 _CAN_ALLOW = _takes_names()
+_BOX_HEAD = 'pts_bbox_head.'
 _ADDED_BRANCH = re.compile(r'pts_bbox_head\.task_heads\.\d+\.seen\.')
 _SHOWN_KEYS = 4
 # What torch.load and pickle raise for files that are damaged, not checkpoints, or refused.
@@ -263,7 +264,8 @@ def check_architecture(
         path: for messages.
         allow_missing_slots: accept that there is nothing at all of a top-level slot (`temporal`, `img_backbone`,
             `fusion_layer`, ...), or of the branch that `pts_bbox_head.seen_weight` adds, whose initial weights then stay: how
-            a training phase starts from the previous one's.
+            a training phase starts from the previous one's. Where the model has no box head, as one that learns futures
+            alone, the file's is left out.
 
     Raises:
         UserError: naming the file, the first keys and shapes that differ, and what to do.
@@ -281,6 +283,8 @@ def check_architecture(
     present = {key.split('.')[0] for key in state_dict}
     if allow_missing_slots and any(key.split('.')[0] in present for key in model.state_dict()):
         missing = [key for key in missing if key.split('.')[0] in present and not _ADDED_BRANCH.match(key)]
+        if not any(key.startswith(_BOX_HEAD) for key in model.state_dict()):
+            unexpected = [key for key in unexpected if not key.startswith(_BOX_HEAD)]
     if misfits or missing or unexpected:
         raise UserError(_architecture_message(path, misfits, missing, list(unexpected), allow_missing_slots))
     check_finite(state_dict, path)

@@ -71,7 +71,8 @@ class Study:
     def features(self, kind: str, seed: int) -> dict[str, StoredFeatures]:
         """Of the agents of 'train' and 'test', and of the latter with another scene's rasters ('other')."""
         cfg = load_config(self.root, kind)
-        settings = hashlib.sha256(repr(cfg.model.to_dict()).encode()).hexdigest()[:8]  # features of another memory are not read
+        shown = cfg.model.to_dict(), cfg.forecast_pipeline, str(self.root.resolve())  # what else features may be of is not read
+        settings = hashlib.sha256(repr(shown).encode()).hexdigest()[:8]
         path = self.out / f'{kind}-{seed}-{self.memory.iterations}-{settings}.pt'
         if not path.is_file():
             training, testing = self.world('train', kind), self.world('test', kind)
@@ -147,6 +148,8 @@ def run_row(study: Study, row: Row, seed: int) -> dict[str, Any]:
         stored = standardised(stored, row.pooling, training.history_valid[0])
     head, seconds = train_head(row, training, None if stored is None else stored['train'], study.head, seed)
     result |= dict(agents=len(tokens), steps=study.head.iterations, train_seconds=seconds)
+    if row.has_memory:
+        result['memory_steps'] = study.memory.iterations
     every = torch.arange(len(tokens))
     with torch.no_grad():
         for name, part in dict(scores='test', other='other').items():

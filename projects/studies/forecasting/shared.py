@@ -72,7 +72,8 @@ def run_shared(root: Path, out: Path, results: Path, options: Sequence[str] = ()
             scores |= json.loads(max(tested.glob('2*/2*.json')).read_text())
         kept = {name: value for name, value in scores.items() if name in SCORES or name.startswith(('forecast/', 'detected/'))}
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps(rounded(dict(row=task.name, title=task.title, seed=0, scores=kept)), indent=1) + '\n')
+        write_text(path, json.dumps(rounded(dict(row=task.name, title=task.title, seed=0, options=list(options),
+                                                 scores=kept)), indent=1) + '\n')
 
 
 def checkpoint_of(folder: Path) -> Path:

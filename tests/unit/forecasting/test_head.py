@@ -111,6 +111,9 @@ def test_many_features_are_brought_to_few_and_some_are_left_out_in_training() ->
     assert torch.allclose(head.eval()(agents, features).modes, plain(agents, by_hand).modes, atol=1e-4)
     head.train()
     assert not torch.allclose(head(agents, features).modes, head(agents, features).modes, atol=1e-3)
+    for wrong in (8.5, True, -1):
+        with pytest.raises(ValueError, match='feature_bottleneck must be a whole number'):
+            TrajectoryHead(40, 5, 16, feature_bottleneck=wrong)
     assert TrajectoryHead(0, feature_bottleneck=2, feature_dropout=0.5)(agents).modes.shape == (1, 2, 5, 12, 2)
     with pytest.raises(ValueError, match='feature_dropout in 0..1, got 0 and 1.0'):
         TrajectoryHead(feature_dropout=1.0)

@@ -109,6 +109,9 @@ def features_of(**settings: object) -> torch.nn.Module:
 def test_settings_are_checked_and_the_width_says_what_is_given() -> None:
     assert features_of(pooling='around', around=dict(ahead_m=[5, 10], right_m=[0])).dim == 5 * 3
     assert features_of(pooling='around').dim == 5 * (1 + Surroundings().num_points) and features_of().dim == 5
+    for wrong in (5, None, 'ab', [True, 3.0]):
+        with pytest.raises(ValueError, match='around.ahead_m must be a list of numbers'):
+            Surroundings.of('around', dict(ahead_m=wrong))
     with pytest.raises(ValueError, match=r"around.right_m must be rising numbers, metres, one at least, got \[4, -4\]"):
         features_of(pooling='around', around=dict(right_m=[4, -4]))
     with pytest.raises(ValueError, match="around has no 'ahead': it takes ahead_m and right_m"):

@@ -222,6 +222,12 @@ def test_next_phase_may_add_whole_slots_only():
     load_weights(target, dict(state_dict=source.state_dict()), 'x.pth', allow_missing_slots=True)
     assert torch.equal(target.temporal.weight, before)
     assert torch.equal(target.pts_backbone[0].weight, source.pts_backbone[0].weight)
+    headed = {**source.state_dict(), 'pts_bbox_head.shared_conv.weight': torch.zeros(1)}
+    check_architecture(target, headed, 'x.pth', allow_missing_slots=True)  # a phase without boxes
+    with pytest.raises(UserError, match='only in the file: pts_bbox_head'):  # but not where nothing may lack
+        check_architecture(Slots(), headed, 'x.pth')
+    with pytest.raises(UserError, match='only in the file: fusion_layer'):
+        check_architecture(Slots(), Slots(fusion=True).state_dict(), 'x.pth', allow_missing_slots=True)
     part = {k: v for k, v in Slots(temporal=True).state_dict().items() if k != 'temporal.bias'}
     with pytest.raises(UserError, match=r'only in the model: temporal\.bias'):
         check_architecture(target, part, 'x.pth', allow_missing_slots=True)
