@@ -102,11 +102,13 @@ def write_config(name: str, root: Path, folder: Path) -> Path:
 
 
 def shared_table(results: Path) -> str:
-    """One line a task; '-' where it has no such score."""
+    """One line a task, with what its training was told beyond its config; '-' where it has no such score."""
     lines = ['| learns | ' + ' | '.join(SCORES.values()) + ' |', '|---|' + '---|' * len(SCORES)]
     for task in TASKS:
         path = result_path(results, task.name, 0)
-        scores = json.loads(path.read_text())['scores'] if path.is_file() else {}
+        stored = json.loads(path.read_text()) if path.is_file() else {}
+        scores, options = stored.get('scores', {}), ', '.join(stored.get('options', ()))
         cells = [f'{scores[name]:.3f}' if name in scores else '-' for name in SCORES]
-        lines.append(f'| {task.title} | ' + (' | '.join(cells) if scores else 'not run' + ' |' * (len(SCORES) - 1)) + ' |')
+        title = f'{task.title} (`{options}`)' if options else task.title
+        lines.append(f'| {title} | ' + (' | '.join(cells) if scores else 'not run' + ' |' * (len(SCORES) - 1)) + ' |')
     return '\n'.join(lines)
